@@ -1,0 +1,164 @@
+"""Channels between stages, bounded in bytes and in items, with statistics.
+
+``reserve`` waits for credit and ``push`` then enqueues without an await, so that a producer can do
+something irrevocable in between (R4, R8). ``send`` is both. An item larger than the whole limit is
+admitted when the channel is empty, so nothing ever deadlocks on its own size.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class ChannelClosed(Exception):
+    """The other side has gone: nothing more can be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """A snapshot. Waits are in seconds, summed over the channel's life."""
+
+    name: str
+    items: int
+    bytes: int
+    max_items: int
+    max_bytes: int
+    peak_bytes: int
+    total_items: int
+    total_bytes: int
+    send_wait: float
+    receive_wait: float
+    closed: bool
+
+
+class Channel(Generic[T]):
+    """One producer side, one consumer side, first in first out."""
+
+    def __init__(self, name: str, *, max_bytes: int, max_items: int):
+        if max_bytes < 1 or max_items < 1:
+            raise ValueError(f"channel {name}: limits must be positive")
+        self.name = name
+        self._max_bytes = max_bytes
+        self._max_items = max_items
+        self._queue: deque[tuple[T, int]] = deque()
+        self._held_bytes = 0  # reserved or queued
+        self._held_items = 0
+        self._senders = trio.lowlevel.ParkingLot()
+        self._receivers = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._abandoned = False
+        self._peak = self._total_items = self._total_bytes = 0
+        self._send_wait = self._receive_wait = 0.0
+
+    async def reserve(self, size: int) -> None:
+        """Wait until ``size`` bytes and one item fit. Follow with ``push`` or ``release``."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        started = trio.current_time()
+        # Behind earlier waiters: credit is given in order.
+        queued = bool(self._senders)
+        while not self._closed and (queued or not self._fits(size)):
+            queued = False
+            await self._senders.park()
+        self._send_wait += trio.current_time() - started
+        if self._closed:
+            raise ChannelClosed(self.name)
+        self._held_bytes += size
+        self._held_items += 1
+        self._peak = max(self._peak, self._held_bytes)
+        if self._senders:
+            self._senders.unpark()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def push(self, item: T, size: int) -> None:
+        """Enqueue into credit reserved before; never waits."""
+        if self._abandoned:
+            raise ChannelClosed(self.name)
+        self._queue.append((item, size))
+        self._total_items += 1
+        self._total_bytes += size
+        self._receivers.unpark()
+
+    def release(self, size: int) -> None:
+        """Give back credit that was reserved and is not used."""
+        self._held_bytes -= size
+        self._held_items -= 1
+        self._senders.unpark()
+
+    async def send(self, item: T, size: int) -> None:
+        """Reserve and push."""
+        await self.reserve(size)
+        self.push(item, size)
+
+    async def receive(self) -> T:
+        """Return the oldest item. Raises ``trio.EndOfChannel`` once closed and empty."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        started = trio.current_time()
+        while not self._queue:
+            if self._closed:
+                raise trio.EndOfChannel
+            await self._receivers.park()
+        self._receive_wait += trio.current_time() - started
+        item, size = self._queue.popleft()
+        self.release(size)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return item
+
+    def close(self) -> None:
+        """No more sends; what is queued can still be received."""
+        self._closed = True
+        self._receivers.unpark_all()
+        self._senders.unpark_all()
+
+    def abandon(self) -> None:
+        """The consumer has gone: senders fail instead of waiting for ever."""
+        self._abandoned = True
+        self._queue.clear()
+        self.close()
+
+    def statistics(self) -> ChannelStatistics:
+        """An immutable snapshot."""
+        return ChannelStatistics(
+            name=self.name,
+            items=len(self._queue),
+            bytes=sum(size for _, size in self._queue),
+            max_items=self._max_items,
+            max_bytes=self._max_bytes,
+            peak_bytes=self._peak,
+            total_items=self._total_items,
+            total_bytes=self._total_bytes,
+            send_wait=self._send_wait,
+            receive_wait=self._receive_wait,
+            closed=self._closed,
+        )
+
+    def __aiter__(self) -> Channel[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    def __enter__(self) -> Channel[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _fits(self, size: int) -> bool:
+        if not self._held_items:
+            return True
+        return self._held_items < self._max_items and self._held_bytes + size <= self._max_bytes

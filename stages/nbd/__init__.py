@@ -1,0 +1,1 @@
+"""The NBD protocol without I/O, and a trio server for it."""

@@ -1,0 +1,115 @@
+"""What a stage is, and the ordered parallel map that most of them are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import trio
+
+from stages.channel import Channel
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatistics:
+    """A snapshot: ``busy`` is seconds of work summed over workers."""
+
+    name: str
+    workers: int
+    items: int
+    busy: float
+    bytes_in: int
+    bytes_out: int
+
+
+class Stage(Protocol):
+    """One step of the pipeline, run by a nursery of its owner; it closes what it sends to."""
+
+    name: str
+
+    async def run(self) -> None:
+        """Work until the input ends; cancellable at any await."""
+
+    def statistics(self) -> StageStatistics:
+        """An immutable snapshot."""
+
+
+@dataclass
+class Meter:
+    """Mutable counters behind ``StageStatistics``."""
+
+    name: str
+    workers: int = 1
+    items: int = 0
+    busy: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def snapshot(self) -> StageStatistics:
+        """Freeze the counters."""
+        return StageStatistics(
+            self.name, self.workers, self.items, self.busy, self.bytes_in, self.bytes_out
+        )
+
+
+class _Slot(Generic[B]):
+    """One result on its way, in order."""
+
+    __slots__ = ("done", "value")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.value: B
+
+    def set(self, value: B) -> None:
+        self.value = value
+        self.done.set()
+
+
+async def ordered_map(
+    source: Channel[A],
+    work: Callable[[A], Awaitable[B]],
+    sink: Channel[B],
+    *,
+    workers: int,
+    size: Callable[[B], int],
+) -> None:
+    """Apply ``work`` to up to ``workers`` items at a time; send results in the order of the input.
+
+    At most ``workers`` items are inside at any time, counting finished ones that wait for their
+    turn. The first failure cancels the rest. Closes ``sink`` at the end, abandons ``source`` if
+    it leaves early.
+    """
+    places = trio.Semaphore(workers)
+    order: Channel[_Slot[B]] = Channel("order", max_bytes=workers, max_items=workers)
+
+    async def one(item: A, slot: _Slot[B]) -> None:
+        slot.set(await work(item))
+
+    async def emit() -> None:
+        async for slot in order:
+            await slot.done.wait()
+            await sink.send(slot.value, size(slot.value))
+            places.release()
+
+    try:
+        with sink:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(emit)
+                with order:
+                    while True:
+                        await places.acquire()
+                        try:
+                            item = await source.receive()
+                        except trio.EndOfChannel:
+                            break
+                        slot: _Slot[B] = _Slot()
+                        await order.send(slot, 1)
+                        nursery.start_soon(one, item, slot)
+                        del item, slot
+    finally:
+        source.abandon()
