@@ -1,8 +1,12 @@
 """Channels between stages, bounded in bytes and in items, with statistics.
 
 ``reserve`` waits for credit and ``push`` then enqueues without an await, so that a producer can do
-something irrevocable in between (R4, R8). ``send`` is both. An item larger than the whole limit is
-admitted when the channel is empty, so nothing ever deadlocks on its own size.
+something irrevocable in between (R4, R8). ``send`` is both. Credit is given strictly in the order
+in which it was asked for, so that many small items never starve a large one. An item larger than
+the whole limit is admitted when the channel is empty, so nothing ever deadlocks on its own size.
+
+Credit that was reserved before ``close`` may still be pushed: the consumer sees the end only once
+every reservation was pushed or released.
 """
 
 from __future__ import annotations
@@ -38,6 +42,17 @@ class ChannelStatistics:
     closed: bool
 
 
+class _Waiter:
+    """A reservation in the queue for credit."""
+
+    __slots__ = ("granted", "size", "woken")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.granted = False
+        self.woken = trio.Event()
+
+
 class Channel(Generic[T]):
     """One producer side, one consumer side, first in first out."""
 
@@ -50,7 +65,7 @@ class Channel(Generic[T]):
         self._queue: deque[tuple[T, int]] = deque()
         self._held_bytes = 0  # reserved or queued
         self._held_items = 0
-        self._senders = trio.lowlevel.ParkingLot()
+        self._waiting: deque[_Waiter] = deque()
         self._receivers = trio.lowlevel.ParkingLot()
         self._closed = False
         self._abandoned = False
@@ -60,25 +75,18 @@ class Channel(Generic[T]):
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes and one item fit. Follow with ``push`` or ``release``."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        started = trio.current_time()
-        # Behind earlier waiters: credit is given in order.
-        queued = bool(self._senders)
-        while not self._closed and (queued or not self._fits(size)):
-            queued = False
-            await self._senders.park()
-        self._send_wait += trio.current_time() - started
         if self._closed:
             raise ChannelClosed(self.name)
-        self._held_bytes += size
-        self._held_items += 1
-        self._peak = max(self._peak, self._held_bytes)
-        if self._senders:
-            self._senders.unpark()
+        if self._waiting or not self._fits(size):
+            await self._wait_for_credit(size)
+        else:
+            self._take(size)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def push(self, item: T, size: int) -> None:
-        """Enqueue into credit reserved before; never waits."""
+        """Enqueue into credit reserved before; never waits. Uses the credit also if it raises."""
         if self._abandoned:
+            self.release(size)
             raise ChannelClosed(self.name)
         self._queue.append((item, size))
         self._total_items += 1
@@ -89,7 +97,9 @@ class Channel(Generic[T]):
         """Give back credit that was reserved and is not used."""
         self._held_bytes -= size
         self._held_items -= 1
-        self._senders.unpark()
+        self._grant()
+        if self._closed and not self._held_items:
+            self._receivers.unpark_all()
 
     async def send(self, item: T, size: int) -> None:
         """Reserve and push."""
@@ -101,7 +111,7 @@ class Channel(Generic[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         started = trio.current_time()
         while not self._queue:
-            if self._closed:
+            if self._ended:
                 raise trio.EndOfChannel
             await self._receivers.park()
         self._receive_wait += trio.current_time() - started
@@ -111,16 +121,18 @@ class Channel(Generic[T]):
         return item
 
     def close(self) -> None:
-        """No more sends; what is queued can still be received."""
+        """No more reservations; what is queued or reserved can still be received."""
         self._closed = True
+        while self._waiting:
+            self._waiting.popleft().woken.set()
         self._receivers.unpark_all()
-        self._senders.unpark_all()
 
     def abandon(self) -> None:
         """The consumer has gone: senders fail instead of waiting for ever."""
         self._abandoned = True
-        self._queue.clear()
         self.close()
+        while self._queue:
+            self.release(self._queue.popleft()[1])
 
     def statistics(self) -> ChannelStatistics:
         """An immutable snapshot."""
@@ -158,7 +170,45 @@ class Channel(Generic[T]):
     ) -> None:
         self.close()
 
+    async def _wait_for_credit(self, size: int) -> None:
+        started = trio.current_time()
+        waiter = _Waiter(size)
+        self._waiting.append(waiter)
+        try:
+            await waiter.woken.wait()
+        except BaseException:
+            self._withdraw(waiter)
+            raise
+        finally:
+            self._send_wait += trio.current_time() - started
+        if not waiter.granted:
+            raise ChannelClosed(self.name)
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """Undo a cancelled wait; credit may have come between the cancellation and its delivery."""
+        if waiter.granted:
+            self.release(waiter.size)
+        elif not waiter.woken.is_set():
+            self._waiting.remove(waiter)
+            self._grant()  # those behind may fit where this one did not
+
+    def _grant(self) -> None:
+        while self._waiting and self._fits(self._waiting[0].size):
+            waiter = self._waiting.popleft()
+            self._take(waiter.size)
+            waiter.granted = True
+            waiter.woken.set()
+
+    def _take(self, size: int) -> None:
+        self._held_bytes += size
+        self._held_items += 1
+        self._peak = max(self._peak, self._held_bytes)
+
     def _fits(self, size: int) -> bool:
         if not self._held_items:
             return True
         return self._held_items < self._max_items and self._held_bytes + size <= self._max_bytes
+
+    @property
+    def _ended(self) -> bool:
+        return self._abandoned or (self._closed and not self._held_items)

@@ -6,11 +6,18 @@ write to a temporary name, fsync, link or rename, fsync of the directory.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from stages.ports import Buffer, Files, OpenFile
 
 TEMP_MARK = ".tmp-"
+
+_LINK_REFUSED = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class NoHardLinks(OSError):
+    """The file system refuses to link: nothing can be created there in one atomic step."""
 
 
 def parent(path: str) -> str:
@@ -30,13 +37,30 @@ def make_dirs(files: Files, path: str) -> None:
         files.sync_dir(parent(directory))
 
 
+def make_dirs_below(files: Files, root: str, path: str, known: set[str]) -> None:
+    """Make all folders between ``root`` and ``path`` and their names durable, but those ``known``.
+
+    ``root`` itself is never made: ``FileNotFoundError`` if it has gone. What is done is added to
+    ``known``. A folder that exists has its name synced too, because whoever made it may have died
+    before doing that.
+    """
+    above = root
+    for name in filter(None, path[len(root) :].split("/")):
+        folder = f"{above}/{name}"
+        if folder not in known:
+            files.mkdir(folder)
+            files.sync_dir(above)
+            known.add(folder)
+        above = folder
+
+
 def replace(files: Files, path: str, data: Buffer, *, token: str) -> None:
     """Atomically put ``data`` at ``path``, durable on return. ``token`` is for the temporary."""
     temp = f"{path}{TEMP_MARK}{token}"
     _write_new(files, temp, [data])
     try:
         files.rename(temp, path)
-    except OSError:
+    except BaseException:
         files.unlink(temp)
         raise
     files.sync_dir(parent(path))
@@ -45,17 +69,29 @@ def replace(files: Files, path: str, data: Buffer, *, token: str) -> None:
 def create(files: Files, path: str, parts: Sequence[Buffer], *, temp_dir: str, token: str) -> bool:
     """Durably create ``path`` unless it exists; False if it does. Readers never see a part of it.
 
-    ``temp_dir`` must be on the same file system.
+    ``temp_dir`` must be on the same file system. ``NoHardLinks`` if that cannot link.
     """
     temp = f"{temp_dir}/{TEMP_MARK}{token}"
     _write_new(files, temp, parts)
     try:
         created = files.link(temp, path)
+    except OSError as error:
+        if error.errno in _LINK_REFUSED:
+            raise NoHardLinks(error.errno, error.strerror, path) from error
+        raise
     finally:
         files.unlink(temp)
     # Also after a lost race: the winner may have died before its own directory fsync.
     files.sync_dir(parent(path))
     return created
+
+
+def remove(files: Files, path: str) -> bool:
+    """Durably remove a file; False if it was not there."""
+    removed = files.unlink(path)
+    # Also if it was not there: an earlier attempt may have failed before its directory fsync.
+    files.sync_dir(parent(path))
+    return removed
 
 
 def finish(files: Files, file: OpenFile, temp: str, path: str) -> bool:
@@ -71,10 +107,11 @@ def finish(files: Files, file: OpenFile, temp: str, path: str) -> bool:
 def _write_new(files: Files, temp: str, parts: Sequence[Buffer]) -> None:
     file = files.open_write(temp, new=True)
     try:
-        file.append(parts)
-        file.fsync()
-    except OSError:
+        try:
+            file.append(parts)
+            file.fsync()
+        finally:
+            file.close()  # network file systems report a full disk here
+    except BaseException:
         files.unlink(temp)
         raise
-    finally:
-        file.close()

@@ -7,6 +7,7 @@ import linter says so. ``stages.system`` implements these for real; a simulation
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -37,6 +38,9 @@ class Offload(Protocol):
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run ``call`` on a worker and return what it returns."""
+
+    def lock(self) -> AbstractContextManager[object]:
+        """A lock between calls run here and the event loop; hold it for microseconds only."""
 
 
 class Entropy(Protocol):

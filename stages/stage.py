@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import trio
 
 from stages.channel import Channel
+from stages.errors import leaves
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -70,6 +72,22 @@ class _Slot(Generic[B]):
         self.done.set()
 
 
+@asynccontextmanager
+async def crew() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose first failure is raised by itself, not in a group.
+
+    The others fail because of it or beside it; a caller can then catch the error by its class.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        failed = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
+        if not failed:
+            raise
+        raise failed[0] from None
+
+
 async def ordered_map(
     source: Channel[A],
     work: Callable[[A], Awaitable[B]],
@@ -80,6 +98,8 @@ async def ordered_map(
 ) -> None:
     """Apply ``work`` to up to ``workers`` items at a time; send results in the order of the input.
 
+    ``work`` is called in that order too, and what it returns is awaited side by side.
+
     At most ``workers`` items are inside at any time, counting finished ones that wait for their
     turn. The first failure cancels the rest. Closes ``sink`` at the end, abandons ``source`` if
     it leaves early.
@@ -87,18 +107,19 @@ async def ordered_map(
     places = trio.Semaphore(workers)
     order: Channel[_Slot[B]] = Channel("order", max_bytes=workers, max_items=workers)
 
-    async def one(item: A, slot: _Slot[B]) -> None:
-        slot.set(await work(item))
+    async def one(begun: Awaitable[B], slot: _Slot[B]) -> None:
+        slot.set(await begun)
 
     async def emit() -> None:
         async for slot in order:
             await slot.done.wait()
             await sink.send(slot.value, size(slot.value))
             places.release()
+            del slot  # or its value is held until the next one is ready
 
     try:
         with sink:
-            async with trio.open_nursery() as nursery:
+            async with crew() as nursery:
                 nursery.start_soon(emit)
                 with order:
                     while True:
@@ -109,7 +130,7 @@ async def ordered_map(
                             break
                         slot: _Slot[B] = _Slot()
                         await order.send(slot, 1)
-                        nursery.start_soon(one, item, slot)
+                        nursery.start_soon(one, work(item), slot)
                         del item, slot
     finally:
         source.abandon()

@@ -6,12 +6,15 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat as stat_module
 import struct
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +57,10 @@ class ThreadOffload:
         """Run ``call`` in a thread; waits for it even when cancelled."""
         return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
+    def lock(self) -> AbstractContextManager[object]:
+        """A thread lock."""
+        return threading.Lock()
+
 
 class SystemEntropy:
     """The kernel's generator."""
@@ -88,9 +95,10 @@ class SystemFile:
 
     def pread_into(self, offset: int, target: memoryview) -> int:
         """Fill ``target``, across short reads."""
+        view = _flat(target)
         got = 0
-        while got < len(target):
-            count = os.preadv(self._fd, [target[got:]], offset + got)
+        while got < len(view):
+            count = os.preadv(self._fd, [view[got:]], offset + got)
             if not count:
                 break
             got += count
@@ -98,14 +106,14 @@ class SystemFile:
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write everything, across short writes."""
-        view = memoryview(data).cast("B")
+        view = _flat(data)
         done = 0
         while done < len(view):
             done += os.pwrite(self._fd, view[done:], offset + done)
 
     def append(self, parts: Sequence[Buffer]) -> None:
         """Gather-write everything, across short writes."""
-        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        views = [view for view in map(_flat, parts) if len(view)]
         while views:
             count = os.writev(self._fd, views[:_IOV_MAX])
             while views and count >= len(views[0]):
@@ -170,6 +178,12 @@ class SystemFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+
+def _flat(data: Buffer) -> memoryview:
+    view = memoryview(data)
+    # An empty array of more than one dimension cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def _file_stat(found: os.stat_result, fd: int | None) -> FileStat:
@@ -308,18 +322,48 @@ class SystemFiles:
         if not stat_module.S_ISBLK(found.st_mode):
             return None
         name = os.path.basename(os.path.realpath(path))
+        names = {name}
         numbers = {f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"}
         for part in Path(f"/sys/class/block/{name}").glob("*/dev"):
+            names.add(part.parent.name)
             numbers.add(part.read_text().strip())
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            fields = line.split(" ")
-            if fields[2] in numbers:
-                return fields[4]
-        for line in Path("/proc/swaps").read_text().splitlines()[1:]:
-            swap = line.split()[0]
-            if os.path.basename(os.path.realpath(swap)).startswith(name):
-                return "swap"
+        mounts = Path("/proc/self/mountinfo").read_text()
+        return find_mount(mounts, names, numbers) or find_swap(
+            Path("/proc/swaps").read_text(), names
+        )
+
+
+def find_mount(mountinfo: str, names: set[str], numbers: set[str]) -> str | None:
+    """Mount point of the first line whose device number or source is one of these.
+
+    Btrfs shows a number of its own there, so the source counts too. ``mountinfo`` as in proc(5).
+    """
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        source = fields[fields.index("-") + 2]
+        if fields[2] in numbers or _device_name(source) in names:
+            return _unescape(fields[4])
+    return None
+
+
+def find_swap(swaps: str, names: set[str]) -> str | None:
+    """``swap`` if a line of /proc/swaps names one of these devices."""
+    for line in swaps.splitlines()[1:]:
+        path, kind = line.split()[:2]
+        if kind == "partition" and _device_name(path) in names:
+            return "swap"
+    return None
+
+
+def _device_name(source: str) -> str | None:
+    if not source.startswith("/dev/"):
         return None
+    return os.path.basename(os.path.realpath(_unescape(source)))
+
+
+def _unescape(field: str) -> str:
+    """Undo the octal escapes of proc(5)."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def this_machine(workers: int = 4) -> Machine:

@@ -1,7 +1,8 @@
 """The object store port: create-only put, get with range, list by prefix, delete. Nothing more.
 
-Keys are relative ASCII paths of ``[a-z0-9._-]`` segments joined by ``/``, at most 512 bytes. No key
-is a folder of another (``a`` and ``a/b`` never both exist), so that a file system can hold them.
+Keys are relative ASCII paths of ``[a-z0-9._-]`` segments joined by ``/``, at most 512 bytes, each
+segment at most 255. No key is a folder of another (``a`` and ``a/b`` never both exist), so that a
+file system can hold them; a store that notices a breach raises ``ValueError``.
 
 Errors: ``ObjectMissing`` from ``get``; ``StoreDenied`` for credentials; ``NoSpace``;
 ``OutcomeUnknown`` when a put ended without an answer (it may or may not be stored); every other
@@ -21,7 +22,8 @@ from stages.ports import Buffer
 MAX_KEY = 512
 PAGE = 1000
 
-_KEY = re.compile(r"[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*")
+_SEGMENT = r"[a-z0-9_-][a-z0-9._-]{0,254}"
+_KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
 
 
 class Put(enum.Enum):
@@ -72,6 +74,18 @@ def check_key(key: str) -> str:
     if len(key) > MAX_KEY or not _KEY.fullmatch(key):
         raise ValueError(f"not an object key: {key!r}")
     return key
+
+
+def check_range(offset: int, length: int | None) -> None:
+    """Raise ``ValueError`` for a range that no object can have."""
+    if offset < 0 or (length is not None and length < 0):
+        raise ValueError(f"not a range: offset {offset}, length {length}")
+
+
+def check_limit(limit: int) -> None:
+    """Raise ``ValueError`` for a page that cannot hold anything."""
+    if limit < 1:
+        raise ValueError(f"not a page: limit {limit}")
 
 
 async def walk(store: ObjectStore, prefix: str, *, most: int) -> AsyncIterator[ObjectInfo]:

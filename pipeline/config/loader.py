@@ -1,0 +1,89 @@
+"""From a path to a ``Config``, or to one ``ConfigError`` that tells everything that is wrong."""
+
+from __future__ import annotations
+
+import errno
+
+from pydantic import ValidationError
+
+from pipeline.config.check import disk_problems, reference_problems, shape_problems
+from pipeline.config.fields import Place
+from pipeline.config.model import Config
+from pipeline.config.problems import Problem, base_name, failure, show
+from pipeline.config.syntax import position_at
+from pipeline.config.tree import Node, parse
+from pipeline.config.units import MIB
+from stages.errors import ConfigError
+from stages.ports import Files
+from stages.system import SystemFiles
+
+MAX_BYTES = 4 * MIB
+
+_BOM = "\ufeff"
+_MISSING = "no such file"
+
+
+def load(path: str, *, files: Files | None = None) -> Config:
+    """Read and check the configuration at ``path``.
+
+    Raises ``ConfigError``: its message has one line ``file.yaml:LINE:COLUMN: path: message`` for
+    each problem, in file order, at most 20 and a count of the rest.
+    """
+    text = _read(path, files or SystemFiles())
+    root, problems = parse(text)
+    if root is None:
+        raise failure(path, problems)
+    if not isinstance(root.content, dict):
+        raise failure(path, [*problems, _no_mapping(root)])
+    place = Place.of(path)
+    try:
+        config = Config.model_validate(root.plain(), context=place)
+    except ValidationError as error:
+        problems += shape_problems(error, root)
+    problems += reference_problems(root)
+    problems += disk_problems(root, place.folder)
+    if problems:
+        raise failure(path, problems)
+    return config
+
+
+def _no_mapping(root: Node) -> Problem:
+    if root.content is None:
+        hint = "a configuration needs daemon, vaults and machines"
+        return Problem(1, 1, (), "the file is empty", hint)
+    wanted = "must be a mapping of daemon, vaults, machines …"
+    return Problem(root.line, root.column, (), f"{wanted}, not {show(root.content)}")
+
+
+def _read(path: str, files: Files) -> str:
+    try:
+        found = files.stat(path)
+        if found is None:
+            raise _unreadable(path, _MISSING)
+        if not found.is_file:
+            raise _unreadable(path, "is a folder" if found.is_dir else "is not a file")
+        data = files.read(path, MAX_BYTES)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB") from error
+        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the path
+        raise _unreadable(path, _MISSING) from error
+    return _decode(path, data)
+
+
+def _decode(path: str, data: bytes) -> str:
+    try:
+        return data.decode().removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode().removeprefix(_BOM)
+        line, column = position_at(before, len(before))
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        hint = "save the file as UTF-8"
+        raise failure(path, [Problem(line, column, (), message, hint)]) from error
+
+
+def _unreadable(path: str, message: str) -> ConfigError:
+    hint = "configs/quickstart.yaml is one to start from" if message == _MISSING else ""
+    message = f"{base_name(path)}: {message}"
+    return ConfigError(message, operation="config", subject=path, hint=hint)

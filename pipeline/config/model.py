@@ -1,0 +1,208 @@
+"""What a valid configuration is: frozen models, one per section, with defaults and bounds.
+
+Sizes are bytes, durations seconds, paths absolute; nothing is resolved later. A key that is not a
+field is an error. ``later`` holds the keys of the documented schema that this version refuses, and
+what to say about each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from pipeline.config.fields import (
+    AS_DICT,
+    NOT_YET,
+    PRESENT,
+    READ_ONLY,
+    FilePath,
+    Name,
+    Place,
+    Text,
+    VaultUrl,
+    choice,
+    duration,
+    one_size,
+    size,
+    whole,
+    with_default,
+)
+from pipeline.config.problems import quote, suggest
+from pipeline.config.units import GIB, KIB, MIB
+from stages.errors import NotFound
+
+MAX_MACHINES = 2000
+MAX_DISKS = 64  # of one machine
+MAX_NAMED = 256  # vaults, policies, pipelines
+
+
+def _later(*keys: str) -> Mapping[str, str]:
+    return MappingProxyType(dict.fromkeys(keys, NOT_YET))
+
+
+class Section(BaseModel):
+    """A mapping with fixed keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    later: ClassVar[Mapping[str, str]] = _later()
+
+
+class Daemon(Section):
+    """Where the daemon keeps what it must remember: journals, digests, keys of the epoch."""
+
+    later = _later("api")
+
+    state: FilePath = Field(examples=["./state"])
+
+
+class Vault(Section):
+    """A place to ship to, and the pin that says which vault it must be (R15)."""
+
+    url: VaultUrl = Field(examples=["file:./vault"])  # "file:" and an absolute path
+    trust: FilePath = Field(examples=["./backstay.pub"])
+
+    @property
+    def path(self) -> str:
+        """The folder of a file vault."""
+        return self.url.removeprefix("file:")
+
+
+class Policy(Section):
+    """What is promised for a machine. Nothing can be set in this version."""
+
+    later = _later("rpo", "resync_window", "retention")
+
+
+class Capture(Section):
+    """Reading and hashing disks."""
+
+    # Hashing holds the interpreter lock, so it is done by processes; 0: in the daemon itself.
+    workers: Annotated[int | Literal["auto"], whole(0, 16, "auto")] = "auto"
+    batch: Annotated[int, size(256 * KIB, 16 * MIB, multiple=64 * KIB)] = 4 * MIB
+    dedup: Annotated[int, size(MIB, GIB, zero=True)] = 48 * MIB  # 24 bytes for each 4 KiB block
+
+
+class Cache(Section):
+    """Folding what was captured into segments; each becomes a commit."""
+
+    later = _later("journal_limit", "seal_after", "when_full")
+
+    seal_bytes: Annotated[int, size(MIB, 64 * MIB)] = 16 * MIB
+
+
+class Compress(Section):
+    """zstd frames."""
+
+    level: Annotated[int, whole(1, 19)] = 1
+    frame: Annotated[int, one_size(256 * KIB)] = 256 * KIB
+    workers: Annotated[int, whole(1, 16)] = 2
+
+
+class Encrypt(Section):
+    """Sealing frames."""
+
+    later = MappingProxyType({"cipher": "is fixed by the vault and cannot be chosen here"})
+
+    workers: Annotated[int, whole(1, 16)] = 1
+
+
+class Ship(Section):
+    """Uploading."""
+
+    in_flight: Annotated[int, whole(1, 64)] = 4
+    inline: Annotated[int, size(4 * KIB, MIB, zero=True)] = 256 * KIB
+
+
+class Pipeline(Section):
+    """How the stages between disk and vault are tuned."""
+
+    capture: Capture = Capture()
+    cache: Cache = Cache()
+    compress: Compress = Compress()
+    encrypt: Encrypt = Encrypt()
+    ship: Ship = Ship()
+
+
+class Snapshot(Section):
+    """Commands that freeze and thaw what is on a disk around a scan; ``timeout`` for each."""
+
+    pre: FilePath = Field(examples=["/etc/backstay/freeze"])
+    post: FilePath = Field(examples=["/etc/backstay/thaw"])
+    timeout: Annotated[int, duration(1, 3600)] = 60
+
+
+class Disk(Section):
+    """A disk image or block device."""
+
+    later = _later("listen")
+
+    path: FilePath = Field(examples=["./disk.img"])
+    capture: Annotated[Literal["scan"], choice("scan", later=("nbd",))] = Field(examples=["scan"])
+    snapshot: Annotated[Snapshot | None, PRESENT] = None
+
+
+class Machine(Section):
+    """What is protected and recovered as one."""
+
+    policy: Text = "default"
+    pipeline: Text = "default"
+    vault: Text = Field(examples=["standby"])
+    disks: Annotated[
+        Mapping[Name, Disk], Field(min_length=1, max_length=MAX_DISKS), READ_ONLY, AS_DICT
+    ] = Field(examples=["{root: {path: ./disk.img, capture: scan}}"])
+
+
+class Config(Section):
+    """A whole configuration. The sections are read-only mappings by name."""
+
+    daemon: Daemon
+    vaults: Annotated[
+        Mapping[Name, Vault], Field(min_length=1, max_length=MAX_NAMED), READ_ONLY, AS_DICT
+    ]
+    policies: Annotated[
+        Mapping[Name, Policy], Field(max_length=MAX_NAMED), with_default(Policy), AS_DICT
+    ] = Field(default_factory=lambda: MappingProxyType({"default": Policy()}))
+    pipelines: Annotated[
+        Mapping[Name, Pipeline], Field(max_length=MAX_NAMED), with_default(Pipeline), AS_DICT
+    ] = Field(default_factory=lambda: MappingProxyType({"default": Pipeline()}))
+    machines: Annotated[
+        Mapping[Name, Machine], Field(min_length=1, max_length=MAX_MACHINES), READ_ONLY, AS_DICT
+    ]
+
+    _source: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the file that this was read from."""
+        if isinstance(context, Place):
+            self._source = context.source
+
+    @property
+    def source(self) -> str:
+        """Absolute path of the file that this was read from."""
+        return self._source
+
+    def machine(self, name: str) -> Machine:
+        """The machine called ``name``; raises ``NotFound``."""
+        if name not in self.machines:
+            raise NotFound(
+                f"no machine is called {quote(name)}",
+                operation="config",
+                subject=self.source,
+                hint=suggest(name, self.machines),
+            )
+        return self.machines[name]
+
+    def policy_of(self, machine: Machine) -> Policy:
+        """The policy that ``machine`` names."""
+        return self.policies[machine.policy]
+
+    def pipeline_of(self, machine: Machine) -> Pipeline:
+        """The pipeline that ``machine`` names."""
+        return self.pipelines[machine.pipeline]
+
+    def vault_of(self, machine: Machine) -> Vault:
+        """The vault that ``machine`` names."""
+        return self.vaults[machine.vault]

@@ -1,0 +1,103 @@
+"""Sizes and durations as people write them: ``16MiB``, ``500KB``, ``4096``; ``60s``, ``7d``."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.config.problems import quote, show, suggest
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+SIZE_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": KIB,
+    "MiB": MIB,
+    "GiB": GIB,
+    "TiB": 1 << 40,
+}
+DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_AMOUNT = re.compile(r"([0-9]{1,20}) ?([A-Za-z]*)")
+_EXAMPLE_SIZE = 'for example "16MiB"'
+_EXAMPLE_DURATION = 'for example "60s"'
+
+
+class Wrong(ValueError):
+    """A value that cannot be used: ``message`` says what is wrong, ``hint`` what to write."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def parse_size(value: object) -> int:
+    """Bytes of a size: a whole number, or one with a unit (KiB is 1024, KB is 1000).
+
+    Raises ``Wrong``.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise Wrong(f"a size cannot be negative, as {show(value)} is")
+        return value
+    number, unit = _amount(value, "a size", _EXAMPLE_SIZE)
+    if not unit:
+        return number
+    if unit not in SIZE_UNITS:
+        raise Wrong(f"{quote(unit)} is not a unit of size", _likely_unit(unit))
+    return number * SIZE_UNITS[unit]
+
+
+def format_size(size: int) -> str:
+    """The shortest exact way to write ``size`` bytes in binary units; ``parse_size`` reads it."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size and size % SIZE_UNITS[unit] == 0:
+            return f"{size // SIZE_UNITS[unit]}{unit}"
+    return str(size)
+
+
+def parse_duration(value: object) -> int:
+    """Seconds of a duration: a whole number with the unit s, m, h or d.
+
+    Raises ``Wrong``.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise Wrong(f"{show(value)} needs a unit", f'write "{show(value)}s" for seconds')
+    number, unit = _amount(value, "a duration", _EXAMPLE_DURATION)
+    if not unit:
+        raise Wrong(f"{show(value)} needs a unit", f'write "{number}s" for seconds')
+    if unit not in DURATION_UNITS:
+        raise Wrong(f"{quote(unit)} is not a unit of time", "known: s, m, h, d")
+    return number * DURATION_UNITS[unit]
+
+
+def format_duration(seconds: int) -> str:
+    """The shortest exact way to write ``seconds``; ``parse_duration`` reads it."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % DURATION_UNITS[unit] == 0:
+            return f"{seconds // DURATION_UNITS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+def _amount(value: object, kind: str, example: str) -> tuple[int, str]:
+    if not isinstance(value, str):
+        raise Wrong(f"must be {kind}, not {show(value)}", example)
+    match = _AMOUNT.fullmatch(value.strip())
+    if match is None:
+        raise Wrong(f"{quote(value)} is not {kind}", f"a whole number and a unit, {example}")
+    return int(match[1]), match[2]
+
+
+def _likely_unit(unit: str) -> str:
+    exact = {known.lower(): known for known in SIZE_UNITS}
+    if unit.lower() in exact:
+        return f"did you mean {quote(exact[unit.lower()])}?"
+    if f"{unit.lower()}ib" in exact:
+        return f"write {exact[unit.lower() + 'ib']} (1024) or {exact[unit.lower() + 'b']} (1000)"
+    return suggest(unit, SIZE_UNITS)

@@ -1,0 +1,1 @@
+"""The cache: folds the stream of writes into segments."""

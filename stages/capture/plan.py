@@ -1,0 +1,154 @@
+"""Divide a disk into batches to examine and holes to jump over.
+
+A hole costs no read, only a look at what is known of it: 64 KiB of digests for every 256 MiB, so
+that a terabyte of hole already known to be zero passes in well under a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from stages.capture.digests import same
+from stages.capture.known import Known
+from stages.model import (
+    CHUNK,
+    CHUNK_BLOCKS,
+    U64,
+    ZERO,
+    Batch,
+    Disk,
+    Runs,
+    chunks_of,
+    empty_pairs,
+    empty_u64,
+)
+
+WINDOW = 4096  # chunks: known digests are looked at in pieces of this many (256 MiB of disk)
+HOLE = 65536  # chunks in one hole at most (4 GiB)
+RUNS = 4096  # a hole ends early when it has collected this many runs
+PIECES = 32  # per step
+FRESH = 4 << 20  # bytes: a batch is no longer where content must be expected, to save memory
+
+_ZEROS = np.tile(np.array(ZERO, np.uint64), (WINDOW, 1)).tobytes()
+
+
+class Extents(Protocol):
+    """What of ``OpenFile`` the plan needs."""
+
+    def next_data(self, offset: int) -> int | None:
+        """First offset that may hold data; None if only holes follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Examine ``length`` bytes from ``offset`` of ``disk`` (an index), knowing these chunks."""
+
+    disk: int
+    offset: int
+    length: int
+    known: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """``scanned`` bytes that are a hole; ``batch`` says what of that is news, if anything."""
+
+    batch: Batch | None
+    scanned: int
+
+
+Piece: TypeAlias = Look | Hole
+
+
+class Plan:
+    """The pieces of one disk, in order. ``step`` reads digests and seeks: run it in Offload."""
+
+    def __init__(self, index: int, disk: Disk, file: Extents, known: Known, batch: int):
+        self._index = index
+        self._disk = disk
+        self._file = file
+        self._known = known
+        self._batch = batch // CHUNK
+        self._at = 0
+        self._end = chunks_of(disk.size)
+
+    @property
+    def offset(self) -> int:
+        """Bytes planned so far."""
+        return self._at * CHUNK
+
+    def step(self) -> list[Piece]:
+        """The next pieces, at most ``PIECES``; none at the end. ``OSError`` as from the file."""
+        pieces: list[Piece] = []
+        while self._at < self._end and len(pieces) < PIECES:
+            data = self._file.next_data(self._at * CHUNK)
+            start = self._end if data is None else min(data // CHUNK, self._end)
+            pieces.append(self._hole(start) if start > self._at else self._look())
+        return pieces
+
+    def _look(self) -> Look:
+        first = self._at
+        most = min(self._batch, self._end - first)
+        known = self._known.chunks(self._disk.number, first, most)
+        if not known[:, 0].all():
+            known = known[: FRESH // CHUNK]
+        self._at = first + len(known)
+        # A copy: what is known may be a mapped file, and the event loop must not wait for a disk.
+        return Look(self._index, first * CHUNK, self._bytes(first, self._at), known.copy())
+
+    def _hole(self, stop: int) -> Hole:
+        first = self._at
+        stop = min(stop, first + HOLE)
+        news: list[Runs] = []
+        stale: list[tuple[int, int]] = []
+        while self._at < stop and sum(len(runs.start) for runs in news) < RUNS:
+            last = min(self._at + WINDOW, stop)
+            self._window(self._at, last, news, stale)
+            self._at = last
+        scanned = self._bytes(first, self._at)
+        if not stale:
+            return Hole(None, scanned)
+        zero = Runs.join(news)
+        return Hole(self._zero_batch(zero, stale[0][0], stale[-1][1], scanned), scanned)
+
+    def _window(
+        self, first: int, last: int, news: list[Runs], stale: list[tuple[int, int]]
+    ) -> None:
+        """Collect the blocks not known to be zero, and the range of chunks to record as zero."""
+        chunks = self._known.chunks(self._disk.number, first, last - first)
+        whole = self._disk.blocks // CHUNK_BLOCKS
+        if last <= whole and chunks.tobytes() == _ZEROS[: chunks.nbytes]:
+            return
+        differ = ~same(chunks, ZERO)
+        differ[max(whole - first, 0) :] = True
+        found = np.flatnonzero(differ)
+        low, high = first + int(found[0]), first + int(found[-1]) + 1
+        block, end = low * CHUNK_BLOCKS, min(high * CHUNK_BLOCKS, self._disk.blocks)
+        blocks = self._known.blocks(self._disk.number, block, end - block)
+        unset = np.flatnonzero(~same(blocks, ZERO)).astype(np.uint64)
+        if len(unset):
+            news.append(Runs.of(unset + np.uint64(block)))
+        if len(unset) or low < whole:
+            stale.append((low, high))
+
+    def _zero_batch(self, zero: Runs, low: int, high: int, scanned: int) -> Batch:
+        # Only whole chunks have digests. A view of one pair: no memory, whatever its length.
+        whole = max(min(high, self._disk.blocks // CHUNK_BLOCKS) - low, 0)
+        return Batch(
+            disk=self._disk.number,
+            data=empty_u64(),
+            payload=np.empty((0, 4096), np.uint8),
+            digests=empty_pairs(),
+            zero=zero,
+            refs=empty_pairs(),
+            ref_digests=empty_pairs(),
+            chunk_first=low,
+            chunk_digests=np.broadcast_to(np.array(ZERO, np.uint64), (whole, 2)),
+            scanned=scanned,
+        )
+
+    def _bytes(self, first: int, last: int) -> int:
+        return min(last * CHUNK, self._disk.size) - first * CHUNK

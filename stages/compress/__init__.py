@@ -1,0 +1,1 @@
+"""Compression: segments into zstd frames."""

@@ -1,0 +1,121 @@
+"""The compress stage: the content of a segment as zstd frames of up to 64 blocks.
+
+Parallel over segments, order kept. One compressor belongs to one thread at a time: sharing one
+crashes the interpreter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import trio
+import zstandard
+
+from stages.channel import Channel
+from stages.model import BLOCK, FRAME_BLOCKS, U8, Batch, Frame, PackedSegment, Segment
+from stages.ports import Buffer, Offload
+from stages.stage import Meter, StageStatistics, ordered_map
+from stages.vault.frame import RAW, ZSTD
+
+FRAME = FRAME_BLOCKS * BLOCK
+RAW_ABOVE = 0.98  # a frame that shrinks by less is stored raw: reading it is then a copy
+
+
+class Compress:
+    """From segments to packed segments."""
+
+    name = "compress"
+
+    def __init__(
+        self,
+        source: Channel[Segment],
+        sink: Channel[PackedSegment],
+        offload: Offload,
+        *,
+        level: int,
+        workers: int,
+    ):
+        self._source = source
+        self._sink = sink
+        self._offload = offload
+        self._level = level
+        self._workers = workers
+        self._idle: deque[zstandard.ZstdCompressor] = deque(maxlen=workers)
+        self._meter = Meter(self.name, workers)
+
+    async def run(self) -> None:
+        """Compress until the input ends."""
+        await ordered_map(
+            self._source,
+            self._pack,
+            self._sink,
+            workers=self._workers,
+            size=lambda packed: max(1, sum(len(frame.data) for frame in packed.frames)),
+        )
+
+    def statistics(self) -> StageStatistics:
+        """Counters of this stage."""
+        return self._meter.snapshot()
+
+    async def _pack(self, segment: Segment) -> PackedSegment:
+        started = trio.current_time()
+        try:
+            compressor = self._idle.popleft()
+        except IndexError:
+            compressor = zstandard.ZstdCompressor(level=self._level)
+        frames = await self._offload.run(lambda: pack_frames(segment.batches, compressor))
+        self._idle.append(compressor)
+        self._meter.items += 1
+        self._meter.busy += trio.current_time() - started
+        self._meter.bytes_in += segment.payload_bytes
+        self._meter.bytes_out += sum(len(frame.data) for frame in frames)
+        return PackedSegment(_without_payload(segment), frames)
+
+
+def pack_frames(
+    batches: tuple[Batch, ...], compressor: zstandard.ZstdCompressor
+) -> tuple[Frame, ...]:
+    """All content in order, cut every ``FRAME_BLOCKS`` blocks and compressed."""
+    return tuple(_pack_frame(content, compressor) for content in _cut(batches))
+
+
+def _pack_frame(content: Buffer, compressor: zstandard.ZstdCompressor) -> Frame:
+    packed = compressor.compress(content)
+    blocks = len(content) // BLOCK
+    if len(packed) >= len(content) * RAW_ABOVE:
+        return Frame(RAW, blocks, bytes(content))
+    return Frame(ZSTD, blocks, packed)
+
+
+def _cut(batches: tuple[Batch, ...]) -> Iterator[Buffer]:
+    """Frame-sized pieces; copied only where a frame spans batches."""
+    held: list[Buffer] = []
+    size = 0
+    for batch in batches:
+        content = batch.payload.reshape(-1).data
+        at = 0
+        while at < len(content):
+            piece = content[at : at + FRAME - size]
+            at += len(piece)
+            if not held and len(piece) == FRAME:
+                yield piece
+                continue
+            held.append(piece)
+            size += len(piece)
+            if size == FRAME:
+                yield b"".join(held)
+                held, size = [], 0
+    if held:
+        yield held[0] if len(held) == 1 else b"".join(held)
+
+
+_NO_PAYLOAD: U8 = np.empty((0, BLOCK), np.uint8)
+
+
+def _without_payload(segment: Segment) -> Segment:
+    """The indexes only, so that the content can be freed."""
+    kept = tuple(replace(batch, payload=_NO_PAYLOAD) for batch in segment.batches)
+    return replace(segment, batches=kept)

@@ -1,0 +1,1 @@
+"""Cryptographic primitives, each a thin name over libsodium or BLAKE3."""

@@ -1,0 +1,1 @@
+"""Encryption: frames sealed with the epoch's key."""

@@ -1,0 +1,192 @@
+"""Replies on their way out: collected while one send runs, sent together by the next.
+
+Memory is bounded by the requests a session lets in; ``on_sent`` tells it what left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import trio
+
+from stages.errors import ProtocolError
+from stages.nbd import replies, wire
+from stages.nbd.device import Extent, FileRange, Part
+from stages.nbd.transmission import Refusal, Request
+
+SendFile: TypeAlias = Callable[[int, int, int, int], int]
+"""``os.sendfile``, handed in by the composition root: (socket, file, offset, count) to count."""
+
+_IOV_MAX = 1024
+_JOIN = 64 << 10  # up to here one copy is cheaper than a vector
+_INLINE = 16 << 10
+_PIECE = 1 << 20
+
+
+class Sent(Protocol):
+    """Told about replies that left: how many, the bytes they held, and those of reads."""
+
+    def __call__(self, count: int, held: int, read: int) -> None:
+        """Never waits."""
+
+
+class Outbox:
+    """The ``ReplySink`` of one connection."""
+
+    def __init__(
+        self,
+        sock: trio.socket.SocketType,
+        *,
+        structured: bool,
+        on_sent: Sent,
+        send_file: SendFile | None,
+    ):
+        self.sending = False
+        self.progress = 0
+        self.corked = False  # whoever fills it will flush: do not wake the sender
+        self._socket = sock
+        self._structured = structured
+        self._on_sent = on_sent
+        self._send_file = send_file
+        self._wake = trio.lowlevel.ParkingLot()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parts: list[Part] = []
+        self._bytes = self._count = self._held = self._read = 0
+        self._files = False
+
+    def done(self, request: Request) -> None:
+        """Queue a success."""
+        if request.command == wire.CMD_WRITE:
+            self._held += request.length
+        self._add(replies.success(request.cookie))
+
+    def done_all(self, requests: Sequence[Request]) -> None:
+        """Queue many successes as one piece."""
+        self._held += sum([r.length for r in requests if r.command == wire.CMD_WRITE])
+        self._count += len(requests) - 1
+        self._add(replies.successes([request.cookie for request in requests]))
+
+    def data(self, request: Request, parts: Sequence[Part]) -> None:
+        """Queue a read's content; a device that returned too little or too much failed."""
+        parts = [_flat(part) for part in parts]
+        if sum(map(len, parts)) != request.length:
+            self.fail(request, wire.EIO, "the device returned another length")
+            return
+        self._held += request.length
+        self._read += request.length
+        self._files = self._files or any(isinstance(part, FileRange) for part in parts)
+        self._bytes += request.length
+        self._add(replies.read_head(request, structured=self._structured))
+        self._parts += parts
+
+    def extents(self, request: Request, extents: Sequence[Extent]) -> None:
+        """Queue a block status."""
+        self._add(replies.block_status(request.cookie, extents))
+
+    def fail(self, request: Request, error: int, reason: str) -> None:
+        """Queue an error."""
+        if request.command <= wire.CMD_WRITE:
+            self._held += request.length
+            self._read += request.length if request.command == wire.CMD_READ else 0
+        self._add(replies.failure(request.cookie, error, reason, structured=self._structured))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Queue the error of a request that was never executed."""
+        self._add(replies.failure(*refusal, structured=self._structured))
+
+    def _add(self, head: bytes) -> None:
+        self._parts.append(head)
+        self._bytes += len(head)
+        self._count += 1
+        if not self.sending and not self.corked:
+            self._wake.unpark()
+
+    async def uncork(self) -> None:
+        """Send what was collected: a little at once, much by the sender beside what comes next."""
+        self.corked = False
+        if self._bytes <= _INLINE:
+            await self.flush()
+        else:
+            self._wake.unpark()
+
+    async def run(self) -> None:
+        """Send what comes, for ever; its owner cancels it."""
+        while True:
+            if self.sending or not self._parts:
+                await self._wake.park()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send all there is, unless someone is at it: that one will send it."""
+        if self.sending:
+            return
+        self.sending = True
+        try:
+            while self._parts:
+                parts, size, files = self._parts, self._bytes, self._files
+                count, held, read = self._count, self._held, self._read
+                self._reset()
+                if files:
+                    await self._send_with_files(parts)
+                else:
+                    await self._send(parts, size)
+                self._on_sent(count, held, read)
+        finally:
+            self.sending = False
+
+    async def _send(self, parts: Sequence[Part], size: int) -> None:
+        buffers = [part for part in parts if not isinstance(part, FileRange)]
+        if size <= _JOIN:
+            buffers = [b"".join(buffers)]
+        at = 0
+        while at < len(buffers):
+            sent = await self._socket.sendmsg(buffers[at : at + _IOV_MAX])
+            self.progress += 1
+            while at < len(buffers) and sent >= len(buffers[at]):
+                sent -= len(buffers[at])
+                at += 1
+            if sent:
+                buffers[at] = memoryview(buffers[at])[sent:]
+
+    async def _send_with_files(self, parts: Sequence[Part]) -> None:
+        start = 0
+        for index, part in enumerate(parts):
+            if isinstance(part, FileRange):
+                await self._send(parts[start:index], _JOIN + 1)
+                await self._send_range(part)
+                start = index + 1
+        await self._send(parts[start:], _JOIN + 1)
+
+    async def _send_range(self, part: FileRange) -> None:
+        offset, end = part.offset, part.offset + part.length
+        while offset < end:
+            want = min(end - offset, _PIECE)
+            if self._send_file is None:
+                data = part.file.pread(offset, want)
+                await self._send([data], _JOIN + 1)
+                count = len(data)
+            else:
+                count = await self._sendfile(self._send_file, part, offset, want)
+            if not count:
+                # The head promised more: nothing can be said any more on this connection.
+                raise ProtocolError("the file ended early", operation="NBD read")
+            offset += count
+
+    async def _sendfile(self, send: SendFile, part: FileRange, offset: int, want: int) -> int:
+        while True:
+            try:
+                count = send(self._socket.fileno(), part.file.fileno(), offset, want)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+            else:
+                self.progress += 1
+                return count
+
+
+def _flat(part: Part) -> Part:
+    if isinstance(part, memoryview) and (part.ndim != 1 or part.itemsize != 1):
+        return part.cast("B")
+    return part

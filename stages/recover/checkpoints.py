@@ -1,0 +1,60 @@
+"""Reading checkpoints: the manifest for a point, and single pages."""
+
+from __future__ import annotations
+
+from stages.errors import Damage, DamagedObject, MissingData, ObjectMissing
+from stages.model import U64
+from stages.recover.opened import Group
+from stages.vault import checkpoint, layout
+from stages.vault.checkpoint import Manifest, PageName
+from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
+from stages.vault.log import Commit
+from stages.vault.terms import check_place, check_signer
+
+
+async def nearest(group: Group, newest: Commit) -> Manifest | None:
+    """The nearest whole checkpoint at or before a commit: one at it, or the one its header names.
+
+    A damaged one is noted in the log's ``ignored`` and passed over: it costs time, not data.
+    """
+    for seq in (newest.header.seq, newest.header.checkpoint):
+        try:
+            manifest = await read(group, seq) if seq else None
+        except Damage as error:
+            group.log.ignored.append(f"{error}; commits are read instead")
+            continue
+        if manifest is None:
+            continue
+        if seq < newest.header.seq or manifest.link == newest.link:
+            return manifest
+    return None
+
+
+async def read(group: Group, seq: int) -> Manifest | None:
+    """The manifest of the checkpoint at ``seq``, if there is one. Raises ``Damage``."""
+    key = layout.manifest(group.scope.group, seq)
+    try:
+        data = await group.log.store.get(key, 0, HEAD_SIZE + MAX_HEADER + MAX_BODY)
+    except ObjectMissing:
+        return None
+    found = parse(data, key, Kind.MANIFEST)
+    check_signer(found, group.ring.charter)
+    check_place(found, group.scope)
+    if found.header.number("seq") != seq:
+        raise DamagedObject("is the manifest of another commit", subject=key)
+    keys = await group.ring.keys(found.header.number("epoch"))
+    body = data[found.body_at : found.tail_at]
+    return checkpoint.read_manifest(found, group.scope, keys, body)
+
+
+async def fetch_page(group: Group, name: PageName, place: int, length: int) -> U64:
+    """One stored page, by its row in a table. Raises ``Damage``."""
+    part = place >> checkpoint.OFFSET_BITS
+    offset = place & ((1 << checkpoint.OFFSET_BITS) - 1)
+    key = layout.checkpoint_part(group.scope.group, name.seq, part)
+    try:
+        stored = await group.log.store.get(key, offset, length)
+    except ObjectMissing:
+        raise MissingData("a checkpoint's pages are missing", subject=key) from None
+    keys = await group.ring.keys(checkpoint.page_epoch(stored, key))
+    return checkpoint.open_page(group.scope, keys, name, stored, key)

@@ -1,0 +1,145 @@
+"""An opened vault: groups, machines, logs. It takes a store and a private key, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stages.crypto.box import BoxSecret
+from stages.errors import BrokenChain, Damage, KeyFailure, NotFound, ObjectMissing
+from stages.store.port import ObjectStore
+from stages.vault import layout
+from stages.vault.charter import Charter, Pin, check_pin, load
+from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
+from stages.vault.keyfile import PrivateKey
+from stages.vault.log import Log
+from stages.vault.records import GroupRecord, MachineRecord, read_group, read_machine
+from stages.vault.sealing import Scope
+from stages.vault.terms import KeyRing, check_place, check_signer
+
+MAX_GROUPS = 100_000
+
+
+@dataclass
+class Group:
+    """One group of an opened vault. ``tail`` is its newest commit when it was opened."""
+
+    scope: Scope
+    record: GroupRecord
+    ring: KeyRing
+    log: Log
+    tail: int
+    machines: dict[int, MachineRecord] = field(default_factory=dict)
+
+    async def machine(self, number: int) -> MachineRecord:
+        """A machine record, read once."""
+        if number not in self.machines:
+            key = layout.machine(self.scope.group, number)
+            try:
+                data = await self.log.store.get(key, 0, HEAD_SIZE + MAX_HEADER + MAX_BODY)
+            except ObjectMissing:
+                raise BrokenChain("a machine record is missing", subject=key) from None
+            found = parse(data, key, Kind.MACHINE)
+            check_signer(found, self.ring.charter)
+            check_place(found, self.scope)
+            keys = await self.ring.keys(found.header.number("epoch"))
+            body = data[found.body_at : found.tail_at]
+            self.machines[number] = read_machine(found, self.scope, keys, body)
+        return self.machines[number]
+
+    async def machine_at(self, seq: int) -> MachineRecord:
+        """The machine record in force at a commit."""
+        return await self.machine((await self.log.signed(seq)).header.machine)
+
+    async def name(self) -> str:
+        """The machine's name in the newest record."""
+        return (await self.machine_at(self.tail)).name if self.tail else ""
+
+
+@dataclass
+class OpenedVault:
+    """A vault whose charter matches the pins of the private key that opens it."""
+
+    store: ObjectStore
+    charter: Charter
+    box: BoxSecret
+    problems: list[str] = field(default_factory=list)
+
+    async def groups(self) -> list[Group]:
+        """All groups that can be opened, newest first; ``problems`` says why others cannot."""
+        found = []
+        for gid in await self._group_ids():
+            try:
+                found.append(await self.group(gid))
+            except (Damage, KeyFailure) as error:
+                self.problems.append(str(error))
+        return sorted(found, key=lambda group: -group.record.created)
+
+    async def group(self, gid: bytes) -> Group:
+        """Open one group and find its tail. Raises ``Damage`` or ``KeyFailure``."""
+        scope = Scope(self.charter.vault, gid, self.charter.cipher)
+        key = layout.group_record(gid)
+        try:
+            data = await self.store.get(key, 0, HEAD_SIZE + MAX_HEADER)
+        except ObjectMissing:
+            raise BrokenChain("the group's record is missing", subject=key) from None
+        found = parse(data, key, Kind.GROUP)
+        check_signer(found, self.charter)
+        check_place(found, scope)
+        ring = KeyRing(self.store, scope, self.charter, self.box)
+        log = Log(self.store, scope, ring)
+        return Group(scope, read_group(found), ring, log, await log.tail())
+
+    async def find(self, machine: str) -> Group:
+        """The newest group of a machine, by name or by group id. Raises ``NotFound``."""
+        names = []
+        for group in await self.groups():
+            name = await group.name()
+            names.append(name)
+            if machine in (name, group.scope.group.hex()) and group.tail:
+                return group
+        known = ", ".join(sorted(set(filter(None, names)))) or "none"
+        raise NotFound(
+            "no machine of this name in the vault",
+            operation="find machine",
+            subject=machine,
+            hint=f"machines in this vault: {known}"
+            + "".join(f"; {problem}" for problem in self.problems[:3]),
+        )
+
+    async def _group_ids(self) -> list[bytes]:
+        """One short page for each group: what lies inside it is skipped by its name."""
+        found: list[bytes] = []
+        after = ""
+        while len(found) < MAX_GROUPS:
+            page = await self.store.page(layout.GROUPS, after, 1)
+            if not page:
+                break
+            name = page[0].key.split("/")[1]
+            after = f"{layout.GROUPS}{name}0"  # "0" follows "/" in byte order
+            try:
+                found.append(bytes.fromhex(name))
+            except ValueError:
+                self.problems.append(f"{page[0].key}: not a group of this program")
+        return found
+
+
+async def open_vault(
+    store: ObjectStore, key: PrivateKey, pins: tuple[Pin, ...] = ()
+) -> OpenedVault:
+    """Open a vault with a private key; ``pins`` are those of the key file and a trust file.
+
+    Raises ``TrustMismatch`` if the vault is none of the pinned ones: pins are never learnt here.
+    """
+    charter = await load(store, None)
+    known = [pin for pin in (*key.pins, *pins) if pin.vault == charter.vault]
+    if not known:
+        raise KeyFailure(
+            f"this key file does not know vault {charter.vault.hex()}",
+            operation="open vault",
+            subject=store.url,
+            hint="give the trust file written by 'backstay init' with --trust, if this vault is "
+            "the right one",
+        )
+    for pin in known:
+        check_pin(charter, pin, store.url)
+    return OpenedVault(store, charter, key.box)

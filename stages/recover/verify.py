@@ -1,0 +1,160 @@
+"""Verify: that a point can be restored, by doing everything but the writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.errors import Damage, NotAdmitted, ObjectMissing
+from stages.model import BLOCK, U64
+from stages.ports import Machine
+from stages.recover.checkpoints import fetch_page, nearest
+from stages.recover.extract import DamagedExtent
+from stages.recover.opened import Group
+from stages.recover.plan import FrameNeed
+from stages.recover.pointmap import PointMap
+from stages.recover.sweep import Sweep
+from stages.vault import layout
+from stages.vault.checkpoint import DIGESTS, FRAMES, MAP, Manifest, PageName
+from stages.vault.rollup import SPAN, decode
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An object that is not as it should be; ``fatal`` if a point needs it."""
+
+    key: str
+    reason: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was looked at, and what is wrong."""
+
+    seq: int
+    commits: int
+    frames: int
+    stored_bytes: int
+    problems: tuple[Problem, ...]
+    damage: tuple[DamagedExtent, ...]
+
+    @property
+    def whole(self) -> bool:
+        """True if the point can be restored completely."""
+        return not self.damage and not any(problem.fatal for problem in self.problems)
+
+
+class Verify:
+    """Verifies one point of a group, its history included."""
+
+    def __init__(self, group: Group, machine: Machine, seq: int):
+        self._group = group
+        self._machine = machine
+        self._seq = seq
+        self._problems: list[Problem] = []
+
+    async def run(self, advance: Callable[[int], None] | None = None) -> Verified:
+        """Check log, rollups, checkpoints and every frame of the point."""
+        commits = await self._log()
+        await self._unlisted()
+        await self._rollups()
+        await self._checkpoints()
+        try:
+            point = await PointMap.build(self._group, self._machine.files, self._seq)
+        except Damage as error:
+            self._problems.append(Problem(error.subject, error.message, True))
+            return Verified(self._seq, commits, 0, 0, tuple(self._problems), ())
+        sweep = Sweep(point, self._machine)
+        try:
+            for disk in point.machine.disks:
+                for first in sweep.windows(disk):
+                    window = await sweep.locate(disk, first)
+                    await sweep.extract(window, _discard)
+                    if advance is not None:
+                        advance(len(window.locations) * BLOCK)
+        finally:
+            sweep.point.close()
+        return Verified(
+            self._seq,
+            commits,
+            sweep.frames,
+            sweep.stored_bytes,
+            tuple(self._problems),
+            tuple(sweep.damage),
+        )
+
+    async def _log(self) -> int:
+        """Every commit up to the point: links, signatures, bodies. Returns how many are whole."""
+        at, link, whole = 0, None, 0
+        while at < self._seq:
+            until = min(self._seq, at + SPAN)
+            try:
+                commits = await self._group.log.stretch(at + 1, until, link)
+                link = commits[-1].link
+                whole += len(commits)
+            except Damage as error:
+                self._problems.append(Problem(error.subject, error.message, True))
+                link = None
+            at = until
+        return whole
+
+    async def _unlisted(self) -> None:
+        """Objects in the log beyond its tail: foreign, or after a hole."""
+        prefix = layout.log_prefix(self._group.scope.group)
+        last = layout.commit(self._group.scope.group, self._group.tail)
+        after = last if self._group.tail else ""
+        for info in await self._group.log.store.page(prefix, after):
+            self._problems.append(Problem(info.key, "lies beyond the end of the log", False))
+        for note in self._group.log.ignored:
+            key, _, reason = note.partition(": ")
+            self._problems.append(Problem(key, reason, False))
+
+    async def _rollups(self) -> None:
+        for last in range(SPAN, self._seq + 1, SPAN):
+            key = layout.rollup(self._group.scope.group, last)
+            try:
+                heads = decode(await self._group.log.store.get(key), key)
+                commits = await self._group.log.stretch(last - SPAN + 1, last, None)
+                for head, commit in zip(heads, commits, strict=True):
+                    if not head.endswith(commit.body) or commit.container.signature not in head:
+                        self._problems.append(Problem(key, "differs from the log", False))
+                        break
+            except ObjectMissing:
+                self._problems.append(Problem(key, "a rollup is missing: reads slower", False))
+            except Damage as error:
+                self._problems.append(Problem(error.subject, error.message, False))
+
+    async def _checkpoints(self) -> None:
+        """All pages of the checkpoint that this point would be read with."""
+        try:
+            newest = await self._group.log.signed(self._seq)
+            manifest = await nearest(self._group, newest)
+        except (Damage, NotAdmitted) as error:
+            self._problems.append(Problem(error.subject, error.message, False))
+            return
+        if manifest is None:
+            return
+        for what, owner, table in _tables(manifest):
+            for page in np.flatnonzero(table[:, 2]).tolist():
+                seq, place, length = table[page].tolist()
+                name = PageName(what, owner, page, seq)
+                try:
+                    await fetch_page(self._group, name, place, length)
+                except Damage as error:
+                    self._problems.append(Problem(error.subject, error.message, False))
+
+
+def _tables(manifest: Manifest) -> list[tuple[int, int, U64]]:
+    found: list[tuple[int, int, U64]] = []
+    for disk in manifest.disks:
+        found.append((MAP, disk.number, disk.map))
+        found.append((DIGESTS, disk.number, disk.digests))
+    found.extend((FRAMES, pages.epoch, pages.table) for pages in manifest.epochs)
+    return found
+
+
+def _discard(need: FrameNeed, content: bytes) -> None:
+    """Opening it was the point."""

@@ -1,0 +1,134 @@
+"""The ship stage: data objects in parallel, then commits in order, one outstanding (R11)."""
+
+from __future__ import annotations
+
+import trio
+
+from stages.channel import Channel
+from stages.crypto.digest import digest
+from stages.errors import StoreError
+from stages.model import SealedSegment
+from stages.ship.checkpointer import Checkpointer
+from stages.ship.compose import Stored, header_of, index_of, intent_of, spans_of
+from stages.ship.rollups import Rollups
+from stages.ship.session import LogSession
+from stages.stage import Meter, StageStatistics, crew, ordered_map
+from stages.store.port import Put
+from stages.vault import layout
+from stages.vault.commit import Header, ObjectRef, encode_body
+from stages.vault.container import Kind, build
+from stages.vault.sealing import seal_body
+
+GROUP_SEGMENTS = 16  # segments of one commit inside a gap, where no point is lost by it
+GROUP_BYTES = 256 << 20
+
+
+class Ship:
+    """Consumes sealed segments; a commit is in the vault for each group of them."""
+
+    name = "ship"
+
+    def __init__(
+        self,
+        session: LogSession,
+        source: Channel[SealedSegment],
+        *,
+        in_flight: int,
+        inline: int,
+    ):
+        self._session = session
+        self._source = source
+        self._in_flight = in_flight
+        self._inline = inline
+        self._uploaded: Channel[Stored] = Channel(
+            "uploaded", max_bytes=GROUP_BYTES, max_items=GROUP_SEGMENTS
+        )
+        self._next_object = 0
+        self._checkpointer = Checkpointer(session)
+        self._rollups = Rollups(session)
+        self._meter = Meter(self.name, in_flight)
+        self.commits = 0
+        self.newest: Header | None = None
+
+    async def run(self) -> None:
+        """Ship until the input ends; on return all of it is committed."""
+        await self._rollups.catch_up()
+        async with crew() as nursery:
+            nursery.start_soon(self._upload_all)
+            await self._commit_all()
+
+    def statistics(self) -> StageStatistics:
+        """Counters of this stage."""
+        return self._meter.snapshot()
+
+    async def _upload_all(self) -> None:
+        await ordered_map(
+            self._source,
+            self._upload,
+            self._uploaded,
+            workers=self._in_flight,
+            size=lambda stored: max(1, stored.stored_bytes),
+        )
+
+    async def _upload(self, sealed: SealedSegment) -> Stored:
+        """Store a segment's frames as one object, unless they are few enough for the commit."""
+        spans = spans_of(sealed)
+        size = sealed.stored_bytes
+        self._meter.items += 1
+        self._meter.bytes_in += size
+        if size <= self._inline:
+            return Stored(
+                sealed.segment, sealed.epoch, sealed.first_frame, spans, None, sealed.frames
+            )
+        number, self._next_object = self._next_object, self._next_object + 1
+        started = trio.current_time()
+        writer = self._session.writer
+        name = await writer.machine.offload.run(lambda: digest(sealed.frames))
+        key = layout.data(writer.scope.group, sealed.epoch, number)
+        if await writer.store.put(key, sealed.frames) is Put.EXISTS:
+            raise StoreError(
+                "a data object of this epoch exists already",
+                operation="upload",
+                subject=key,
+                hint="the store does not keep create-only puts, or someone else writes there",
+            )
+        self._meter.busy += trio.current_time() - started
+        self._meter.bytes_out += size
+        ref = ObjectRef(number, size, name)
+        return Stored(sealed.segment, sealed.epoch, sealed.first_frame, spans, ref, ())
+
+    async def _commit_all(self) -> None:
+        async for first in self._uploaded:
+            group = [first]
+            while self._may_join(group) and self._uploaded.statistics().items:
+                group.append(await self._uploaded.receive())
+            await self._commit(group)
+            del group, first
+
+    @staticmethod
+    def _may_join(group: list[Stored]) -> bool:
+        """Inside a gap no point is lost by committing segments together."""
+        return (
+            group[-1].segment.in_gap
+            and len(group) < GROUP_SEGMENTS
+            and sum(stored.stored_bytes for stored in group) < GROUP_BYTES
+        )
+
+    async def _commit(self, group: list[Stored]) -> None:
+        session = self._session
+        writer, ledger = session.writer, session.ledger
+        wall = writer.machine.clock.wall_us()
+        header = header_of(ledger.tail, session.keys.epoch, group, wall)
+        index = index_of(group)
+        plain = encode_body(index)
+        entropy = writer.machine.entropy
+        body = seal_body(writer.scope, Kind.COMMIT, session.keys, header.seq, plain, entropy)
+        inline = tuple(frame for stored in group for frame in stored.frames)
+        parts = build(Kind.COMMIT, header.fields(writer.scope), writer.signer, body, inline)
+        intent = intent_of(header, parts, plain, group, ledger.record.resolve(header, index))
+        self.newest = await session.advance(intent, parts)
+        self.commits += 1
+        self._meter.bytes_out += sum(len(part) for part in parts)
+        await self._rollups.committed(header.seq, intent.head)
+        if self._checkpointer.due():
+            await self._checkpointer.write()

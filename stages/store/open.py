@@ -1,0 +1,57 @@
+"""From a URL to a store."""
+
+from __future__ import annotations
+
+from stages.errors import UsageError
+from stages.ports import Machine
+from stages.store.file import FileStore
+from stages.store.memory import MemoryStore
+from stages.store.port import ObjectStore
+
+FORMS = "file:/absolute/dir, file:./relative/dir, file:///absolute/dir, memory:"
+PLANNED = ("s3", "az", "gs", "site")
+
+
+def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
+    """Return the store of ``url``; nothing is read, made or connected yet.
+
+    Relative paths are taken from ``base``: the directory of the config file, or the working
+    directory. Paths are literal, ``%`` escapes nothing. Each ``memory:`` is a store of its own.
+    ``UsageError`` for anything else.
+    """
+    if url == "memory:":
+        return MemoryStore(url, clock=machine.clock)
+    scheme, colon, path = url.partition(":")
+    if scheme == "file":
+        return FileStore(_directory(url, path, base), machine)
+    if colon and scheme in PLANNED:
+        raise _refused(url, f"this build has no {scheme} store yet")
+    raise _refused(url, "not a store")
+
+
+async def create_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
+    """Like ``open_store``, and make the store's directory if it has one and it is missing."""
+    store = open_store(url, machine, base)
+    if isinstance(store, FileStore):
+        await store.create_root()
+    return store
+
+
+def _directory(url: str, path: str, base: str) -> str:
+    if not path.isprintable():
+        raise _refused(url, "a path with control characters")
+    if path.startswith("///"):
+        path = path[2:]
+    elif path.startswith("//"):
+        raise _refused(url, "a file store is on this machine: no host can be given")
+    if path.startswith(("./", "../")):
+        path = f"{base.rstrip('/')}/{path.removeprefix('./')}"
+    elif path and not path.startswith("/"):
+        raise _refused(url, f"write file:./{path} if it is relative")
+    if not path.strip("/"):
+        raise _refused(url, "a store has a directory of its own")
+    return path.rstrip("/")
+
+
+def _refused(url: str, reason: str) -> UsageError:
+    return UsageError(reason, operation="open the store", subject=url, hint=f"accepted: {FORMS}")

@@ -1,0 +1,109 @@
+"""Frames: up to 64 blocks, compressed, sealed, self-describing (FORMAT.md, "Frame").
+
+====  ====  =========================================
+from  size  field
+====  ====  =========================================
+0     4     magic ``BFRM``
+4     1     format version
+5     1     codec: 0 raw, 1 zstd
+6     2     blocks
+8     4     epoch
+12    4     frame number within the epoch
+16    4     sealed length: nonce, ciphertext, tag
+20    4     zero
+24          sealed content
+====  ====  =========================================
+
+The clear header is associated data together with vault and group, so a frame moved elsewhere
+(repacking) still opens, and a frame put in another's place does not.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import zstandard
+
+from stages.crypto.aead import OpenFailed
+from stages.errors import DamagedObject
+from stages.model import BLOCK, FRAME_BLOCKS, Frame
+from stages.ports import Entropy
+from stages.vault.sealing import Scope
+
+HEADER = struct.Struct("<4sBBHIIII")
+MAGIC = b"BFRM"
+VERSION = 1
+RAW, ZSTD = 0, 1
+_AAD = b"backstay frame 1"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHead:
+    """A frame's clear header."""
+
+    codec: int
+    blocks: int
+    epoch: int
+    number: int
+    sealed: int
+
+
+def seal(
+    scope: Scope, key: bytes, epoch: int, number: int, frame: Frame, entropy: Entropy
+) -> bytes:
+    """The stored form of ``frame``."""
+    sealed_size = len(frame.data) + scope.cipher.overhead
+    head = HEADER.pack(MAGIC, VERSION, frame.codec, frame.blocks, epoch, number, sealed_size, 0)
+    return head + scope.cipher.seal(key, frame.data, _aad(scope, head), entropy)
+
+
+def read_head(data: bytes, subject: str) -> FrameHead:
+    """Parse a clear header; raises ``DamagedObject``."""
+    if len(data) < HEADER.size:
+        raise DamagedObject("frame cut short", subject=subject)
+    magic, version, codec, blocks, epoch, number, sealed, zero = HEADER.unpack_from(data)
+    if magic != MAGIC or version != VERSION or zero or codec > ZSTD:
+        raise DamagedObject("not a frame", subject=subject)
+    if not 1 <= blocks <= FRAME_BLOCKS or sealed > 2 * FRAME_BLOCKS * BLOCK:
+        raise DamagedObject("frame sizes out of bounds", subject=subject)
+    return FrameHead(codec, blocks, epoch, number, sealed)
+
+
+def unseal(
+    scope: Scope, key: bytes, epoch: int, number: int, stored: bytes, subject: str
+) -> tuple[FrameHead, bytes]:
+    """Check and decrypt frame ``number`` of ``epoch``: its head and still compressed content."""
+    head = read_head(stored, subject)
+    if (head.epoch, head.number) != (epoch, number):
+        raise DamagedObject(
+            f"frame {head.epoch}/{head.number} in the place of {epoch}/{number}", subject=subject
+        )
+    if len(stored) != HEADER.size + head.sealed:
+        raise DamagedObject("frame cut short", subject=subject)
+    clear = stored[: HEADER.size]
+    try:
+        return head, scope.cipher.open(key, stored[HEADER.size :], _aad(scope, clear))
+    except OpenFailed:
+        raise DamagedObject(f"frame {epoch}/{number} does not open", subject=subject) from None
+
+
+def expand(
+    head: FrameHead, content: bytes, decompressor: zstandard.ZstdDecompressor, subject: str
+) -> bytes:
+    """The blocks: exactly ``head.blocks`` * 4096 bytes. The decompressor belongs to one thread."""
+    size = head.blocks * BLOCK
+    if head.codec == ZSTD:
+        try:
+            if zstandard.frame_content_size(content) != size:
+                raise DamagedObject("frame of another size", subject=subject)
+            content = decompressor.decompress(content, max_output_size=size)
+        except zstandard.ZstdError as error:
+            raise DamagedObject(f"frame does not expand: {error}", subject=subject) from None
+    if len(content) != size:
+        raise DamagedObject("frame of another size", subject=subject)
+    return content
+
+
+def _aad(scope: Scope, head: bytes) -> bytes:
+    return _AAD + scope.vault + scope.group + head

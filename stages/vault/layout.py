@@ -1,0 +1,71 @@
+"""The names of all objects in a vault. Numbers are zero-padded: byte order is their order."""
+
+from __future__ import annotations
+
+VAULT = "vault.json"
+GROUPS = "groups/"
+
+
+def charter(generation: int) -> str:
+    """Recipients and writers, from the second generation on; the first is ``vault.json``."""
+    return f"charters/{generation:08d}"
+
+
+def group(gid: bytes) -> str:
+    """The folder of one group, with its slash."""
+    return f"groups/{gid.hex()}/"
+
+
+def group_record(gid: bytes) -> str:
+    """When and as what the group began."""
+    return f"{group(gid)}group"
+
+
+def digest_key(gid: bytes, recipient: bytes) -> str:
+    """The group's digest key, wrapped for one recipient."""
+    return f"{group(gid)}for/{recipient.hex()}/digest"
+
+
+def machine(gid: bytes, number: int) -> str:
+    """A sealed machine record."""
+    return f"{group(gid)}machine/{number:08d}"
+
+
+def term(gid: bytes, epoch: int) -> str:
+    """A writer's term."""
+    return f"{group(gid)}epochs/{epoch:08d}/term"
+
+
+def wrapped_key(gid: bytes, epoch: int, recipient: bytes, use: str) -> str:
+    """An epoch's key, ``use`` "data" or "index", wrapped for one recipient."""
+    return f"{group(gid)}epochs/{epoch:08d}/for/{recipient.hex()}/{use}"
+
+
+def data(gid: bytes, epoch: int, number: int) -> str:
+    """A data object: frames one after the other."""
+    return f"{group(gid)}data/{epoch:08d}/{number:012d}"
+
+
+def log_prefix(gid: bytes) -> str:
+    """All commits."""
+    return f"{group(gid)}log/"
+
+
+def commit(gid: bytes, seq: int) -> str:
+    """A commit."""
+    return f"{log_prefix(gid)}{seq:015d}"
+
+
+def rollup(gid: bytes, seq: int) -> str:
+    """Headers and bodies of the 256 commits that end with ``seq``."""
+    return f"{group(gid)}rollups/{seq:015d}"
+
+
+def checkpoint_part(gid: bytes, seq: int, part: int) -> str:
+    """Pages of a checkpoint; ``part`` is epoch << 16 | a running number."""
+    return f"{group(gid)}checkpoints/{seq:015d}/{part >> 16:08d}-{part & 0xFFFF:05d}"
+
+
+def manifest(gid: bytes, seq: int) -> str:
+    """A checkpoint's manifest: it exists once all its parts do."""
+    return f"{group(gid)}checkpoints/{seq:015d}/manifest"

@@ -1,0 +1,1 @@
+"""The configuration: samples good and bad, positions, units, hostile input."""

@@ -1,0 +1,83 @@
+"""The stores under the conformance suite. A new store joins with one entry in ``STORES``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from stages.ports import Machine
+from stages.store.faults import FaultPlan, FaultStore
+from stages.store.file import FileStore
+from stages.store.memory import MemoryStore
+from stages.store.observe import ObservedStore
+from stages.store.port import ObjectStore
+from stages.store.retry import RetryStore
+from stages.system import this_machine
+from tests.ports.watched import WatchedFiles, unsynced
+
+
+def quick() -> Machine:
+    """Real files and threads without fsync: for tests of thousands of objects."""
+    real = this_machine()
+    return Machine(real.clock, real.offload, real.entropy, WatchedFiles(unsynced))
+
+
+async def _file(root: Path, machine: Machine) -> FileStore:
+    store = FileStore(f"{root}/store", machine)
+    await store.create_root()
+    return store
+
+
+async def memory(_root: Path) -> ObjectStore:
+    return MemoryStore()
+
+
+async def file(root: Path) -> ObjectStore:
+    return await _file(root, this_machine())
+
+
+async def file_quick(root: Path) -> ObjectStore:
+    return await _file(root, quick())
+
+
+async def file_behind_retry(root: Path) -> ObjectStore:
+    machine = quick()
+    return RetryStore(await _file(root, machine), machine.clock, machine.entropy)
+
+
+async def file_behind_observe(root: Path) -> ObjectStore:
+    machine = quick()
+    return ObservedStore(await _file(root, machine), machine.clock)
+
+
+async def memory_behind_no_faults(_root: Path) -> ObjectStore:
+    return FaultStore(MemoryStore(), FaultPlan(), this_machine().clock)
+
+
+Make = Callable[[Path], Awaitable[ObjectStore]]
+STORES: dict[str, Make] = {
+    "memory": memory,
+    "file": file,
+    "file-behind-retry": file_behind_retry,
+    "file-behind-observe": file_behind_observe,
+    "memory-behind-no-faults": memory_behind_no_faults,
+}
+# For tests of many objects, where a store syncs each: what to take instead.
+IN_BULK: dict[str, Make] = STORES | {"file": file_quick}
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = await STORES[request.param](tmp_path)
+    yield made
+    await made.aclose()
+    await made.aclose()
+
+
+@pytest.fixture(params=IN_BULK)
+async def bulk_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = await IN_BULK[request.param](tmp_path)
+    yield made
+    await made.aclose()
