@@ -85,6 +85,7 @@ async def crew() -> AsyncIterator[trio.Nursery]:
         failed = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
         if not failed:
             raise
+        failed.sort(key=lambda leaf: isinstance(leaf, Exception))  # an interrupt goes first
         raise failed[0] from None
 
 

@@ -264,11 +264,14 @@ class SystemFiles:
             return []
 
     def mkdir(self, path: str) -> None:
-        """mkdir(2), mode 0700."""
+        """mkdir(2), mode 0700. ``FileNotFoundError`` also if it is removed at the same moment."""
         try:
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            if not Path(path).is_dir():
+        except FileExistsError as error:
+            found = self.stat(path)
+            if found is None and not os.path.islink(path):
+                raise FileNotFoundError(errno.ENOENT, "removed meanwhile", path) from error
+            if found is None or not found.is_dir:
                 raise
 
     def link(self, source: str, target: str) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from blake3 import blake3
 
+from stages.crypto.digest import derive
 from stages.model import BLOCK, CHUNK, U64, Bools
 
 DIGEST = 16
@@ -40,8 +41,8 @@ class DigestKeys:
         if len(group_key) != KEY_BYTES:
             raise ValueError(f"a digest key has {KEY_BYTES} bytes, not {len(group_key)}")
         return DigestKeys(
-            blake3(group_key, derive_key_context=_BLOCK_CONTEXT).digest(),
-            blake3(group_key, derive_key_context=_CHUNK_CONTEXT).digest(),
+            derive(_BLOCK_CONTEXT, group_key),
+            derive(_CHUNK_CONTEXT, group_key),
         )
 
 

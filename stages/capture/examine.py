@@ -108,13 +108,11 @@ def examine(
     unsure[whole:] = True
     read = 0
     for first, stop in _data_pieces(file, offset, length):
-        start, end = first * CHUNK, min(stop * CHUNK, length)
-        if unsure[first:stop].any():
-            read += _fill(file, offset + start, slot.memory[start : stop * CHUNK], end - start)
-            _digest_new(bench, first, stop)
-        else:
-            read += _fill(file, offset + start, scratch[: end - start], end - start)
-            _digest_known(bench, first, stop)
+        start, end = first * CHUNK, stop * CHUNK
+        new = bool(unsure[first:stop].any())
+        target = slot.memory[start:end] if new else scratch[: end - start]
+        read += _fill(file, offset + start, target, min(end, length) - start)
+        (_digest_new if new else _digest_known)(bench, first, stop)
     differ = ~same(slot.chunks[:whole], slot.known[:whole])
     return Outcome(int(np.count_nonzero(differ)) + chunks - whole, read)
 

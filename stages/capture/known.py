@@ -11,11 +11,12 @@ class Known(Protocol):
     """Digests of a vault's content at its committed position, by disk number.
 
     All calls are quick, synchronous, and made from worker threads, more than one at a time.
-    Whoever settles a batch sets the digests of its blocks, and makes the digest of every chunk
-    that it touches unknown, except as ``Batch.chunk_digests`` says: a chunk's digest may be known
-    only while it, and thereby every block of the chunk, is what the vault holds. That a block is
-    known while an undelivered version of it is ahead in the stream must not happen (R3): a scan
-    starts when everything before it is settled.
+
+    Whoever settles a batch sets the digests of its blocks; makes unknown the digest of every chunk
+    that it touches, but zero that of a chunk wholly inside a zero run; and last sets what
+    ``Batch.chunk_digests`` says. So a chunk's digest is known only while every block of it is what
+    the vault holds. That a block is known while an undelivered version of it is ahead in the
+    stream must not happen (R3): a scan starts when everything before it is settled.
     """
 
     def blocks(self, disk: int, first: int, count: int) -> U64:

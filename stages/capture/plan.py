@@ -6,7 +6,7 @@ that a terabyte of hole already known to be zero passes in well under a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from stages.capture.digests import same
 from stages.capture.known import Known
 from stages.model import (
+    BLOCK,
     CHUNK,
     CHUNK_BLOCKS,
     U64,
@@ -63,6 +64,38 @@ class Hole:
 Piece: TypeAlias = Look | Hole
 
 
+@dataclass
+class _News:
+    """What is found out about a hole: new zero runs; chunks ``low`` to ``high`` to call zero."""
+
+    zero: list[Runs] = field(default_factory=list)
+    low: int = 0
+    high: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Time to send it: it grows no further than by one window."""
+        return self.high > 0 or sum(len(runs.start) for runs in self.zero) >= RUNS
+
+    def batch(self, disk: int, scanned: int) -> Batch | None:
+        """As a batch; None if there is nothing."""
+        zero = Runs.join(self.zero)
+        if not len(zero.start) and not self.high:
+            return None
+        return Batch(
+            disk=disk,
+            data=empty_u64(),
+            payload=np.empty((0, BLOCK), np.uint8),
+            digests=empty_pairs(),
+            zero=zero,
+            refs=empty_pairs(),
+            ref_digests=empty_pairs(),
+            chunk_first=self.low,
+            chunk_digests=np.tile(np.array(ZERO, np.uint64), (self.high - self.low, 1)),
+            scanned=scanned,
+        )
+
+
 class Plan:
     """The pieces of one disk, in order. ``step`` reads digests and seeks: run it in Offload."""
 
@@ -101,54 +134,34 @@ class Plan:
 
     def _hole(self, stop: int) -> Hole:
         first = self._at
+        news = _News()
         stop = min(stop, first + HOLE)
-        news: list[Runs] = []
-        stale: list[tuple[int, int]] = []
-        while self._at < stop and sum(len(runs.start) for runs in news) < RUNS:
+        while self._at < stop and not news.full:
             last = min(self._at + WINDOW, stop)
-            self._window(self._at, last, news, stale)
+            self._window(self._at, last, news)
             self._at = last
         scanned = self._bytes(first, self._at)
-        if not stale:
-            return Hole(None, scanned)
-        zero = Runs.join(news)
-        return Hole(self._zero_batch(zero, stale[0][0], stale[-1][1], scanned), scanned)
+        return Hole(news.batch(self._disk.number, scanned), scanned)
 
-    def _window(
-        self, first: int, last: int, news: list[Runs], stale: list[tuple[int, int]]
-    ) -> None:
-        """Collect the blocks not known to be zero, and the range of chunks to record as zero."""
-        chunks = self._known.chunks(self._disk.number, first, last - first)
+    def _window(self, first: int, last: int, news: _News) -> None:
+        """What of the hole's chunks ``first`` to ``last`` is not known to be zero."""
         whole = self._disk.blocks // CHUNK_BLOCKS
+        chunks = self._known.chunks(self._disk.number, first, last - first)
         if last <= whole and chunks.tobytes() == _ZEROS[: chunks.nbytes]:
             return
         differ = ~same(chunks, ZERO)
-        differ[max(whole - first, 0) :] = True
-        found = np.flatnonzero(differ)
-        low, high = first + int(found[0]), first + int(found[-1]) + 1
-        block, end = low * CHUNK_BLOCKS, min(high * CHUNK_BLOCKS, self._disk.blocks)
+        differ[max(whole - first, 0) :] = True  # a last chunk of fewer blocks has no digest
+        stale = np.flatnonzero(differ) + first
+        block = int(stale[0]) * CHUNK_BLOCKS
+        end = min((int(stale[-1]) + 1) * CHUNK_BLOCKS, self._disk.blocks)
         blocks = self._known.blocks(self._disk.number, block, end - block)
-        unset = np.flatnonzero(~same(blocks, ZERO)).astype(np.uint64)
-        if len(unset):
-            news.append(Runs.of(unset + np.uint64(block)))
-        if len(unset) or low < whole:
-            stale.append((low, high))
-
-    def _zero_batch(self, zero: Runs, low: int, high: int, scanned: int) -> Batch:
-        # Only whole chunks have digests. A view of one pair: no memory, whatever its length.
-        whole = max(min(high, self._disk.blocks // CHUNK_BLOCKS) - low, 0)
-        return Batch(
-            disk=self._disk.number,
-            data=empty_u64(),
-            payload=np.empty((0, 4096), np.uint8),
-            digests=empty_pairs(),
-            zero=zero,
-            refs=empty_pairs(),
-            ref_digests=empty_pairs(),
-            chunk_first=low,
-            chunk_digests=np.broadcast_to(np.array(ZERO, np.uint64), (whole, 2)),
-            scanned=scanned,
-        )
+        unset = np.flatnonzero(~same(blocks, ZERO)) + block
+        news.zero.append(Runs.of(unset.astype(np.uint64)))
+        # The digest of a chunk wholly inside a run follows from that; of the others it is said.
+        inside = np.bincount(unset // CHUNK_BLOCKS - first, minlength=last - first)
+        rest = stale[(inside[stale - first] < CHUNK_BLOCKS) & (stale < whole)]
+        if len(rest):
+            news.low, news.high = int(rest[0]), int(rest[-1]) + 1
 
     def _bytes(self, first: int, last: int) -> int:
         return min(last * CHUNK, self._disk.size) - first * CHUNK

@@ -22,6 +22,7 @@ from stages.capture.worker import READ_WELL, REPLY, Request, hello
 from stages.errors import WorkerLost
 from stages.model import U64
 from stages.ports import OpenFile
+from stages.stage import crew
 from stages.system_workers import Helper, SharedMemory, start_helper
 
 MODULE = "stages.capture.worker"
@@ -126,8 +127,9 @@ class ProcessExaminer:
         while data := await worker.helper.receive():
             rest += data
             whole = len(rest) - len(rest) % REPLY.size
-            for reply in REPLY.iter_unpack(rest[:whole]):
-                self._settle(worker, *reply)
+            if not all(self._settle(worker, *reply) for reply in REPLY.iter_unpack(rest[:whole])):
+                worker.lose("answered what nobody asked")
+                return
             rest = rest[whole:]
         worker.lose(await worker.helper.ended())
 
@@ -146,13 +148,15 @@ class ProcessExaminer:
                 call.abandoned = True
             raise
 
-    def _settle(self, worker: _Worker, slot: int, changed: int, code: int, count: int) -> None:
+    def _settle(self, worker: _Worker, slot: int, changed: int, code: int, count: int) -> bool:
+        """Hand over one reply; False if it answers nothing."""
+        if not worker.calls or worker.calls[0].slot.number != slot:
+            return False
         call = worker.calls.popleft()
-        if call.slot.number != slot:
-            raise AssertionError(f"slot {slot} answered, {call.slot.number} asked")
         if call.abandoned:
             self._pool.release(call.slot)
         call.finish(Outcome(changed, count) if code == READ_WELL else ReadFailed(count, code))
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ class ProcessExaminers:
     async def opened(
         self, disks: Sequence[OpenFile], keys: DigestKeys
     ) -> AsyncIterator[ProcessExaminer]:
-        """Like ``open``. Errors of the body come out in the nursery's exception group."""
+        """Like ``open``."""
         if len(disks) > MAX_DISKS:
             raise ValueError(f"{len(disks)} disks in one scan, at most {MAX_DISKS}")
         layout = Layout(self.batch, self.slots)
@@ -194,7 +198,7 @@ class ProcessExaminers:
                 helpers.append(helper)
                 helper.post(hello(keys, layout, memory.fd, fds))
             examiner = ProcessExaminer(disks, layout, layout.carve(memory.view), helpers)
-            async with trio.open_nursery() as nursery:
+            async with crew() as nursery:
                 examiner.serve(nursery)
                 yield examiner
                 nursery.cancel_scope.cancel()

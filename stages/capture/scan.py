@@ -24,7 +24,7 @@ from stages.capture.source import ScanDisk, Source, open_source
 from stages.channel import Channel
 from stages.model import BLOCK, Batch, GapBegin, GapEnd, StreamItem
 from stages.ports import Machine
-from stages.stage import Meter, StageStatistics, ordered_map
+from stages.stage import Meter, StageStatistics, crew, ordered_map
 
 REASON = "scan"
 QUIET = "quiet"  # nothing changed while the disks were read
@@ -61,8 +61,8 @@ class Scan:
     """One scan of ``disks`` into ``sink``, against the digests in ``known``; runs once.
 
     ``group_key`` is the group's digest key; ``dedup_bytes`` the memory for references (0: none);
-    ``snapshot`` says that a hook keeps the disks still. Errors before the first item are raised
-    as they are, later ones in exception groups: see ``stages.errors``.
+    ``snapshot`` says that a hook keeps the disks still. ``run`` raises the ``SourceError`` or
+    ``WorkerLost`` that ended it.
     """
 
     name = "scan"
@@ -136,7 +136,7 @@ class Scan:
     async def _scan(self, sources: Sequence[Source], examiner: Examiner) -> None:
         pieces: Channel[Piece] = Channel("plan", max_bytes=_AHEAD, max_items=_AHEAD)
         looked: Channel[_Looked] = Channel("examined", max_bytes=1, max_items=1)
-        async with trio.open_nursery() as nursery:
+        async with crew() as nursery:
             nursery.start_soon(self._plan, sources, examiner.batch, pieces)
             nursery.start_soon(
                 # No more at a time than slots: else later ones could hold them all.

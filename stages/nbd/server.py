@@ -123,9 +123,7 @@ class NbdServer:
                     accepting.cancel_scope.cancel()
                 for session in list(self._sessions):
                     session.stop()
-                connections.cancel_scope.deadline = (
-                    trio.current_time() + self._limits.drain_seconds
-                )
+                connections.cancel_scope.deadline = trio.current_time() + self._limits.drain_seconds
             helpers.cancel_scope.cancel()
 
     async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:

@@ -36,8 +36,8 @@ class Limits:
     connections: int = 256
     requests: int = 128  # in flight, per connection
     request_bytes: int = 64 << 20  # in flight, per connection
-    buffer_bytes: int = 512 << 10
-    buffers: int = 4
+    buffer_bytes: int = (2 << 20) + 4096  # the largest writes of common clients, and a header
+    buffers: int = 2
     shared_bytes: int = 256 << 20
     handshake_seconds: float = 10.0
     stall_seconds: float = 60.0

@@ -81,9 +81,7 @@ class Rules:
             allowed[wire.CMD_BLOCK_STATUS] = fua | wire.FLAG_REQ_ONE
         self._allowed = allowed
 
-    def refuse(
-        self, command: int, flags: int, offset: int, length: int
-    ) -> tuple[int, str] | None:
+    def refuse(self, command: int, flags: int, offset: int, length: int) -> tuple[int, str] | None:
         """The error and its reason, or None if the request may be executed."""
         allowed = self._allowed.get(command)
         if allowed is None:

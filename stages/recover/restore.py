@@ -96,6 +96,10 @@ class Restore:
         damage = tuple(self._sweep.damage)
         return Report(tuple(done), damage, self._sweep.stored_bytes)
 
+    def close(self) -> None:
+        """Release the point's scratch files."""
+        self._sweep.point.close()
+
     async def _one(self, target: Target, advance: Callable[[int], None] | None) -> Restored:
         files = self._machine.files
         partial = target.path if target.device else f"{target.path}.partial"

@@ -45,9 +45,9 @@ class Sweep:
         """First blocks of the windows of a disk, from ``start`` on."""
         return range(start, disk.blocks, WINDOW_BLOCKS)
 
-    async def locate(self, disk: Disk, first: int) -> Window:
+    async def locate(self, disk: Disk, first: int, count: int = WINDOW_BLOCKS) -> Window:
         """Read the map of one window; a damaged checkpoint is got round by reading the log."""
-        count = min(WINDOW_BLOCKS, disk.blocks - first)
+        count = min(count, disk.blocks - first)
         try:
             return Window(disk, first, await self.point.locations(disk.number, first, count))
         except Damage as error:

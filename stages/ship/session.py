@@ -41,6 +41,17 @@ class Writer:
     signer: Signer
     machine: Machine
 
+    def check_admitted(self) -> None:
+        """Raise ``NotAdmitted`` before anything is put that readers would ignore."""
+        if not self.charter.admits(self.signer.public):
+            raise NotAdmitted(
+                "this daemon's signing key is not admitted",
+                operation="open vault",
+                subject=self.store.url,
+                hint=f"backstay vault admit {self.store.url} --key KEY "
+                f"--writer {self.signer.public.hex()}",
+            )
+
 
 class LogSession:
     """From ``open`` on this process is the only one whose commits count, until it is fenced."""
@@ -53,15 +64,8 @@ class LogSession:
     async def open(self) -> None:
         """Settle what an earlier life left open, check the tail, begin a new term.
 
-        Raises ``NotAdmitted``, ``Fenced``, ``BrokenChain``, ``DamagedObject`` or store errors.
+        Raises ``Fenced``, ``BrokenChain``, ``DamagedObject`` or store errors.
         """
-        if not self.writer.charter.admits(self.writer.signer.public):
-            raise NotAdmitted(
-                "this daemon's signing key is not admitted",
-                operation="open log",
-                subject=self.writer.store.url,
-                hint=f"backstay vault admit {self.writer.signer.public.hex()}",
-            )
         await self._settle_open_intents()
         await self._check_tail()
         epoch = self.ledger.tail.epoch

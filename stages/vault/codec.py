@@ -28,11 +28,9 @@ class Fields:
 
     @staticmethod
     def decode(data: bytes, subject: str) -> Fields:
-        """Decode; no container may claim more entries than its bytes could hold."""
+        """Decode; ``unpackb`` lets no container claim more entries than its bytes could hold."""
         try:
-            fields = msgpack.unpackb(
-                data, raw=False, strict_map_key=True, use_list=True, max_buffer_size=len(data)
-            )
+            fields = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
         except (ValueError, RecursionError, msgpack.UnpackException) as error:
             raise DamagedObject(f"not decodable: {error}", subject=subject) from None
         if not isinstance(fields, dict):

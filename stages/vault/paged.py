@@ -86,7 +86,7 @@ class PagedArray:
         else:
             edges = [(first, whole_first * PAGE_ROWS), (whole_end * PAGE_ROWS, end)]
         for low, high in edges:
-            for page, a, b, _ in self._pieces(low, max(0, high - low)):
+            for page, a, b, _ in self._pieces(low, high - low):
                 if self._state[page] == _UNIFORM and (self._uniform[page] == row).all():
                     continue
                 self._touch(page)[a:b] = row
@@ -171,6 +171,8 @@ class PagedArray:
 
     def _pieces(self, first: int, count: int) -> list[tuple[int, int, int, int]]:
         """Cut a range at page borders: page, first and last row inside, offset in the range."""
+        if count <= 0:
+            return []
         if first < 0 or first + count > self.rows:
             raise IndexError(f"rows {first}+{count} of {self.rows}")
         found = []

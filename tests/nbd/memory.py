@@ -35,10 +35,10 @@ class MemoryDevice(Device):
         return self
 
     async def read(self, offset: int, length: int) -> Sequence[Part]:
-        return [bytes(memoryview(self.content)[offset : offset + length])]
+        return [memoryview(self.content)[offset : offset + length]]
 
     async def write(self, offset: int, data: memoryview, fua: bool) -> None:
-        self.content[offset : offset + len(data)] = data
+        memoryview(self.content)[offset : offset + len(data)] = data
 
     async def flush(self) -> None:
         self.flushes += 1
@@ -47,7 +47,7 @@ class MemoryDevice(Device):
         await self.zero(offset, length, no_hole=False, fua=fua)
 
     async def zero(self, offset: int, length: int, *, no_hole: bool, fua: bool) -> None:
-        self.content[offset : offset + length] = bytes(length)
+        memoryview(self.content)[offset : offset + length] = bytes(length)
 
     async def extents(self, offset: int, length: int) -> list[Extent]:
         end, at = offset + length, offset

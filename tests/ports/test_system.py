@@ -202,6 +202,19 @@ def test_folders(tmp_path: Path) -> None:
     assert FILES.free_bytes(str(tmp_path)) > 0
 
 
+def test_a_folder_removed_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdir(path: str, _mode: int) -> None:
+        raise FileExistsError(errno.EEXIST, "File exists", path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(FileNotFoundError):
+        FILES.mkdir(f"{tmp_path}/gone")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        FILES.mkdir(f"{tmp_path}/dangling")
+    FILES.mkdir(str(tmp_path))
+
+
 def test_a_file_and_a_character_device_are_not_mounted(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert FILES.mounted(f"{tmp_path}/file") is None

@@ -1,0 +1,161 @@
+"""The composition root: the only place that builds concrete stages, stores and ports."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config.model import Capture, Config
+from pipeline.config.model import Machine as MachineConfig
+from pipeline.state import Identity, StateFolder
+from stages.cache.passthrough import PassThrough
+from stages.capture.examiner import Examiners, InlineExaminers
+from stages.capture.pool import ProcessExaminers
+from stages.capture.scan import Scan
+from stages.capture.source import ScanDisk
+from stages.channel import Channel
+from stages.compress.stage import Compress
+from stages.encrypt.stage import Encrypt
+from stages.errors import KeyFailure
+from stages.model import PackedSegment, SealedSegment, Segment, StreamItem
+from stages.ports import Machine
+from stages.ship.ledger import Ledger
+from stages.ship.session import LogSession, Writer
+from stages.ship.stage import Ship
+from stages.stage import Stage
+from stages.store.open import open_store
+from stages.store.port import ObjectStore
+from stages.store.retry import RetryStore
+from stages.vault.charter import Pin, check_pin, load
+from stages.vault.keyfile import MAX_SIZE, decode_public
+from stages.vault.sealing import Scope
+
+SMALL = 128 << 20  # below this much allocated disk, helper processes cost more than they save
+_STREAM_BYTES = 24 << 20
+_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The five stages of one run, joined by channels, in order."""
+
+    scan: Scan
+    cache: PassThrough
+    compress: Compress
+    encrypt: Encrypt
+    ship: Ship
+    channels: tuple[Channel[Any], ...]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In the order of the data."""
+        return (self.scan, self.cache, self.compress, self.encrypt, self.ship)
+
+
+def vault_store(ports: Machine, url: str, base: str = ".") -> ObjectStore:
+    """The store of a vault, with blips of seconds retried."""
+    return RetryStore(
+        open_store(url, ports, base), ports.clock, ports.entropy, seconds=_RETRY_SECONDS
+    )
+
+
+def read_pins(ports: Machine, path: str) -> tuple[Pin, ...]:
+    """The pins in a trust file. Raises ``KeyFailure``."""
+    try:
+        data = ports.files.read(path, MAX_SIZE)
+    except OSError as error:
+        raise KeyFailure(
+            f"the trust file cannot be read: {error.strerror}",
+            operation="trust",
+            subject=path,
+            hint="'backstay init' writes it beside the key (NAME.pub); copy it to this place",
+        ) from None
+    return decode_public(data, path).pins
+
+
+async def open_writer(
+    ports: Machine, config: Config, name: str, state: StateFolder
+) -> tuple[Writer, Ledger, Identity]:
+    """The vault of a machine as its writer, checked against the pinned trust; and its ledger."""
+    vault = config.vault_of(config.machine(name))
+    store = vault_store(ports, vault.url)
+    charter = await load(store, None)
+    pin = next((pin for pin in read_pins(ports, vault.trust) if pin.vault == charter.vault), None)
+    if pin is None:
+        raise KeyFailure(
+            f"{vault.trust} does not know vault {charter.vault.hex()}",
+            operation="trust",
+            subject=store.url,
+            hint="give the .pub file that 'backstay init' wrote for this vault as 'trust'",
+        )
+    check_pin(charter, pin, store.url)
+    folder = state.machine_folder(name, charter.vault)
+    identity = state.identity(folder)
+    scope = Scope(charter.vault, identity.group, charter.cipher)
+    ledger = Ledger(ports, folder, scope)
+    try:
+        ledger.recover()
+    except BaseException:
+        ledger.close()
+        raise
+    return Writer(store, scope, charter, state.signer(), ports), ledger, identity
+
+
+def build_line(
+    ports: Machine,
+    config: Config,
+    machine: MachineConfig,
+    session: LogSession,
+    identity: Identity,
+    disks: list[ScanDisk],
+    *,
+    snapshot: bool,
+) -> Line:
+    """Assemble the stages of one run from the machine's pipeline section."""
+    tuned = config.pipeline_of(machine)
+    seal_bytes = tuned.cache.seal_bytes
+    stream: Channel[StreamItem] = Channel("stream", max_bytes=_STREAM_BYTES, max_items=256)
+    segments: Channel[Segment] = Channel("segments", max_bytes=seal_bytes, max_items=64)
+    packed: Channel[PackedSegment] = Channel("packed", max_bytes=seal_bytes, max_items=64)
+    sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=seal_bytes, max_items=64)
+    entropy, offload = ports.entropy, ports.offload
+    scan = Scan(
+        disks,
+        session.ledger,
+        stream,
+        machine=ports,
+        examiners=_examiners(ports, tuned.capture, disks),
+        group_key=identity.digest_key,
+        dedup_bytes=tuned.capture.dedup,
+        snapshot=snapshot,
+    )
+    geometry = session.ledger.machine
+    cache = PassThrough(stream, segments, seal_bytes=seal_bytes, geometry=geometry)
+    compress = Compress(
+        segments, packed, offload, level=tuned.compress.level, workers=tuned.compress.workers
+    )
+    encrypt = Encrypt(
+        packed,
+        sealed,
+        offload,
+        entropy,
+        scope=session.writer.scope,
+        keys=session.keys,
+        workers=tuned.encrypt.workers,
+    )
+    ship = Ship(session, sealed, in_flight=tuned.ship.in_flight, inline=tuned.ship.inline)
+    return Line(scan, cache, compress, encrypt, ship, (stream, segments, packed, sealed))
+
+
+def _examiners(ports: Machine, tuned: Capture, disks: list[ScanDisk]) -> Examiners:
+    """Hashing holds the interpreter lock, so on large disks it is done by processes."""
+    if tuned.workers != "auto":
+        workers = tuned.workers
+    else:
+        found = [ports.files.stat(disk.path) for disk in disks]
+        allocated = sum(stat.size if stat.is_block else stat.allocated for stat in found if stat)
+        workers = 0 if allocated < SMALL else min(2, os.cpu_count() or 1)
+    if workers:
+        return ProcessExaminers(workers, batch=tuned.batch)
+    return InlineExaminers(ports.offload)

@@ -1,0 +1,33 @@
+"""``--vault``, ``--key``, ``--trust``: what every recovery command takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.recovery import Access
+
+
+def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the three options; the command gets them as ``url``, ``key``, ``trust``."""
+    for option in (
+        click.option("--trust", help="Trust file, if the key does not know the vault."),
+        click.option("--key", required=True, help="Private key file."),
+        click.option("--vault", "url", required=True, help="URL of the vault."),
+    ):
+        command = option(command)
+    return command
+
+
+def make_access(url: str, key: str, trust: str | None) -> Access:
+    """Open the key and say how to reach the vault. Raises ``KeyFailure``."""
+    from pipeline.cli.keyio import read_private, trust_pins
+    from pipeline.recovery import Access
+    from stages.system import this_machine
+
+    ports = this_machine()
+    private, _ = read_private(ports, key)
+    return Access(ports, url, private, trust_pins(ports, trust))

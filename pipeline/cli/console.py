@@ -1,0 +1,90 @@
+"""What every command shares: output for people or as JSON, errors with hints and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from stages.errors import BackstayError, ConfigError, leaves
+
+T = TypeVar("T")
+INTERRUPTED = 130
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``: the result as one JSON document on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        command
+    )
+
+
+def emit(as_json: bool, fields: dict[str, Any], text: str) -> None:
+    """Print a result, for machines or for people."""
+    click.echo(json.dumps(fields, indent=1, default=str) if as_json else text)
+
+
+def say(message: str) -> None:
+    """A remark beside the result, on standard error."""
+    click.echo(message, err=True)
+
+
+def run_async(work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    """Run an async command body. Errors come out as ``fail`` reports them."""
+    import trio
+
+    return trio.run(work, *args)
+
+
+def fail(error: BackstayError, as_json: bool) -> int:
+    """Report an error and return its exit code."""
+    if as_json:
+        fields = {
+            "error": type(error).__name__,
+            "message": error.message,
+            "operation": error.operation,
+            "subject": error.subject,
+            "hint": error.hint,
+            "recoverable": error.recoverable,
+            "exit_code": error.exit_code,
+        }
+        click.echo(json.dumps(fields, indent=1), err=True)
+        return error.exit_code
+    text = error.message if isinstance(error, ConfigError) else str(error)
+    click.echo(f"backstay: {text}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def end_with(code: int) -> NoReturn:
+    """Leave the process with an exit code of the table."""
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def first_failure(error: BaseException) -> BaseException:
+    """The error to report of a group: ours before others, and interruptions before all."""
+    found = leaves(error)
+    for kind in (KeyboardInterrupt, BackstayError):
+        for leaf in found:
+            if isinstance(leaf, kind):
+                return leaf
+    return found[0]
+
+
+def human(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def rate(size: float, seconds: float) -> str:
+    """Bytes a second for people."""
+    return f"{human(size / seconds)}/s" if seconds > 0 else "-"

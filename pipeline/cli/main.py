@@ -1,0 +1,83 @@
+"""``backstay``: the root command. Command modules are imported only when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from pipeline.cli.console import INTERRUPTED, fail, first_failure, say
+from stages.errors import EXIT_CODES, BackstayError
+
+_COMMANDS = {
+    "demo": ("demo", "Protect, destroy and recover a real disk image, start to end."),
+    "keygen": ("keys", "Make an operator's key pair."),
+    "key": ("keys", "Work with keys: drill."),
+    "init": ("vault", "Make a vault."),
+    "vault": ("vault", "Check a vault, admit a writer."),
+    "run": ("run", "Protect the machines of a configuration."),
+    "status": ("run", "Show what is protected and how fresh it is."),
+    "points": ("recover", "List a machine's recovery points."),
+    "verify": ("recover", "Prove that a point can be restored."),
+    "restore": ("recover", "Bring a machine's disks back."),
+    "export": ("export", "Serve a point's disks over NBD at once."),
+    "rescue": ("recover", "Show what a vault holds and the next command to give."),
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"pipeline.cli.{_COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="backstay", prog_name="backstay")
+def backstay() -> None:
+    """Open disaster recovery: every disk in an encrypted vault, any point of it back."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in argv
+    try:
+        code = backstay.main(argv, prog_name="backstay", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+    except (BackstayError, BaseExceptionGroup, KeyboardInterrupt) as raised:
+        failure = first_failure(raised)
+        if isinstance(failure, KeyboardInterrupt):
+            say("interrupted")
+            sys.exit(INTERRUPTED)
+        if not isinstance(failure, BackstayError):
+            raise
+        sys.exit(fail(failure, as_json))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""``run`` and ``status``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.console import (
+    emit,
+    end_with,
+    fail,
+    first_failure,
+    human,
+    json_option,
+    rate,
+    run_async,
+    say,
+)
+from stages.errors import BackstayError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.protect import Outcome
+    from pipeline.state import StateFolder
+    from stages.ports import Machine
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG", type=click.Path(dir_okay=False))
+@click.option("--once", is_flag=True, help="Stop when everything is protected and shipped.")
+@click.option("--machine", "only", multiple=True, help="Only this machine (repeatable).")
+@click.option("--accept-shrink", is_flag=True, help="A disk that became smaller is no error.")
+@json_option
+def run(config: str, once: bool, only: tuple[str, ...], accept_shrink: bool, as_json: bool) -> None:
+    """Protect the machines of CONFIG.
+
+    Every machine is compared with its vault, what differs is shipped, and a recovery point is made.
+    A machine that fails does not keep the others from being protected.
+    """
+    from pipeline.config import load
+    from pipeline.state import StateFolder
+    from stages.system import this_machine
+
+    if not once:
+        raise UsageError(
+            "this version protects disks at rest only",
+            operation="run",
+            subject=config,
+            hint="give --once, and run it on a schedule",
+        )
+    ports = this_machine()
+    loaded = load(config)
+    names = list(only) or list(loaded.machines)
+    for name in names:
+        loaded.machine(name)
+    state = StateFolder.open(ports, loaded.daemon.state)
+    results: list[dict[str, Any]] = []
+    code = 0
+    try:
+        for name in names:
+            found = _protect(ports, loaded, name, state, accept_shrink)
+            if isinstance(found, BackstayError):
+                code = code or fail(found, as_json)
+                results.append(_failure(name, found))
+            else:
+                results.append(found.as_fields())
+                if not as_json:
+                    click.echo(_summary(found))
+            state.note(f"machines/{name}/last-run", results[-1] | {"at": ports.clock.wall_us()})
+    finally:
+        state.close()
+    if as_json:
+        emit(True, {"machines": results}, "")
+    if code:
+        end_with(code)
+
+
+def _protect(
+    ports: Machine, config: Config, name: str, state: StateFolder, accept_shrink: bool
+) -> Outcome | BackstayError:
+    from functools import partial
+
+    from pipeline.protect import protect_once
+
+    work = partial(protect_once, ports, config, name, state, accept_shrink=accept_shrink)
+    try:
+        return run_async(work)
+    except (BackstayError, BaseExceptionGroup) as raised:
+        failure = first_failure(raised)
+        if not isinstance(failure, BackstayError):
+            raise
+        return failure
+
+
+def _failure(name: str, error: BackstayError) -> dict[str, Any]:
+    return {
+        "machine": name,
+        "error": type(error).__name__,
+        "message": str(error),
+        "hint": error.hint,
+        "recoverable": error.recoverable,
+        "exit_code": error.exit_code,
+    }
+
+
+def _summary(outcome: Outcome) -> str:
+    point = "consistent" if outcome.consistent else f"{outcome.grade}, not consistent"
+    return (
+        f"{outcome.machine}: point #{outcome.seq} ({point}): "
+        f"{human(outcome.disk_bytes)} of disk compared in {outcome.seconds:.1f} s, "
+        f"{human(outcome.changed_bytes)} changed, "
+        f"{human(outcome.stored_bytes)} stored "
+        f"({rate(outcome.read_bytes, outcome.seconds)} read)"
+    )
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG", type=click.Path(dir_okay=False))
+@json_option
+def status(config: str, as_json: bool) -> None:
+    """Show, for each machine of CONFIG, its newest point and how the last run ended."""
+    from pipeline.config import load
+    from pipeline.state import StateFolder
+    from stages.system import this_machine
+
+    ports = this_machine()
+    loaded = load(config)
+    state = StateFolder.open(ports, loaded.daemon.state, lock=False)
+    now = ports.clock.wall_us()
+    drill = state.noted("drill")
+    rows = [_row(name, state.noted(f"machines/{name}/last-run"), now) for name in loaded.machines]
+    drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
+    text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12}  LAST RUN"]
+    text += [
+        f"{row['machine']:20} {row['point'] or '-':>8} {row['age']:>12}  {row['last_run']}"
+        for row in rows
+    ]
+    text.append(f"key drilled: {drilled}")
+    emit(as_json, {"machines": rows, "key_drilled": drilled}, "\n".join(text))
+    if any(row["point"] is None for row in rows):
+        say("some machines have no recovery point yet")
+
+
+def _row(name: str, last: dict[str, Any] | None, now: int) -> dict[str, Any]:
+    if last is None:
+        return {"machine": name, "point": None, "age": "-", "last_run": "never run"}
+    failed = "error" in last
+    return {
+        "machine": name,
+        "point": None if failed else f"#{last['seq']}",
+        "stamp": last.get("stamp"),
+        "age": "-" if failed else _age(int(last["stamp"]), now),
+        "consistent": last.get("consistent"),
+        "last_run": f"failed: {last['message']}" if failed else "succeeded",
+        "last_run_at": datetime.fromtimestamp(last["at"] / 1e6, UTC).isoformat(),
+        "hint": last.get("hint", ""),
+    }
+
+
+def _age(stamp: int, now: int) -> str:
+    seconds = max(0, now - stamp) // 1_000_000
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"

@@ -1,0 +1,212 @@
+"""Making vaults, admitting writers, checking charters: what needs the operator's key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.assembly import vault_store
+from pipeline.state import StateFolder
+from stages.errors import (
+    BackstayError,
+    Fenced,
+    KeyFailure,
+    NoSpace,
+    NotAVault,
+    StoreDenied,
+    UsageError,
+    VaultError,
+)
+from stages.ports import Machine
+from stages.recover.opened import open_vault
+from stages.store.file import FileStore
+from stages.store.open import create_store, open_store
+from stages.store.port import Put
+from stages.vault import layout
+from stages.vault.charter import ID_SIZE, Charter, Member, Pin, check_pin, encode, load
+from stages.vault.keyfile import PrivateKey, PublicKey
+
+_OWN = frozenset({".tmp"})
+
+
+def second_recipients(others: list[PublicKey], private: PrivateKey) -> list[Member]:
+    """The other recipients, once each. Raises ``UsageError`` if one is the operator's own."""
+    found: dict[bytes, Member] = {}
+    for other in others:
+        if other.recipient == private.box.public:
+            raise UsageError(
+                "the second recipient is the same key",
+                operation="init",
+                subject=other.name,
+                hint="make another with 'backstay keygen', on another machine, by another person",
+            )
+        found[other.recipient] = Member(other.recipient, other.name)
+    return list(found.values())
+
+
+async def found_vault(
+    ports: Machine,
+    url: str,
+    private: PrivateKey,
+    others: list[Member],
+    state: StateFolder,
+    *,
+    cipher: str,
+    remember: Callable[[Pin], None],
+) -> Charter:
+    """Make a vault. ``remember`` keeps its pin, durably, before the vault exists.
+
+    So a crash leaves either no vault (and a pin of nothing) or a vault that the key knows.
+    Raises ``VaultError`` or ``NotAVault`` if something is there already.
+    """
+    await _check_empty(ports, url)
+    store = await create_store(url, ports)
+    try:
+        charter = Charter(
+            vault=ports.entropy.token(ID_SIZE),
+            operator=private.signer.public,
+            generation=1,
+            cipher=cipher,
+            recipients=(Member(private.box.public, private.name), *others),
+            writers=(Member(state.signer().public, "daemon"),),
+        )
+        remember(charter.pin())
+        data = encode(charter, private.signer)
+        if await store.put(layout.VAULT, [data]) is Put.EXISTS:
+            raise _taken(url)
+    finally:
+        await store.aclose()
+    return charter
+
+
+async def admit_writer(
+    ports: Machine, url: str, private: PrivateKey, writer: bytes, name: str
+) -> Charter:
+    """The next charter, in which ``writer`` is admitted too. Raises ``KeyFailure``, ``Fenced``."""
+    store = vault_store(ports, url)
+    try:
+        vault = await open_vault(store, private)
+        charter = vault.charter
+        if charter.operator != private.signer.public:
+            raise KeyFailure(
+                "only the vault's operator can admit writers",
+                operation="admit",
+                subject=url,
+                hint="use the private key that 'backstay init' was given",
+            )
+        if charter.admits(writer):
+            return charter
+        following = charter.with_writer(Member(writer, name))
+        key = layout.charter(following.generation)
+        if await store.put(key, [encode(following, private.signer)]) is Put.EXISTS:
+            raise Fenced("the charter was changed meanwhile", operation="admit", subject=key)
+        return following
+    finally:
+        await store.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A checked charter, and what each group's log looks like (with a private key only)."""
+
+    url: str
+    charter: Charter
+    groups: tuple[tuple[str, str, int], ...]
+    problems: tuple[str, ...]
+
+    def fields(self) -> dict[str, Any]:
+        """For JSON."""
+        charter = self.charter
+        return {
+            "vault": charter.vault.hex(),
+            "url": self.url,
+            "generation": charter.generation,
+            "cipher": charter.cipher,
+            "operator": charter.operator.hex(),
+            "recipients": [{"key": m.key.hex(), "name": m.name} for m in charter.recipients],
+            "writers": [{"key": m.key.hex(), "name": m.name} for m in charter.writers],
+            "groups": [
+                {"group": group, "machine": name, "tail": tail} for group, name, tail in self.groups
+            ],
+            "problems": list(self.problems),
+        }
+
+    def text(self) -> str:
+        """For people."""
+        charter = self.charter
+        lines = [
+            f"vault      {charter.vault.hex()}",
+            f"charter    generation {charter.generation}, {charter.cipher}",
+            f"operator   {charter.operator.hex()[:16]}…",
+        ]
+        lines += [f"recipient  {m.key.hex()[:16]}…  {m.name}" for m in charter.recipients]
+        lines += [f"writer     {m.key.hex()}  {m.name}" for m in charter.writers]
+        lines += [f"machine    {name}: newest point #{tail}" for _, name, tail in self.groups]
+        lines += [f"problem    {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+
+async def check_vault(
+    ports: Machine, url: str, private: PrivateKey | None, pins: tuple[Pin, ...]
+) -> Checked:
+    """Hold a vault against what is pinned of it; with a key, look at every group too."""
+    store = vault_store(ports, url)
+    try:
+        if private is None:
+            charter = await load(store, None)
+            known = [pin for pin in pins if pin.vault == charter.vault] or list(pins[:1])
+            for pin in known:
+                check_pin(charter, pin, url)
+            if not known:
+                raise KeyFailure("the trust file pins no vault", operation="trust", subject=url)
+            return Checked(url, charter, (), ())
+        vault = await open_vault(store, private, pins)
+        groups = []
+        for group in await vault.groups():
+            try:
+                name = await group.name()
+            except BackstayError as error:
+                name = "?"
+                vault.problems.append(str(error))
+            groups.append((group.scope.group.hex(), name, group.tail))
+            vault.problems.extend(group.log.ignored)
+        return Checked(url, vault.charter, tuple(groups), tuple(vault.problems))
+    finally:
+        await store.aclose()
+
+
+async def _check_empty(ports: Machine, url: str) -> None:
+    """A new vault begins in an empty place: what else lies there is not ours to mix with."""
+    store = open_store(url, ports)
+    if not isinstance(store, FileStore):
+        return
+    path = store.url.removeprefix("file:")
+    try:
+        names = ports.files.listdir(path)
+        there = ports.files.stat(path)
+    except OSError as error:
+        kind = NoSpace if error.errno == 28 else StoreDenied
+        raise kind(error.strerror or str(error), operation="init", subject=url) from None
+    if layout.VAULT in names:
+        raise _taken(url)
+    if there is not None and not there.is_dir:
+        raise NotAVault("is a file, not a folder", operation="init", subject=url)
+    foreign = sorted(set(names) - _OWN)
+    if foreign:
+        raise NotAVault(
+            f"is neither empty nor a vault: it holds {', '.join(foreign[:3])}"
+            + (" and more" if len(foreign) > 3 else ""),
+            operation="init",
+            subject=url,
+            hint="give an empty or a new folder",
+        )
+
+
+def _taken(url: str) -> VaultError:
+    return VaultError(
+        "is a vault already",
+        operation="init",
+        subject=url,
+        hint="'backstay vault check' shows whose; a new vault needs a new folder",
+    )

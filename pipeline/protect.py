@@ -1,0 +1,186 @@
+"""Protect one machine once: compare its disks with the vault, ship what differs, make a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+
+from pipeline.assembly import Line, build_line, open_writer
+from pipeline.config.model import Config
+from pipeline.config.model import Machine as MachineConfig
+from pipeline.hooks import held_still
+from pipeline.state import StateFolder
+from stages.capture.source import ScanDisk
+from stages.errors import BackstayError, SourceMissing, SourceShrunk
+from stages.model import Disk
+from stages.ports import Machine
+from stages.ship.group import found_group
+from stages.ship.session import LogSession
+from stages.stage import StageStatistics, crew
+from stages.store.port import Put
+from stages.vault import layout
+from stages.vault.records import MachineRecord, machine_object
+
+_MACHINE_TRIES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run did for one machine. Bytes; ``stamp`` µs of the new point."""
+
+    machine: str
+    group: str
+    seq: int
+    stamp: int
+    grade: str
+    consistent: bool
+    commits: int
+    disk_bytes: int
+    read_bytes: int
+    changed_bytes: int
+    zero_bytes: int
+    deduplicated_bytes: int
+    stored_bytes: int
+    seconds: float
+    stages: tuple[StageStatistics, ...]
+
+    def as_fields(self) -> dict[str, object]:
+        """For JSON and for the state folder."""
+        return asdict(self)
+
+
+async def protect_once(
+    ports: Machine,
+    config: Config,
+    name: str,
+    state: StateFolder,
+    *,
+    accept_shrink: bool = False,
+    watch: Callable[[Line], None] | None = None,
+) -> Outcome:
+    """One pass over a machine: afterwards everything it held is a recovery point in its vault.
+
+    ``watch`` gets the running line, for progress. Interrupted anywhere, the next run goes on from
+    what is committed. Raises the errors of the stages, by their class.
+    """
+    started = ports.clock.monotonic()
+    machine = config.machine(name)
+    async with AsyncExitStack() as stack:
+        writer, ledger, identity = await open_writer(ports, config, name, state)
+        stack.callback(ledger.close)
+        stack.push_async_callback(writer.store.aclose)
+        session = LogSession(writer, ledger)
+        writer.check_admitted()
+        await found_group(writer, identity.digest_key)
+        await session.open()
+        disks = tuple(machine.disks.items())
+        still = await stack.enter_async_context(held_still(name, disks))
+        targets = await _targets(session, name, machine, accept_shrink=accept_shrink)
+        line = build_line(ports, config, machine, session, identity, targets, snapshot=still)
+        if watch is not None:
+            watch(line)
+        await run_line(line)
+        await ports.offload.run(ledger.checkpoint_state)
+    return _outcome(name, line, session, ports.clock.monotonic() - started)
+
+
+async def run_line(line: Line) -> None:
+    """Run all stages to the end of their input; the first error ends them all."""
+    async with crew() as nursery:
+        for stage in line.stages:
+            nursery.start_soon(stage.run)
+
+
+async def _targets(
+    session: LogSession, name: str, machine: MachineConfig, *, accept_shrink: bool
+) -> list[ScanDisk]:
+    """The disks with their numbers; a change of names or sizes becomes a machine record."""
+    ledger = session.ledger
+    numbers = {disk.name: disk for disk in ledger.disks.values()}
+    next_number = ledger.next_disk
+    found: list[Disk] = []
+    for disk_name, disk in machine.disks.items():
+        size = await _size(session, name, disk_name, disk.path)
+        known = numbers.get(disk_name)
+        if known is None:
+            found.append(Disk(next_number, disk_name, size))
+            next_number += 1
+            continue
+        if size < known.size and not accept_shrink:
+            raise SourceShrunk(
+                f"has {size} bytes, the vault knows it with {known.size}",
+                operation="protect",
+                subject=f"{name}/{disk_name}: {disk.path}",
+                hint="if it was made smaller on purpose: backstay run --once --accept-shrink",
+            )
+        found.append(Disk(known.number, disk_name, size))
+    if not ledger.machine or tuple(ledger.disks.values()) != tuple(found):
+        await _record(session, name, tuple(found))
+    return [ScanDisk(disk, machine.disks[disk.name].path) for disk in found]
+
+
+async def _size(session: LogSession, name: str, disk: str, path: str) -> int:
+    ports = session.writer.machine
+    try:
+        found = await ports.offload.run(lambda: ports.files.stat(path))
+    except OSError as error:
+        raise SourceMissing(
+            error.strerror or str(error), operation="protect", subject=f"{name}/{disk}: {path}"
+        ) from None
+    if found is None or not (found.is_file or found.is_block):
+        raise SourceMissing(
+            "does not exist" if found is None else "is neither a file nor a block device",
+            operation="protect",
+            subject=f"{name}/{disk}: {path}",
+            hint="is it mounted or attached? Paths in the config count from the config's folder",
+        )
+    return found.size
+
+
+async def _record(session: LogSession, name: str, disks: tuple[Disk, ...]) -> None:
+    """Store the next machine record; commits made from now on name it."""
+    writer, ledger = session.writer, session.ledger
+    for number in range(ledger.machine + 1, ledger.machine + _MACHINE_TRIES):
+        parts = machine_object(
+            writer.scope,
+            session.keys,
+            MachineRecord(number, name, disks),
+            writer.signer,
+            writer.machine.entropy,
+        )
+        if await writer.store.put(layout.machine(writer.scope.group, number), parts) is Put.CREATED:
+            await writer.machine.offload.run(lambda: ledger.set_disks(number, disks))  # noqa: B023
+            return
+    raise BackstayError("no free number for a machine record", subject=name)
+
+
+def _outcome(name: str, line: Line, session: LogSession, seconds: float) -> Outcome:
+    newest = line.ship.newest
+    progress = line.scan.progress()
+    statistics = tuple(stage.statistics() for stage in line.stages)
+    tail = session.ledger.tail
+    return Outcome(
+        machine=name,
+        group=session.writer.scope.group.hex(),
+        seq=tail.seq,
+        stamp=tail.stamp,
+        grade=newest.grade if newest else "",
+        consistent=bool(newest and newest.consistent),
+        commits=line.ship.commits,
+        disk_bytes=progress.total,
+        read_bytes=progress.read,
+        changed_bytes=progress.changed,
+        zero_bytes=progress.zero,
+        deduplicated_bytes=progress.deduplicated,
+        stored_bytes=line.ship.statistics().bytes_out,
+        seconds=seconds,
+        stages=statistics,
+    )
+
+
+async def watch_line(line: Line, report: Callable[[Line], None], clock: Machine) -> None:
+    """Call ``report`` a few times a second until cancelled."""
+    while True:
+        report(line)
+        await clock.clock.sleep(0.2)

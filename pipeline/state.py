@@ -1,0 +1,139 @@
+"""The daemon's state folder: its lock, its signing key, one folder for each machine and vault."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from stages import durable
+from stages.crypto.sign import Signer
+from stages.errors import StateDamaged, StateError, StateLocked
+from stages.ports import Files, Machine, OpenFile
+
+_MAX_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which group of the vault a machine's state belongs to, and the group's digest key."""
+
+    group: bytes
+    digest_key: bytes
+
+
+class StateFolder:
+    """An opened and locked state folder. Close it to release the lock."""
+
+    def __init__(self, machine: Machine, path: str, lock: OpenFile | None):
+        self._machine = machine
+        self._files: Files = machine.files
+        self.path = path
+        self._lock = lock
+
+    @staticmethod
+    def open(machine: Machine, path: str, *, lock: bool = True) -> StateFolder:
+        """Create the folder if it is missing (mode 0700) and lock it.
+
+        Raises ``StateLocked`` if another process has it, ``StateError`` if it cannot be used.
+        """
+        held = None
+        try:
+            durable.make_dirs(machine.files, path)
+            if lock:
+                held = machine.files.open_write(f"{path}/lock", create=True)
+                if not held.lock():
+                    held.close()
+                    raise StateLocked(
+                        "another Backstay process is using it",
+                        operation="open state",
+                        subject=path,
+                        hint="wait for that run to end, or give this config a state folder of "
+                        "its own",
+                    )
+        except OSError as error:
+            raise StateError(
+                error.strerror or str(error),
+                operation="open state",
+                subject=path,
+                hint="the folder must be writable for the user that runs Backstay",
+            ) from None
+        return StateFolder(machine, path, held)
+
+    def signer(self) -> Signer:
+        """The daemon's signing key, made on first use."""
+        path = f"{self.path}/writer.key"
+        if self._files.stat(path) is None:
+            fresh = self._machine.entropy.token(32).hex()
+            self._write(path, {"backstay": "writer key", "version": 1, "seed": fresh})
+        fields = self._read(path)
+        try:
+            seed = bytes.fromhex(fields["seed"])
+        except (KeyError, TypeError, ValueError):
+            seed = b""
+        if len(seed) != 32:
+            raise self._damaged(path)
+        return Signer(seed)
+
+    def machine_folder(self, name: str, vault: bytes) -> str:
+        """Where the record of one machine in one vault is kept; created."""
+        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        durable.make_dirs(self._files, path)
+        return path
+
+    def identity(self, folder: str) -> Identity:
+        """The group this folder writes; a new random one on first use."""
+        path = f"{folder}/identity"
+        if self._files.stat(path) is None:
+            entropy = self._machine.entropy
+            fields = {"group": entropy.token(16).hex(), "digest_key": entropy.token(32).hex()}
+            self._write(path, fields)
+        fields = self._read(path)
+        try:
+            found = Identity(bytes.fromhex(fields["group"]), bytes.fromhex(fields["digest_key"]))
+        except (KeyError, TypeError, ValueError):
+            raise self._damaged(path) from None
+        if len(found.group) != 16 or len(found.digest_key) != 32:
+            raise self._damaged(path)
+        return found
+
+    def note(self, path: str, fields: dict[str, Any]) -> None:
+        """Durably keep a small JSON note (last run, last drill) at ``path`` below the folder."""
+        self._write(f"{self.path}/{path}", fields)
+
+    def noted(self, path: str) -> dict[str, Any] | None:
+        """The note at ``path``, or None if there is none."""
+        full = f"{self.path}/{path}"
+        return None if self._files.stat(full) is None else self._read(full)
+
+    def machine_vaults(self, name: str) -> list[str]:
+        """Ids of the vaults that this folder has a record of a machine for."""
+        return self._files.listdir(f"{self.path}/machines/{name}")
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _write(self, path: str, fields: dict[str, Any]) -> None:
+        data = json.dumps(fields, indent=1).encode() + b"\n"
+        durable.replace(self._files, path, data, token=self._machine.entropy.token(8).hex())
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            fields = json.loads(self._files.read(path, _MAX_FILE))
+        except (OSError, ValueError):
+            raise self._damaged(path) from None
+        if not isinstance(fields, dict):
+            raise self._damaged(path)
+        return fields
+
+    @staticmethod
+    def _damaged(path: str) -> StateDamaged:
+        return StateDamaged(
+            "cannot be read as what it should be",
+            operation="open state",
+            subject=path,
+            hint="put back the file from a copy, or move the folder away: the next run then "
+            "begins a new base, and all earlier points stay restorable",
+        )

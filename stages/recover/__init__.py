@@ -1,0 +1,1 @@
+"""Recovery: from a vault and a key to a disk that can be used."""

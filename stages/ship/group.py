@@ -1,0 +1,32 @@
+"""Beginning a group: its record, and its digest key wrapped for every recipient."""
+
+from __future__ import annotations
+
+from stages.ship.session import Writer
+from stages.vault import layout
+from stages.vault.records import GroupRecord, group_object
+from stages.vault.terms import DIGEST, wrapped_object
+
+
+async def found_group(writer: Writer, digest_key: bytes) -> None:
+    """Store what a group begins with; harmless when it exists, as after a crash half-way.
+
+    The group's id is random and kept durably before this, so nobody else can have taken it.
+    """
+    group = writer.scope.group
+    if await writer.store.info(layout.group_record(group)) is not None:
+        return
+    for recipient in writer.charter.recipients:
+        parts = wrapped_object(
+            writer.scope,
+            0,
+            DIGEST,
+            digest_key,
+            recipient.key,
+            writer.signer,
+            writer.machine.entropy,
+        )
+        await writer.store.put(layout.digest_key(group, recipient.key), parts)
+    record = GroupRecord(writer.machine.clock.wall_us(), None)
+    parts = group_object(writer.scope, record, writer.signer)
+    await writer.store.put(layout.group_record(group), parts)
