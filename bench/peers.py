@@ -33,13 +33,13 @@ class ResticCopy(Copy):
             "RESTIC_PASSWORD": PASSWORD,
             "RESTIC_REPOSITORY": str(self.repository),
             "RESTIC_CACHE_DIR": str(self.folder / "cache"),
-            "RESTIC_COMPRESSION": "auto",
         }
         return Command(("restic", "--quiet", *arguments), env)
 
     def backup(self) -> Command:
         """``--force``: read the file even if its time stamp has not changed."""
-        return self.command("backup", "--force", "--host", "bench", str(self.image))
+        how = ("--force", "--compression", "auto", "--host", "bench")
+        return self.command("backup", *how, str(self.image))
 
     def restore(self, target: Path) -> Command:
         """The newest snapshot."""

@@ -87,7 +87,7 @@ class Goal:
 class Outcome:
     """What one scenario gave. ``reference`` names the subject that the others are compared with.
 
-    ``wrong``: copies that were not what they should be; ``failed``: subjects that did not run.
+    ``columns``: figures to show, by name, and their headings. ``wrong``: copies that were not what they should be; ``failed``: subjects that did not run.
     """
 
     scenario: str
@@ -98,6 +98,7 @@ class Outcome:
     reference: str = ""
     wrong: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
 
     def entry(self, subject: str) -> Entry | None:
         """The entry of a subject."""

@@ -164,4 +164,7 @@ class BackstayCopy(Copy):
         figures = {name: float(value) for name, value in found.items() if type(value) in (int, float)}
         if "seconds" in figures:
             figures["inner"] = figures.pop("seconds")
+        if "changed_bytes" in figures:
+            left_out = figures.get("zero_bytes", 0.0) + figures.get("deduplicated_bytes", 0.0)
+            figures["sent"] = figures["changed_bytes"] - left_out
         return figures

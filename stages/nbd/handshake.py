@@ -131,8 +131,7 @@ class Handshake:
     def _answer(self, option: int, data: bytes) -> bytes:
         if option == wire.OPT_EXPORT_NAME:
             return self._export_name(data)
-        assert self._client_flags is not None
-        if not self._client_flags & wire.FIXED_NEWSTYLE:
+        if not self._has(wire.FIXED_NEWSTYLE):
             raise _broken(f"option {option} from a client without fixed newstyle")
         handler = _HANDLERS.get(option)
         if handler is None:
@@ -141,6 +140,9 @@ class Handshake:
             return handler(self, option, data)
         except Malformed as error:
             return _error(option, wire.REP_ERR_INVALID, str(error))
+
+    def _has(self, client_flag: int) -> bool:
+        return bool((self._client_flags or 0) & client_flag)
 
     def _find(self, name: str) -> DeviceInfo | None:
         if not name and name not in self._exports and self._default is not None:
@@ -164,7 +166,7 @@ class Handshake:
             raise _broken("no such export")  # this option has no error reply
         self._select(info)
         reply = wire.EXPORT_NAME_REPLY.pack(info.size, self._flags(info))
-        if self._client_flags and self._client_flags & wire.NO_ZEROES:
+        if self._has(wire.NO_ZEROES):
             return reply
         return reply + bytes(wire.EXPORT_NAME_PADDING)
 

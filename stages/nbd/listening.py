@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import quote
@@ -72,7 +72,9 @@ async def listening(address: Address) -> AsyncIterator[tuple[trio.SocketListener
             yield trio.SocketListener(sock), TcpAddress(address.host, port)
         return
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as sock:
-        inode = await _bind_unix(sock, address.path)
+        await _bind_unix(sock, address.path)
+        with trio.CancelScope(shield=True):
+            inode = await _guard(address.path)
         try:
             sock.listen(_BACKLOG)
             yield trio.SocketListener(sock), address
@@ -114,17 +116,19 @@ async def _bind_tcp(address: TcpAddress) -> trio.socket.SocketType:
     return sock
 
 
-async def _bind_unix(sock: trio.socket.SocketType, path: str) -> int:
-    """Bind, and make the file ours alone before anybody can connect; return its inode."""
+async def _bind_unix(sock: trio.socket.SocketType, path: str) -> None:
     await _clear_stale(path)
     try:
         await sock.bind(path)
     except OSError as error:
         raise _usage(path, error.strerror or "cannot bind", "choose another path") from error
-    with trio.CancelScope(shield=True):
-        place = trio.Path(path)
-        await place.chmod(0o600)
-        return (await place.stat()).st_ino
+
+
+async def _guard(path: str) -> int:
+    """Make the socket's file ours alone, before it listens; return its inode."""
+    place = trio.Path(path)
+    await place.chmod(0o600)
+    return (await place.stat()).st_ino
 
 
 async def _clear_stale(path: str) -> None:
@@ -142,18 +146,17 @@ async def _clear_stale(path: str) -> None:
             return
         if error.errno != errno.ECONNREFUSED:
             raise _usage(path, error.strerror or "cannot be used", "choose another path") from error
-        await place.unlink(missing_ok=True)  # its server was killed
+        with suppress(FileNotFoundError):
+            await place.unlink()  # its server was killed
         return
     raise _usage(path, "a server is listening here", "stop it or choose another path")
 
 
 async def _remove(path: str, inode: int) -> None:
     place = trio.Path(path)
-    try:
+    with suppress(FileNotFoundError):
         if (await place.stat()).st_ino == inode:  # not one that replaced ours
             await place.unlink()
-    except FileNotFoundError:
-        return
 
 
 def _usage(subject: str, message: str, hint: str) -> UsageError:

@@ -180,7 +180,7 @@ class Outbox:
             try:
                 count = send(self._socket.fileno(), part.file.fileno(), offset, want)
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket)
+                await trio.lowlevel.wait_writable(self._socket.fileno())
             else:
                 self.progress += 1
                 return count

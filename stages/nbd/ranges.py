@@ -46,9 +46,7 @@ class RangeLocks:
     def _grant(self, gone: _Claim) -> None:
         """Wake the waiters that only ``gone`` stood in front of."""
         for index, claim in enumerate(self._claims):
-            waiting = claim.granted is not None and not claim.granted.is_set()
-            if not waiting or not claim.overlaps(gone):
+            if claim.granted is None or claim.granted.is_set() or not claim.overlaps(gone):
                 continue
             if not any(claim.overlaps(earlier) for earlier in self._claims[:index]):
-                assert claim.granted is not None
                 claim.granted.set()

@@ -6,6 +6,7 @@ import errno
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -42,6 +43,13 @@ class ServerStatistics:
     refused: int
     ended: dict[str, int]
     memory: BudgetStatistics
+
+
+class Starting(Protocol):
+    """trio's task status, told where the server listens."""
+
+    def started(self, value: Address) -> None:
+        """The server accepts connections from now on."""
 
 
 @dataclass
@@ -87,7 +95,7 @@ class NbdServer:
         self,
         address: Address,
         *,
-        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+        task_status: Starting = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen and serve; ``started`` gives the bound address. Ends after ``stop``: what is in
         flight is answered within ``drain_seconds``, then the exports are flushed. Cancelled, it
@@ -195,7 +203,8 @@ class NbdServer:
     async def _flush(self) -> None:
         """Flush every export, also when cancelled; the first failure is raised after all."""
         failures: list[BackstayError] = []
-        with trio.move_on_after(self._limits.flush_seconds, shield=True) as scope:
+        deadline = trio.current_time() + self._limits.flush_seconds
+        with trio.CancelScope(deadline=deadline, shield=True) as scope:
             for name, export in self._exports.items():
                 try:
                     await export.flush()

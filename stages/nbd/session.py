@@ -8,7 +8,7 @@ nothing is received, so a client that does not read its replies blocks only itse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -109,10 +109,16 @@ class Session:
             if not data:
                 break
             handshake.feed(data)
-            for reply in handshake.replies():
-                with suppress(OSError) if isinstance(handshake.outcome, Aborted) else nullcontext():
-                    await self._send_all(reply)  # who aborts need not wait for the answer
+            await self._reply(handshake)
         return handshake
+
+    async def _reply(self, handshake: Handshake) -> None:
+        for reply in handshake.replies():
+            try:
+                await self._send_all(reply)
+            except OSError:
+                if not isinstance(handshake.outcome, Aborted):
+                    raise  # who aborts need not wait for the answer
 
     async def _send_all(self, data: bytes) -> None:
         view = memoryview(data)

@@ -160,9 +160,8 @@ class RequestParser:
             self._start = self._end = 0
 
     def room(self) -> memoryview:
-        """Where to receive."""
-        assert self._buffer is not None
-        return self._buffer.view[self._end :]
+        """Where to receive; not empty once ``wants`` is 0."""
+        return self._buffer.view[self._end :] if self._buffer else _NOTHING
 
     def filled(self, count: int) -> None:
         """``count`` bytes were received into ``room``."""

@@ -54,7 +54,7 @@ class _Run:
 
 
 class Overlay:
-    """Copy-on-write ``Device`` over ``base``. Made by ``open``; ``close`` it when nobody uses it."""
+    """Copy-on-write ``Device`` over ``base``. Made by ``open``; ``close`` it at the end."""
 
     def __init__(self, base: Device, file: OverlayFile, blocks: BlockMap, machine: Machine):
         self._base = base
@@ -125,7 +125,7 @@ class Overlay:
         first, stop = _blocks(offset, len(data))
         async with self._locks.hold(first, stop):
             head, tail = await self._edges(offset, offset + len(data))
-            parts = [head, data, tail]
+            parts: list[Buffer] = [head, data, tail]
             await self._change(first, stop, partial(self._file.write, offset - len(head), parts))
         if fua:
             await self.flush()

@@ -18,7 +18,7 @@ from stages.ports import Buffer, Files, OpenFile
 from stages.recover.overlay_map import BlockMap, Snapshot, decode, encode, most_bytes
 
 MAP_SUFFIX = ".map"
-_TOKEN = "overlay"  # the data file's lock makes this the only writer: no litter after a crash
+_TOKEN = "overlay"  # noqa: S105  # the data file's lock makes this the only writer: no litter after a crash
 _ZEROS = bytes(1 << 20)
 _HOLE = wire.STATE_HOLE | wire.STATE_ZERO
 _NO_PUNCH = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
@@ -94,45 +94,44 @@ class OverlayFile:
 def open_overlay(files: Files, path: str, size: int, identity: str) -> tuple[OverlayFile, BlockMap]:
     """Open both files, or make them if neither exists. Errors as of ``Overlay.open``."""
     map_path = path + MAP_SUFFIX
-    has_map, has_data = files.stat(map_path) is not None, files.stat(path) is not None
-    if has_data and not has_map:
-        raise TargetError(
-            "exists, and no overlay's map is beside it",
-            operation="open overlay",
-            subject=path,
-            hint="choose another file",
-        )
-    if not has_map:
+    if files.stat(map_path) is None:
+        if files.stat(path) is not None:
+            raise TargetError(
+                "exists, and no overlay's map is beside it",
+                operation="open overlay",
+                subject=path,
+                hint="choose another file",
+            )
+        files.unlink(map_path + durable.TEMP_MARK + _TOKEN)
         empty = encode(BlockMap(size).snapshot(), size, identity)
         durable.replace(files, map_path, empty, token=_TOKEN)
-    blocks = decode(files.read(map_path, most_bytes(size)), size, identity, map_path)
-    if blocks.present and not has_data:
-        raise StateDamaged(
-            "the overlay's data is missing, its map is there",
-            operation="open overlay",
-            subject=path,
-            hint="put the file back, or delete the map to begin anew",
-        )
-    return OverlayFile(files, _open_data(files, path, size, blocks), size, identity), blocks
-
-
-def _open_data(files: Files, path: str, size: int, blocks: BlockMap) -> OpenFile:
     file = files.open_write(path, create=True)
+    blocks = None
     try:
-        if not file.lock():
-            raise TargetError("in use by another process", operation="open overlay", subject=path)
-        if file.stat().size != size:
-            if blocks.present:
-                raise StateDamaged(
-                    "the overlay's data has another size than the disk",
-                    operation="open overlay",
-                    subject=path,
-                )
-            file.truncate(size)
-            file.fsync()
-            files.sync_dir(durable.parent(path))
-        files.unlink(path + MAP_SUFFIX + durable.TEMP_MARK + _TOKEN)
-    except BaseException:
-        file.close()
-        raise
-    return file
+        blocks = _prepare(files, file, size, identity)
+    finally:
+        if blocks is None:
+            file.close()
+    return OverlayFile(files, file, size, identity), blocks
+
+
+def _prepare(files: Files, file: OpenFile, size: int, identity: str) -> BlockMap:
+    operation, path = "open overlay", file.path
+    if not file.lock():
+        raise TargetError("in use by another process", operation=operation, subject=path)
+    # Read under the lock: its last owner may just have replaced it.
+    map_path = path + MAP_SUFFIX
+    blocks = decode(files.read(map_path, most_bytes(size)), size, identity, map_path)
+    if file.stat().size != size:
+        if blocks.present:
+            raise StateDamaged(
+                "the overlay's data is missing or has another size than the disk",
+                operation=operation,
+                subject=path,
+                hint="put the file back, or delete it and its map to begin anew",
+            )
+        file.truncate(size)
+        file.fsync()
+        files.sync_dir(durable.parent(path))
+    files.unlink(map_path + durable.TEMP_MARK + _TOKEN)
+    return blocks

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -80,6 +81,11 @@ class PointMap:
                 await self._fold(commit)
             at, link = until, commits[-1].link
         return self
+
+    @property
+    def time(self) -> datetime:
+        """The point's stamp in UTC."""
+        return datetime.fromtimestamp(self.header.stamp / 1e6, UTC)
 
     @property
     def uses_checkpoint(self) -> bool:

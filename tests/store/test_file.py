@@ -252,6 +252,33 @@ async def test_after_a_delete_beside_it_a_put_syncs_all_names_again(tmp_path: Pa
     assert {f"{root}/a/b", f"{root}/a", str(root)} <= set(synced)
 
 
+async def test_a_delete_that_is_still_running_counts_too(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    at_rmdir, go_on = threading.Event(), threading.Event()
+    trip = Tripwire()
+
+    def around(name: str, path: str, call: Callable[[], T]) -> T:
+        if name == "rmdir":
+            at_rmdir.set()
+            go_on.wait()
+        return trip(name, path, call)
+
+    real = this_machine()
+    on = Machine(real.clock, ThreadOffload(4), real.entropy, WatchedFiles(around))
+    store = await made(root, on)
+    await store.put("a/1", [b"1"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.delete, "a/1")
+        await trio.to_thread.run_sync(at_rmdir.wait)
+        trip.names.clear()
+        trip.paths.clear()
+        await store.put("a/2", [b"2"])
+        named = trip.names.index("link")
+        go_on.set()
+    assert ("sync_dir", str(root)) in trip.steps[named:]
+    assert contents(root) == {"a/2": b"2"}
+
+
 def calls(store: FileStore) -> dict[str, Callable[[], Awaitable[object]]]:
     return {
         "put": lambda: store.put("a/b", [b"x"]),

@@ -1,0 +1,177 @@
+"""What a scenario has at hand, and how it gathers samples."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ParamSpec
+
+from bench import inputs
+from bench.measure import Command, CommandFailed, Run, checked
+from bench.results import Entry, Sample
+from bench.subjects import Copy, Subject, json_of, python_command
+
+P = ParamSpec("P")
+
+MEMORY_GOAL = 300.0  # MiB, of a whole process tree
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large the inputs are. ``content`` bytes of files in the image; the rest of the vaults.
+
+    ``disk``, ``written`` bytes and ``commits`` of the vault whose first read is timed; ``huge``
+    and ``mapped`` bytes of the one that is measured for memory.
+    """
+
+    content: int = 1300 << 20
+    disk: int = 100 << 30
+    written: int = 10 << 30
+    commits: int = 2000
+    huge: int = 1 << 40
+    mapped: int = 100 << 30
+
+    def with_content(self, content: int) -> Scale:
+        """The same with another size of the image."""
+        return replace(self, content=content)
+
+
+QUICK = Scale(
+    content=96 << 20, disk=10 << 30, written=1 << 30, commits=300, huge=64 << 30, mapped=4 << 30
+)
+
+
+@dataclass
+class Context:
+    """One run of the bench. ``work`` is removed at the end; ``cache`` keeps images."""
+
+    work: Path
+    cache: Path
+    repeat: int
+    subjects: tuple[Subject, ...]
+    scale: Scale = field(default_factory=Scale)
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    say: Callable[[str], None] = lambda _: None
+    _image: Path | None = None
+
+    def image(self) -> Path:
+        """The disk image, made when first asked for."""
+        if self._image is None:
+            self.say("making the disk image")
+            self.cache.mkdir(parents=True, exist_ok=True)
+            self._image = inputs.image(self.cache.resolve(), self.scale.content)
+        return self._image
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder below ``work``."""
+        path = self.work / "".join(letter if letter.isalnum() else "-" for letter in name)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        return path.resolve()
+
+    def present(self) -> list[Subject]:
+        """The subjects that are installed."""
+        return [subject for subject in self.subjects if not subject.missing()]
+
+    def subject(self, name: str) -> Subject | None:
+        """An installed subject."""
+        return next((subject for subject in self.present() if subject.name == name), None)
+
+    def absent(self) -> list[str]:
+        """A note for each subject that is left out."""
+        return [
+            f"{subject.name} is left out: not installed: {missing}"
+            for subject in self.subjects
+            if (missing := subject.missing())
+        ]
+
+    def image_note(self) -> str:
+        """What the image holds."""
+        found = inputs.content_of(self.image())
+        return (
+            f"image: ext4, {found.size >> 20} MiB, {found.allocated >> 20} MiB allocated, "
+            f"{found.nonzero >> 20} MiB in blocks that are not zero"
+        )
+
+
+class Gathered:
+    """Samples by subject, in the order in which subjects first appeared; what went wrong."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, list[Sample]] = {}
+        self.wrong: list[str] = []
+        self.failed: dict[str, str] = {}
+
+    def add(self, subject: str, sample: Sample) -> None:
+        """One more sample."""
+        self._samples.setdefault(subject, []).append(sample)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All that was gathered."""
+        return tuple(Entry(name, tuple(samples)) for name, samples in self._samples.items())
+
+    def failures(self) -> tuple[str, ...]:
+        """One line for each subject that did not run."""
+        return tuple(f"{name}: {reason}" for name, reason in self.failed.items())
+
+    def attempt(
+        self, subject: str, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call ``work``; a subject whose command fails takes no further part."""
+        if subject in self.failed:
+            return
+        try:
+            work(*args, **kwargs)
+        except CommandFailed as error:
+            self.failed[subject] = str(error)
+
+    def check(self, image: Path, found: Path, what: str) -> bool:
+        """Hold a copy against the image; note it if it is wrong."""
+        right = inputs.same(image, found)
+        if not right:
+            self.wrong.append(what)
+        return right
+
+
+def sample_of(
+    run: Run, *, stored: int | None = None, figures: Mapping[str, float] | None = None
+) -> Sample:
+    """A run as a sample."""
+    known = dict(figures or {})
+    return Sample(
+        seconds=run.seconds,
+        durable=run.durable,
+        inner=known.pop("inner", None),
+        cpu=run.cpu,
+        peak=run.peak,
+        stored=stored,
+        figures=known,
+    )
+
+
+def ceiling(context: Context, kind: str, image: Path, workers: int) -> Sample:
+    """Run one ceiling over a warmed image."""
+    command = python_command("bench.ceilings", kind, str(image), "--workers", str(workers))
+    run = timed(command, context.folder("ceiling"), image)
+    found = json_of(run.output)
+    stored = found.get("stored")
+    inner = {"inner": float(found["seconds"])}
+    return sample_of(run, stored=stored if isinstance(stored, int) else None, figures=inner)
+
+
+def timed(command: Command, folder: Path, *warmed: Path) -> Run:
+    """Run a command that must succeed, what it reads being in the page cache."""
+    inputs.warm(*warmed)
+    return checked(command, folder)
+
+
+def brought_back(context: Context, copy: Copy, gathered: Gathered, what: str) -> bool:
+    """Restore a copy and compare it, outside of any timing."""
+    target = context.folder("check")
+    checked(copy.restore(target), copy.folder)
+    right = gathered.check(copy.image, copy.restored(target), what)
+    shutil.rmtree(target)
+    return right

@@ -1,0 +1,20 @@
+"""What is measured: one module for each scenario, each a function from context to outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.context import Context
+from bench.results import Outcome
+from bench.scenarios import changed, export, initial, restore, scale, unchanged
+
+Scenario = Callable[[Context], Outcome]
+
+SCENARIOS: dict[str, tuple[str, Scenario]] = {
+    "initial": (initial.TITLE, initial.run),
+    "unchanged": (unchanged.TITLE, unchanged.run),
+    "changed": (changed.TITLE, changed.run),
+    "restore": (restore.TITLE, restore.run),
+    "export": (export.TITLE, export.run),
+    "scale": (scale.TITLE, scale.run),
+}

@@ -1,0 +1,81 @@
+"""Initial replication of a disk image, beside other programs and beside the machine's ceilings."""
+
+from __future__ import annotations
+
+import shutil
+
+from bench.context import (
+    MEMORY_GOAL,
+    Context,
+    Gathered,
+    brought_back,
+    ceiling,
+    sample_of,
+    timed,
+)
+from bench.peers import Restic
+from bench.results import Goal, Outcome, find, peak_of, ratio, speedup
+from bench.subjects import BACKSTAY, Subject
+
+TITLE = "initial replication of a disk image"
+FRAMES = "ceiling: zstd 1, 256 KiB frames, {} threads"
+SPEED, SPEED_AIM = 2.5, 4.0  # times restic
+SIZE_AIM = 1.05  # of restic's repository
+
+
+def run(context: Context) -> Outcome:
+    """Each turn: every ceiling and every subject once, each copy brought back and compared."""
+    gathered = Gathered()
+    for turn in range(context.repeat):
+        for name, kind, workers in ceilings(context):
+            context.say(f"turn {turn + 1}: {name}")
+            gathered.add(name, ceiling(context, kind, context.image(), workers))
+        for subject in context.present():
+            context.say(f"turn {turn + 1}: {subject.name}")
+            gathered.attempt(subject.name, _one, context, gathered, subject)
+    entries = gathered.entries()
+    mine, restic = find(entries, BACKSTAY), find(entries, Restic.name)
+    frames = find(entries, FRAMES.format(context.workers))
+    stored = mine.median("stored") if mine else None
+    speed = speedup(entries, BACKSTAY, Restic.name)
+    against = ratio(stored, frames.median("stored") if frames else None)
+    beside = ratio(stored, restic.median("stored") if restic else None)
+    return Outcome(
+        scenario="initial",
+        title=TITLE,
+        entries=entries,
+        goals=(
+            Goal("speed, times restic backup", speed, SPEED, True),
+            Goal("aim: speed, times restic backup", speed, SPEED_AIM, True),
+            Goal("stored bytes, of zstd 1 in 256 KiB frames", against, 1.0, False),
+            Goal("aim: stored bytes, of restic's repository", beside, SIZE_AIM, False),
+            Goal("peak memory", peak_of(mine), MEMORY_GOAL, False, "MiB"),
+        ),
+        notes=(
+            context.image_note(),
+            "page cache: the image was read before every run, of every subject",
+            "every copy was restored and compared byte for byte, outside the timing",
+            *context.absent(),
+        ),
+        reference=BACKSTAY,
+        wrong=tuple(gathered.wrong),
+        failed=gathered.failures(),
+    )
+
+
+def ceilings(context: Context) -> list[tuple[str, str, int]]:
+    """Name, kind and workers."""
+    return [
+        ("ceiling: read only", "read", 1),
+        ("ceiling: read + blake3 of 4 KiB, 1 process", "hash", 1),
+        (FRAMES.format(context.workers), "frames", context.workers),
+    ]
+
+
+def _one(context: Context, gathered: Gathered, subject: Subject) -> None:
+    copy = subject.open(context.folder("copy"), context.image())
+    done = timed(copy.backup(), copy.folder, copy.image)
+    sample = sample_of(done, stored=copy.stored(), figures=copy.figures(done.output))
+    if brought_back(context, copy, gathered, f"initial: the copy of {subject.name}"):
+        gathered.add(subject.name, sample)
+    shutil.rmtree(copy.folder)

@@ -1,0 +1,73 @@
+"""Restore of a whole disk image; a copy counts only if it is right, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+
+from bench.context import MEMORY_GOAL, Context, Gathered, sample_of, timed
+from bench.measure import Command, checked
+from bench.peers import Restic
+from bench.results import Goal, Outcome, find, peak_of, speedup
+from bench.subjects import BACKSTAY, Copy, Subject
+
+TITLE = "restore of a disk image"
+PLAIN = "plain: cp --sparse=always"
+SPEED = 2.0  # times restic
+
+
+def run(context: Context) -> Outcome:
+    """Copies are made once; each turn restores all of them."""
+    gathered = Gathered()
+    copies: dict[str, Copy] = {}
+    for subject in context.present():
+        context.say(f"first run: {subject.name}")
+        gathered.attempt(subject.name, _first, context, copies, subject)
+    for turn in range(context.repeat):
+        context.say(f"turn {turn + 1}")
+        _plain(context, gathered)
+        for name, copy in copies.items():
+            gathered.attempt(name, _one, context, gathered, name, copy)
+    entries = gathered.entries()
+    return Outcome(
+        scenario="restore",
+        title=TITLE,
+        entries=entries,
+        goals=(
+            Goal(
+                "speed, times restic restore", speedup(entries, BACKSTAY, Restic.name), SPEED, True
+            ),
+            Goal("peak memory", peak_of(find(entries, BACKSTAY)), MEMORY_GOAL, False, "MiB"),
+        ),
+        notes=(
+            context.image_note(),
+            "page cache: the repository was read before every run, of every subject",
+            "every restored image was compared byte for byte, outside the timing",
+            "to disk: until what was written had been synced by the system",
+            *context.absent(),
+        ),
+        reference=BACKSTAY,
+        wrong=tuple(gathered.wrong),
+        failed=gathered.failures(),
+    )
+
+
+def _first(context: Context, copies: dict[str, Copy], subject: Subject) -> None:
+    copy = subject.open(context.folder(f"restore {subject.name}"), context.image())
+    checked(copy.backup(), copy.folder)
+    copies[subject.name] = copy
+
+
+def _one(context: Context, gathered: Gathered, name: str, copy: Copy) -> None:
+    target = context.folder("target")
+    done = timed(copy.restore(target), copy.folder, copy.repository)
+    figures = copy.figures(done.output)
+    if gathered.check(copy.image, copy.restored(target), f"restore: what {name} brought back"):
+        gathered.add(name, sample_of(done, figures=figures))
+    shutil.rmtree(target)
+
+
+def _plain(context: Context, gathered: Gathered) -> None:
+    target, image = context.folder("target"), context.image()
+    command = Command(("cp", "--sparse=always", "--", str(image), str(target / "image")))
+    gathered.add(PLAIN, sample_of(timed(command, context.folder("plain"), image)))
+    shutil.rmtree(target)
