@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from stages.capture import pool
 from stages.capture.digests import DigestKeys
@@ -155,12 +156,15 @@ async def test_a_disk_that_cannot_be_read(
 async def test_cancelling_loses_no_slot(
     examiners: Examiners, disk: OpenFile, content: bytes
 ) -> None:
+    async def one(examiner: Examiner) -> None:
+        (await examiner.examine(0, 0, BATCH, unknown())).release()
+
     async with examiners.open([disk], KEYS) as examiner:
-        for _ in range(3 * SLOTS):
+        for steps in range(4 * SLOTS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(examiner.examine, 0, 0, BATCH, unknown())
-                await trio.lowlevel.checkpoint()
-                await trio.lowlevel.checkpoint()
+                nursery.start_soon(one, examiner)
+                for _ in range(steps // 2):
+                    await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
         found = await examiner.examine(0, 0, BATCH, unknown())
         check_new(found, content[:BATCH])
@@ -184,7 +188,7 @@ async def test_a_cancelled_call_keeps_its_slot_until_the_worker_is_done_with_it(
         os.kill(pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(examiner.examine, 0, 0, BATCH, unknown())
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert examiner.free_slots == SLOTS - 1
         os.kill(pid, signal.SIGCONT)
@@ -202,7 +206,7 @@ async def test_a_worker_killed_at_work(disk: OpenFile) -> None:
         with pytest.raises(WorkerLost) as caught:
             async with crew() as nursery:
                 nursery.start_soon(examiner.examine, 0, 0, BATCH, unknown())
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
                 os.kill(pid, signal.SIGKILL)
         assert caught.value.recoverable
         assert "signal 9" in caught.value.message
