@@ -52,7 +52,9 @@ def bench(
         return
     unknown = [name for name in only if name not in SCENARIOS]
     if unknown:
-        raise click.UsageError(f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+        raise click.UsageError(
+            f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
+        )
     scale = QUICK if quick else Scale()
     if size:
         scale = scale.with_content(size << 20)

@@ -149,9 +149,7 @@ class QemuImgCopy(Copy):
         """Everything, each time."""
         how = ("-c", "-o", "compression_type=zstd")
         source = ("-f", "raw", str(self.image))
-        return Command(
-            ("qemu-img", "convert", *source, "-O", "qcow2", *how, str(self.repository))
-        )
+        return Command(("qemu-img", "convert", *source, "-O", "qcow2", *how, str(self.repository)))
 
     def restore(self, target: Path) -> Command:
         """To a raw file."""

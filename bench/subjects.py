@@ -161,7 +161,9 @@ class BackstayCopy(Copy):
         machines = found.get("machines")
         if isinstance(machines, list) and machines and isinstance(machines[0], dict):
             found = {**found, **machines[0]}
-        figures = {name: float(value) for name, value in found.items() if type(value) in (int, float)}
+        figures = {
+            name: float(value) for name, value in found.items() if type(value) in (int, float)
+        }
         if "seconds" in figures:
             figures["inner"] = figures.pop("seconds")
         if "changed_bytes" in figures:

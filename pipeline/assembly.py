@@ -32,7 +32,8 @@ from stages.vault.keyfile import MAX_SIZE, decode_public
 from stages.vault.sealing import Scope
 
 SMALL = 128 << 20  # below this much allocated disk, helper processes cost more than they save
-_STREAM_BYTES = 24 << 20
+_STREAM_BYTES = 8 << 20
+_PACKED_BYTES = 8 << 20  # with a segment in each worker, this bounds the run's memory
 _RETRY_SECONDS = 10.0
 
 
@@ -53,11 +54,9 @@ class Line:
         return (self.scan, self.cache, self.compress, self.encrypt, self.ship)
 
 
-def vault_store(ports: Machine, url: str, base: str = ".") -> ObjectStore:
-    """The store of a vault, with blips of seconds retried."""
-    return RetryStore(
-        open_store(url, ports, base), ports.clock, ports.entropy, seconds=_RETRY_SECONDS
-    )
+def vault_store(ports: Machine, url: str, *, patience: float = _RETRY_SECONDS) -> ObjectStore:
+    """The store of a vault, with blips of up to ``patience`` seconds retried."""
+    return RetryStore(open_store(url, ports), ports.clock, ports.entropy, seconds=patience)
 
 
 def read_pins(ports: Machine, path: str) -> tuple[Pin, ...]:
@@ -116,9 +115,9 @@ def build_line(
     tuned = config.pipeline_of(machine)
     seal_bytes = tuned.cache.seal_bytes
     stream: Channel[StreamItem] = Channel("stream", max_bytes=_STREAM_BYTES, max_items=256)
-    segments: Channel[Segment] = Channel("segments", max_bytes=seal_bytes, max_items=64)
-    packed: Channel[PackedSegment] = Channel("packed", max_bytes=seal_bytes, max_items=64)
-    sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=seal_bytes, max_items=64)
+    segments: Channel[Segment] = Channel("segments", max_bytes=_STREAM_BYTES, max_items=64)
+    packed: Channel[PackedSegment] = Channel("packed", max_bytes=_PACKED_BYTES, max_items=64)
+    sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=_PACKED_BYTES, max_items=64)
     entropy, offload = ports.entropy, ports.offload
     scan = Scan(
         disks,

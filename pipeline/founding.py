@@ -28,6 +28,7 @@ from stages.vault.charter import ID_SIZE, Charter, Member, Pin, check_pin, encod
 from stages.vault.keyfile import PrivateKey, PublicKey
 
 _OWN = frozenset({".tmp"})
+_PATIENCE = 2.0
 
 
 def second_recipients(others: list[PublicKey], private: PrivateKey) -> list[Member]:
@@ -84,7 +85,7 @@ async def admit_writer(
     ports: Machine, url: str, private: PrivateKey, writer: bytes, name: str
 ) -> Charter:
     """The next charter, in which ``writer`` is admitted too. Raises ``KeyFailure``, ``Fenced``."""
-    store = vault_store(ports, url)
+    store = vault_store(ports, url, patience=_PATIENCE)
     try:
         vault = await open_vault(store, private)
         charter = vault.charter
@@ -151,7 +152,7 @@ async def check_vault(
     ports: Machine, url: str, private: PrivateKey | None, pins: tuple[Pin, ...]
 ) -> Checked:
     """Hold a vault against what is pinned of it; with a key, look at every group too."""
-    store = vault_store(ports, url)
+    store = vault_store(ports, url, patience=_PATIENCE)
     try:
         if private is None:
             charter = await load(store, None)

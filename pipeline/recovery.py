@@ -24,6 +24,7 @@ from stages.vault.charter import Pin
 from stages.vault.keyfile import PrivateKey
 
 _DRILL_BLOCKS = 4096
+_PATIENCE = 2.0  # seconds of blips; a person is waiting, and may have mistyped the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Access:
     @asynccontextmanager
     async def vault(self) -> AsyncIterator[OpenedVault]:
         """The opened vault."""
-        store = vault_store(self.ports, self.url)
+        store = vault_store(self.ports, self.url, patience=_PATIENCE)
         try:
             yield await open_vault(store, self.key, self.pins)
         finally:

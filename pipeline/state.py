@@ -110,6 +110,15 @@ class StateFolder:
         """Ids of the vaults that this folder has a record of a machine for."""
         return self._files.listdir(f"{self.path}/machines/{name}")
 
+    def used_by(self, name: str) -> int:
+        """Bytes on disk of a machine's records."""
+        used = 0
+        for vault in self.machine_vaults(name):
+            folder = f"{self.path}/machines/{name}/{vault}"
+            found = [self._files.stat(f"{folder}/{file}") for file in self._files.listdir(folder)]
+            used += sum(stat.allocated for stat in found if stat is not None)
+        return used
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:

@@ -185,17 +185,19 @@ StreamItem: TypeAlias = Batch | GapBegin | GapEnd | Geometry
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Batches folded for one commit: in one segment no block occurs twice.
+    """Batches folded for one object and commit: in one segment no block occurs twice.
 
     ``batches`` in stream order; the content of all of them in that order is cut into frames of
-    ``FRAME_BLOCKS`` blocks. A segment ends at every mark: ``gap_begin`` says the stream is
-    inside a gap, ``gap_end`` that the gap ends with this segment.
+    ``FRAME_BLOCKS`` blocks. A segment ends at every mark: ``in_gap`` says that the stream is
+    inside a gap, ``grade`` of which class the point is. It travels in pieces, so that its content
+    need not be in memory at once; ``final`` marks the last, and only that may end in a part frame.
     """
 
     batches: tuple[Batch, ...]
     in_gap: bool
     grade: str
     geometry: int
+    final: bool = True
 
     @property
     def payload_bytes(self) -> int:

@@ -78,7 +78,5 @@ def _again(gathered: Gathered, name: str, copy: Copy) -> None:
 
 
 def _without_start(mine: Entry | None, plain: Entry | None) -> list[str]:
-    found = ratio(
-        plain.median("inner") if plain else None, mine.median("inner") if mine else None
-    )
+    found = ratio(plain.median("inner") if plain else None, mine.median("inner") if mine else None)
     return [] if found is None else [f"speed, of plain hashing, start-up left out: {found:.2f}"]

@@ -132,9 +132,10 @@ def status(config: str, as_json: bool) -> None:
     drill = state.noted("drill")
     rows = [_row(name, state.noted(f"machines/{name}/last-run"), now) for name in loaded.machines]
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
-    text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12}  LAST RUN"]
+    text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
     text += [
-        f"{row['machine']:20} {row['point'] or '-':>8} {row['age']:>12}  {row['last_run']}"
+        f"{row['machine']:20} {row['point'] or '-':>8} {row['age']:>12} "
+        f"{human(row['state_bytes']):>10}  {row['last_run']}"
         for row in rows
     ]
     text.append(f"key drilled: {drilled}")

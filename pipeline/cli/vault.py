@@ -90,6 +90,7 @@ def init(
         f"trust file for configurations: {public}\n"
         "next: backstay run CONFIG --once",
     )
+    say("note: the state folder grows by about 6 GiB for each TiB of disk that is written to")
     if single_recipient:
         say("warning: one recipient: if this key is lost, so is everything in the vault")
 

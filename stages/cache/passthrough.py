@@ -6,12 +6,26 @@ them seals it. A scan visits a block once, so the batches of a segment never ove
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stages.channel import Channel
-from stages.model import Batch, GapBegin, GapEnd, Geometry, Segment, StreamItem
+from stages.model import (
+    BLOCK,
+    FRAME_BLOCKS,
+    Batch,
+    GapBegin,
+    GapEnd,
+    Geometry,
+    Runs,
+    Segment,
+    StreamItem,
+    empty_pairs,
+)
 from stages.stage import Meter, StageStatistics
 
+PIECE_BYTES = 4 << 20  # of content that travels together
 REF_BYTES = 16  # what a reference counts towards the size of a segment
-MAX_BATCHES = 1024
+BATCH_BYTES = 4096  # what a batch counts at least, so that their number is bounded too
 
 
 class PassThrough:
@@ -34,7 +48,8 @@ class PassThrough:
         self._in_gap = False
         self._grade = "crash"
         self._batches: list[Batch] = []
-        self._size = 0
+        self._blocks = 0  # of content in these batches
+        self._size = 0  # of the whole segment so far
         self._meter = Meter(self.name)
 
     async def run(self) -> None:
@@ -43,7 +58,7 @@ class PassThrough:
             with self._sink:
                 async for item in self._source:
                     await self._take(item)
-                if self._batches:
+                if self._size:
                     await self._seal()
         finally:
             self._source.abandon()
@@ -55,26 +70,70 @@ class PassThrough:
     async def _take(self, item: StreamItem) -> None:
         match item:
             case Batch():
-                self._batches.append(item)
-                self._size += item.payload_bytes + REF_BYTES * len(item.refs)
-                self._meter.bytes_in += item.payload_bytes
-                if self._size >= self._seal_bytes or len(self._batches) >= MAX_BATCHES:
-                    await self._seal()
+                await self._add(item)
             case GapBegin():
-                if self._batches:
+                if self._size:
                     await self._seal()
                 self._in_gap = True
             case GapEnd(grade=grade):
                 self._in_gap, self._grade = False, grade
                 await self._seal()  # also when empty: the end of a scan is a recovery point
             case Geometry(number=number):
-                if self._batches:
+                if self._size:
                     await self._seal()
                 self._geometry = number
 
+    async def _add(self, batch: Batch) -> None:
+        weight = batch.payload_bytes + REF_BYTES * len(batch.refs)
+        self._batches.append(batch)
+        self._blocks += len(batch.data)
+        self._size += max(weight, BATCH_BYTES)
+        self._meter.bytes_in += batch.payload_bytes
+        if self._size >= self._seal_bytes:
+            await self._seal()
+        elif self._blocks * BLOCK >= PIECE_BYTES:
+            await self._send_piece()
+
+    async def _send_piece(self) -> None:
+        """Send whole frames on; what is left over of the last batch begins the next piece."""
+        left = self._blocks % FRAME_BLOCKS
+        rest: list[Batch] = []
+        if left:
+            head, tail = split_batch(self._batches[-1], len(self._batches[-1].data) - left)
+            self._batches[-1] = head
+            rest = [tail]
+        await self._emit(final=False)
+        self._batches, self._blocks = rest, left
+
     async def _seal(self) -> None:
-        segment = Segment(tuple(self._batches), self._in_gap, self._grade, self._geometry)
-        self._batches, self._size = [], 0
+        await self._emit(final=True)
+        self._batches, self._blocks, self._size = [], 0, 0
+
+    async def _emit(self, *, final: bool) -> None:
+        batches = tuple(self._batches)
+        segment = Segment(batches, self._in_gap, self._grade, self._geometry, final)
         self._meter.items += 1
         self._meter.bytes_out += segment.payload_bytes
         await self._sink.send(segment, max(1, segment.payload_bytes))
+
+
+def split_batch(batch: Batch, at: int) -> tuple[Batch, Batch]:
+    """Cut a batch after ``at`` blocks of content. All else stays with the first half.
+
+    Both halves belong to one segment, so nothing is known or referred to too early.
+    """
+    head = replace(
+        batch, data=batch.data[:at], payload=batch.payload[:at], digests=batch.digests[:at]
+    )
+    tail = replace(
+        batch,
+        data=batch.data[at:],
+        payload=batch.payload[at:],
+        digests=batch.digests[at:],
+        zero=Runs.none(),
+        refs=empty_pairs(),
+        ref_digests=empty_pairs(),
+        chunk_digests=empty_pairs(),
+        scanned=0,
+    )
+    return head, tail

@@ -19,7 +19,7 @@ import trio
 
 from stages.errors import UsageError
 
-_BACKLOG = 128
+_BACKLOG = 512  # clients that connect at the same moment
 _SUN_PATH = 107  # bytes of a Unix socket's path, unix(7)
 _OPERATION = "listen for NBD"
 

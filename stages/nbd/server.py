@@ -129,6 +129,7 @@ class NbdServer:
                     accepting.start_soon(self._accept, listener, connections)
                     await self._stop.wait()
                     accepting.cancel_scope.cancel()
+                listener.socket.close()  # who comes now is refused at once
                 for session in list(self._sessions):
                     session.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self._limits.drain_seconds

@@ -7,6 +7,7 @@ nothing is received, so a client that does not read its replies blocks only itse
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,6 +146,8 @@ class Session:
                 await self._receive(parser, pool, unread, turn)
                 while self._in_flight:
                     await self._drained.park()
+                if parser.inside and not self._stopping:
+                    raise ConnectionResetError(errno.ECONNRESET, "hung up inside a request")
                 nursery.cancel_scope.cancel()
         finally:
             parser.detach()

@@ -126,7 +126,7 @@ class RequestParser:
     @property
     def inside(self) -> bool:
         """The client has begun a request and not finished sending it."""
-        return self._end > self._start or self._skip > 0
+        return not self.disconnected and (self._end > self._start or self._skip > 0)
 
     def wants(self, pooled: int) -> int:
         """Capacity of the buffer to attach before the next receive, or 0.

@@ -10,6 +10,7 @@ from stages.errors import StoreError
 from stages.model import SealedSegment
 from stages.ship.checkpointer import Checkpointer
 from stages.ship.compose import Stored, header_of, index_of, intent_of, spans_of
+from stages.ship.gather import gather
 from stages.ship.rollups import Rollups
 from stages.ship.session import LogSession
 from stages.stage import Meter, StageStatistics, crew, ordered_map
@@ -40,6 +41,7 @@ class Ship:
         self._source = source
         self._in_flight = in_flight
         self._inline = inline
+        self._whole: Channel[SealedSegment] = Channel("whole", max_bytes=1, max_items=1)
         self._uploaded: Channel[Stored] = Channel(
             "uploaded", max_bytes=GROUP_BYTES, max_items=GROUP_SEGMENTS
         )
@@ -54,6 +56,7 @@ class Ship:
         """Ship until the input ends; on return all of it is committed."""
         await self._rollups.catch_up()
         async with crew() as nursery:
+            nursery.start_soon(gather, self._source, self._whole)
             nursery.start_soon(self._upload_all)
             await self._commit_all()
 
@@ -63,7 +66,7 @@ class Ship:
 
     async def _upload_all(self) -> None:
         await ordered_map(
-            self._source,
+            self._whole,
             self._upload,
             self._uploaded,
             workers=self._in_flight,

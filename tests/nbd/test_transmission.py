@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,15 @@ POOLED = 64 << 10
 WRITABLE = Rules(info(size=1 << 20), structured=True, allocation=True)
 
 
+class Taken(NamedTuple):
+    command: int
+    flags: int
+    cookie: int
+    offset: int
+    length: int
+    payload: bytes
+
+
 class Feeder:
     """Feeds a parser as a session does, with buffers that are counted."""
 
@@ -23,8 +35,9 @@ class Feeder:
         self.parser = RequestParser(rules)
         self.made: list[int] = []
         self.recycled = 0
-        self.copied: list[tuple[int, ...]] = []
-        self.refused: list[tuple[int, ...]] = []
+        self.keep: Callable[[Batch], None] = self.copy
+        self.copied: list[Taken] = []
+        self.refused: list[tuple[int, int]] = []
 
     def _recycle(self, _buffer: ReceiveBuffer) -> None:
         self.recycled += 1
@@ -44,10 +57,11 @@ class Feeder:
             while (batch := self.parser.take(most, room)) is not None:
                 self.keep(batch)
 
-    def keep(self, batch: Batch) -> None:
+    def copy(self, batch: Batch) -> None:
         for r in batch.requests:
             assert batch.buffer.view[r.at : r.at + len(r.payload)] == r.payload
-            self.copied.append((*r[:5], bytes(r.payload)))  # type: ignore[arg-type]
+            payload = bytes(r.payload)
+            self.copied.append(Taken(r.command, r.flags, r.cookie, r.offset, r.length, payload))
         self.refused += [(refusal.cookie, refusal.error) for refusal in batch.refusals]
         batch.buffer.release()
 
@@ -61,7 +75,7 @@ def parse(stream: bytes, rules: Rules = WRITABLE) -> Feeder:
 def refusal(said: bytes, rules: Rules = WRITABLE) -> int:
     """The error that ``said`` is answered with, 0 if it is executed; it must not end there."""
     feeder = parse(said + request(wire.CMD_FLUSH, cookie=99), rules)
-    assert feeder.copied[-1][2] == 99
+    assert feeder.copied[-1].cookie == 99
     assert len(feeder.copied) + len(feeder.refused) == 2
     return feeder.refused[0][1] if feeder.refused else 0
 
@@ -101,16 +115,34 @@ def test_a_large_payload_is_received_in_one_buffer_of_its_size() -> None:
     said = write(0, data) + request(wire.CMD_FLUSH)
     for at in range(0, len(said), 10_000):
         feeder.feed(said[at : at + 10_000])
-    assert feeder.copied[0][5] == data
-    assert feeder.copied[1][0] == wire.CMD_FLUSH
+    assert feeder.copied[0].payload == data
+    assert feeder.copied[1].command == wire.CMD_FLUSH
     assert feeder.made == [POOLED, len(data) + wire.REQUEST.size, POOLED]
     assert feeder.recycled == 2
+
+
+def test_no_byte_moves_more_than_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = 0
+    move = RequestParser._move
+
+    def counting(parser: RequestParser, source: memoryview, target: memoryview) -> None:
+        nonlocal moved
+        moved += parser._end - parser._start
+        move(parser, source, target)
+
+    monkeypatch.setattr(RequestParser, "_move", counting)
+    said = b"".join(write(0, bytes(size)) for size in (60_000, 300_000, 9, 60_000, 1 << 20) * 3)
+    feeder = Feeder()
+    for at in range(0, len(said), 777):
+        feeder.feed(said[at : at + 777])
+    assert len(feeder.copied) == 15
+    assert moved < 2 * len(said)
 
 
 def test_a_buffer_in_use_is_not_written_over() -> None:
     feeder = Feeder()
     kept: list[Batch] = []
-    feeder.keep = kept.append  # type: ignore[method-assign]
+    feeder.keep = kept.append
     blocks = [bytes([i]) * 4096 for i in range(100)]
     for i, block in enumerate(blocks):
         feeder.feed(write(i * 4096, block))
@@ -201,7 +233,7 @@ def test_a_refused_payload_is_skipped_without_a_buffer_for_it() -> None:
         for at in range(0, len(said), 50_000):
             feeder.feed(said[at : at + 50_000])
     assert feeder.refused == [(5, wire.ENOSPC)] * 3
-    assert [taken[2] for taken in feeder.copied] == [6] * 3
+    assert [taken.cookie for taken in feeder.copied] == [6] * 3
     assert set(feeder.made) == {POOLED}
 
 
@@ -218,7 +250,7 @@ def test_nonsense_ends_it_after_what_came_before(bad: bytes) -> None:
     feeder = Feeder()
     with pytest.raises(ProtocolError):
         feeder.feed(write(0, b"good") + bad + write(0, b"never"))
-    assert [taken[5] for taken in feeder.copied] == [b"good"]
+    assert [taken.payload for taken in feeder.copied] == [b"good"]
 
 
 def test_nothing_after_a_disconnect() -> None:
@@ -229,13 +261,12 @@ def test_nothing_after_a_disconnect() -> None:
 
 def test_inside_tells_whether_a_request_has_begun() -> None:
     feeder = Feeder()
-    assert not feeder.parser.inside
-    feeder.feed(write(0, b"x" * 4096)[:100])
-    assert feeder.parser.inside
-    feeder.feed(write(0, b"x" * 4096)[100:])
-    assert not feeder.parser.inside
-    feeder.feed(write(1 << 20, b"x" * 4096)[:100])
-    assert feeder.parser.inside
+    whole, refused = write(0, b"x" * 4096), write(1 << 20, b"x" * 4096)
+    seen = []
+    for data in (b"", whole[:100], whole[100:], refused[:100], refused[100:], whole[:5]):
+        feeder.feed(data)
+        seen.append(feeder.parser.inside)
+    assert seen == [False, True, False, True, False, True]
 
 
 REQUESTS = st.one_of(
@@ -281,5 +312,5 @@ def test_garbage_gives_requests_or_a_protocol_error(said: list[bytes]) -> None:
             feeder.feed(data)
     except ProtocolError:
         pass
-    for command, flags, _cookie, offset, length, _payload in feeder.copied:
-        assert WRITABLE.refuse(command, flags, offset, length) is None
+    for taken in feeder.copied:
+        assert WRITABLE.refuse(taken.command, taken.flags, taken.offset, taken.length) is None
