@@ -31,7 +31,7 @@ def extents(fd: int) -> Iterator[tuple[int, int]]:
             yield offset, min(BATCH, at - offset)
 
 
-def read_only(path: str, workers: int) -> dict[str, float]:
+def read_only(path: str, _workers: int) -> dict[str, float]:
     """Read all data into one buffer."""
     fd, buffer, total = os.open(path, os.O_RDONLY), bytearray(BATCH), 0
     for offset, length in extents(fd):
@@ -39,7 +39,7 @@ def read_only(path: str, workers: int) -> dict[str, float]:
     return {"bytes": total}
 
 
-def hash_all(path: str, workers: int) -> dict[str, float]:
+def hash_all(path: str, _workers: int) -> dict[str, float]:
     """Read and hash all data in this process."""
     return {"bytes": _hash_share(path, 0, 1)}
 

@@ -87,7 +87,8 @@ class Goal:
 class Outcome:
     """What one scenario gave. ``reference`` names the subject that the others are compared with.
 
-    ``columns``: figures to show, by name, and their headings. ``wrong``: copies that were not what they should be; ``failed``: subjects that did not run.
+    ``columns``: figures to show, by name, and their headings. ``wrong``: copies that were not what
+    they should be; ``failed``: subjects that did not run.
     """
 
     scenario: str

@@ -182,7 +182,8 @@ class Builder:
     ) -> Stored:
         """Put one data object: blocks ``data`` (n,) hold ``numbers`` (n,); ``refs`` (m, 2)."""
         keys, writer = self.session.keys, self.session.writer
-        sealed, counts = [], []
+        sealed: list[bytes] = []
+        counts = []
         for at in range(0, len(data), FRAME_BLOCKS):
             some = numbers[at : at + FRAME_BLOCKS]
             packed = self._pack.compress(np.repeat(some, BLOCK // 8).tobytes())

@@ -47,7 +47,7 @@ def run(context: Context) -> Outcome:
             for name, _ in STEPS
         ),
         notes=(
-            f"disk {scale.huge >> 30} GiB, {scale.mapped >> 30} GiB of it mapped, "
+            f"disk {scale.huge >> 30} GiB, {scale.mapped >> 30} GiB of it mapped",
             "in stretches all over it; each commit holds 64 blocks and refers to them",
             "page cache: vault and state were read before",
             "inside: from the first call to the vault",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -273,13 +273,13 @@ class Watched:
         self.examiner: ProcessExaminer | None = None
 
     def open(
-        self, disks: list[OpenFile], keys: DigestKeys
+        self, disks: Sequence[OpenFile], keys: DigestKeys
     ) -> AbstractAsyncContextManager[Examiner]:
         return self._opened(disks, keys)
 
     @asynccontextmanager
     async def _opened(
-        self, disks: list[OpenFile], keys: DigestKeys
+        self, disks: Sequence[OpenFile], keys: DigestKeys
     ) -> AsyncIterator[ProcessExaminer]:
         async with PROCESSES.opened(disks, keys) as examiner:
             self.examiner = examiner
@@ -301,7 +301,7 @@ async def test_workers_killed_in_the_middle_of_a_scan(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(WorkerLost):
-        await scan([target], VaultModel([target.disk]), examiners=watched, on_item=kill)  # type: ignore[arg-type]
+        await scan([target], VaultModel([target.disk]), examiners=watched, on_item=kill)
     assert watched.examiner is not None
     assert all(map(gone, watched.examiner.pids))
     assert 3 <= len(items) < 30

@@ -120,6 +120,13 @@ def test_the_tail_of_a_hole(size: int) -> None:
     assert piece == Hole(None, size)
 
 
+def test_what_is_called_the_digest_of_a_cut_chunk_is_not_believed() -> None:
+    (piece,) = plan(2 * CHUNK + BLOCK, Sparse(), Uniform(UNKNOWN, ZERO))
+    assert isinstance(piece, Hole)
+    assert piece.batch is not None
+    assert piece.batch.zero.start.tolist() == [2 * CHUNK_BLOCKS]
+
+
 def test_data_is_covered_in_order_and_long_batches_only_where_it_is_known() -> None:
     file = Sparse((100 * CHUNK + 5, 1000 * CHUNK), (5000 * CHUNK, 5001 * CHUNK - 9))
     size = 6000 * CHUNK + 77

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stages.capture.digests import DigestKeys
+from stages.capture.examiner import Examiner
 from stages.capture.pool import ProcessExaminers
 from stages.capture.source import ScanDisk
 from stages.errors import SourceError, SourceIO, SourceShrunk
 from stages.model import BLOCK, CHUNK, CHUNK_BLOCKS, UNKNOWN, Disk, GapBegin, GapEnd, StreamItem
+from stages.ports import OpenFile
 from stages.system import SystemFiles
-from tests.capture.support import FaultyFiles, Scanned, disk_at, io_error, machine, scan
+from tests.capture.support import FaultyFiles, Scanned, disk_at, io_error, machine, scan, tiny
 from tests.capture.vault_model import Sent, VaultModel
 
 MOST_BLOCKS = 100
@@ -287,18 +292,54 @@ async def failing(disks: Disks, files: FaultyFiles) -> SourceError:
     return caught.value
 
 
-async def test_a_disk_cut_off_inside_a_hole_is_noticed(tmp_path: Path) -> None:
+class Cutting:
+    """Cuts a disk off after it was opened, before it is read."""
+
+    def __init__(self, path: Path, size: int):
+        self._path = path
+        self._size = size
+
+    def open(
+        self, disks: Sequence[OpenFile], keys: DigestKeys
+    ) -> AbstractAsyncContextManager[Examiner]:
+        os.truncate(self._path, self._size)
+        return tiny().open(disks, keys)
+
+
+async def test_a_disk_cut_off_inside_a_hole_does_not_become_zeros(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.touch()
     os.truncate(path, 4 * CHUNK)
-
-    def cut(item: StreamItem) -> None:
-        if isinstance(item, GapBegin):
-            os.truncate(path, CHUNK)
-
     target = disk_at(path)
+    items: list[StreamItem] = []
     with pytest.raises(SourceShrunk):
-        await scan([target], VaultModel([target.disk]), on_item=cut)
+        await scan(
+            [target],
+            VaultModel([target.disk]),
+            examiners=Cutting(path, CHUNK),
+            on_item=items.append,
+        )
+    assert items == [GapBegin("scan")]
+
+
+async def test_what_stayed_beside_new_zeros_can_be_referred_to(tmp_path: Path) -> None:
+    disks = Disks(str(tmp_path), [8 * CHUNK])
+    disks.write([Write(0, 0, 1, 2), Write(0, 1, 1, 3)])
+    vault = disks.vault()
+    await scan_into(disks, vault, 1 << 16)
+    disks.write([Write(0, 1, 1, 0), Write(0, 70, 1, 2)])
+    sent = await scan_into(disks, vault, 1 << 16)
+    assert (sent.data, sent.zero, sent.refs) == (set(), {(1, 1)}, {(1, 70)})
+
+
+async def test_what_was_overwritten_cannot_be_referred_to(tmp_path: Path) -> None:
+    disks = Disks(str(tmp_path), [8 * CHUNK])
+    disks.write([Write(0, 0, 1, 2), Write(0, 20, 1, 3)])
+    vault = disks.vault()
+    await scan_into(disks, vault, 1 << 16)
+    disks.write([Write(0, 0, 1, 4), Write(0, 20, 1, -1), Write(0, 70, 1, 2), Write(0, 71, 1, 3)])
+    sent = await scan_into(disks, vault, 1 << 16)
+    assert sent.data == {(1, 0), (1, 70), (1, 71)}
 
 
 async def test_a_scan_by_processes(tmp_path: Path) -> None:
