@@ -147,6 +147,7 @@ def sample_of(
         inner=known.pop("inner", None),
         cpu=run.cpu,
         peak=run.peak,
+        shared_out=run.shared_out or None,
         stored=stored,
         figures=known,
     )

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from stages.model import BLOCK
 SOURCES = ("/usr/lib", "/usr/share", "/usr/bin", "/usr/sbin", "/usr/include", "/opt")
 MAX_FILE = 256 << 20  # one huge file would make the image a picture of that file
 MAX_FILES = 400_000
+_FOLDERS = 5  # one folder below a source gives at most a fifth, or the image would be one program
 _CHUNK = 4 << 20
 _UUID = "6b1d4b3a-6f0e-4f0c-9d7e-0f5c0a4be001"
 
@@ -74,11 +76,14 @@ def image(folder: Path, wanted: int) -> Path:
 def pick(wanted: int) -> Iterator[_Picked]:
     """Regular files of the system, sorted by path, until their sizes add up to ``wanted``."""
     total = count = 0
+    from_folder: Counter[str] = Counter()
     for source in SOURCES:
         for path, size in _files(source):
-            if total + size > wanted:
+            folder = "/".join(path.parts[: source.count("/") + 2])
+            if total + size > wanted or from_folder[folder] + size > wanted // _FOLDERS:
                 continue
             yield _Picked(path, size)
+            from_folder[folder] += size
             total += size
             count += 1
             if total >= wanted * 0.99 or count >= MAX_FILES:

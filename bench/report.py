@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.results import MIB, Entry, Goal, Outcome, Spread, ratio
 
@@ -22,9 +23,10 @@ def show(console: Console, outcome: Outcome) -> None:
     console.print(_table(outcome))
     for goal in outcome.goals:
         colour = _COLOURS[goal.verdict]
-        console.print(f"  [{colour}]{goal.verdict:>12}[/]  {_goal(goal)}", highlight=False)
+        text = Text(f"  {goal.verdict:>12}  ", style=colour).append(_goal(goal), style="default")
+        console.print(text)
     for note in outcome.notes:
-        console.print(f"  {note}", style="dim", highlight=False)
+        console.print(f"  {note}", style="dim", markup=False, highlight=False)
     for line in outcome.failed:
         console.print(f"  did not run: {line}", style="yellow", markup=False, highlight=False)
     for line in outcome.wrong:
@@ -56,7 +58,16 @@ def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
 def _table(outcome: Outcome) -> Table:
     table = Table(title=outcome.title, title_justify="left", pad_edge=False)
     table.add_column("subject")
-    headings = ["seconds", "inside", "to disk", "CPU s", "peak MiB", "stored MiB", "time ×"]
+    headings = [
+        "seconds",
+        "inside",
+        "to disk",
+        "CPU s",
+        "peak MiB",
+        "(PSS)",
+        "stored MiB",
+        "time ×",
+    ]
     for heading in (*headings, *(heading for _, heading in outcome.columns)):
         table.add_column(heading, justify="right")
     reference = outcome.entry(outcome.reference)
@@ -65,12 +76,13 @@ def _table(outcome: Outcome) -> Table:
             entry.median("seconds"), reference.median("seconds") if reference else None
         )
         table.add_row(
-            entry.subject,
+            Text(entry.subject),
             _spread(entry.spread("seconds")),
             _number(entry.median("inner")),
             _number(entry.median("durable")),
             _number(entry.median("cpu")),
             _mib(entry.spread("peak"), greatest=True),
+            _mib(entry.spread("shared_out"), greatest=True),
             _mib(entry.spread("stored")),
             _number(relative),
             *(_number(entry.median(name), 3) for name, _ in outcome.columns),

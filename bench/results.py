@@ -15,8 +15,9 @@ class Sample:
 
     ``seconds``: the whole process, start-up included. ``durable``: until its output had reached
     the disk. ``inner``: the part that it reports itself, start-up left out. ``cpu``: seconds of
-    all its processes. ``peak``: bytes resident, summed over its processes. ``stored``: bytes it
-    keeps. ``figures``: what only some subjects have, by name.
+    all its processes. ``peak``: bytes resident, summed over its processes; ``shared_out``: with
+    pages that they share divided among them. ``stored``: bytes it keeps. ``figures``: what only
+    some subjects have, by name.
     """
 
     seconds: float
@@ -24,6 +25,7 @@ class Sample:
     inner: float | None = None
     cpu: float | None = None
     peak: int | None = None
+    shared_out: int | None = None
     stored: int | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 

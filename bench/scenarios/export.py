@@ -112,4 +112,7 @@ def _export(context: Context, gathered: Gathered, file: Path, seed: str) -> None
     if not found.get("right"):
         gathered.wrong.append(f"export: {COMMAND}")
         return
-    gathered.add(COMMAND, Sample(float(found["seconds"]), cpu=done.cpu, peak=done.peak))
+    gathered.add(
+        COMMAND,
+        Sample(float(found["seconds"]), cpu=done.cpu, peak=done.peak, shared_out=done.shared_out),
+    )

@@ -24,6 +24,7 @@ _COMMANDS = {
     "restore": ("recover", "Bring a machine's disks back."),
     "export": ("export", "Serve a point's disks over NBD at once."),
     "rescue": ("recover", "Show what a vault holds and the next command to give."),
+    "bench": ("bench", "Measure beside other programs on this machine."),
 }
 
 

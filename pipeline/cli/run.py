@@ -130,7 +130,11 @@ def status(config: str, as_json: bool) -> None:
     state = StateFolder.open(ports, loaded.daemon.state, lock=False)
     now = ports.clock.wall_us()
     drill = state.noted("drill")
-    rows = [_row(name, state.noted(f"machines/{name}/last-run"), now) for name in loaded.machines]
+    rows = [
+        _row(name, state.noted(f"machines/{name}/last-run"), now)
+        | {"state_bytes": state.used_by(name)}
+        for name in loaded.machines
+    ]
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
     text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
     text += [

@@ -75,7 +75,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Work:
     """What an examination works with: ``scratch`` has ``READ`` bytes and is used by one at a time.
 
     ``whole`` chunks of the batch have all their blocks, and so digests of their own.
@@ -100,7 +100,7 @@ def examine(
     blocks, chunks = blocks_of(length), chunks_of(length)
     whole = blocks // CHUNK_BLOCKS
     words = slot.content.view(np.uint64).reshape(-1, CHUNK_BLOCKS, BLOCK // 8)
-    bench = Bench(slot, words, scratch, keys, whole)
+    work = Work(slot, words, scratch, keys, whole)
     slot.chunks[:whole] = ZERO
     slot.chunks[whole:chunks] = UNKNOWN
     slot.blocks[:blocks] = ZERO
@@ -112,7 +112,7 @@ def examine(
         new = bool(unsure[first:stop].any())
         target = slot.memory[start:end] if new else scratch[: end - start]
         read += _fill(file, offset + start, target, min(end, length) - start)
-        (_digest_new if new else _digest_known)(bench, first, stop)
+        (_digest_new if new else _digest_known)(work, first, stop)
     differ = ~same(slot.chunks[:whole], slot.known[:whole])
     return Outcome(int(np.count_nonzero(differ)) + chunks - whole, read)
 
@@ -149,10 +149,10 @@ def _fill(file: Readable, offset: int, target: memoryview, size: int) -> int:
     return got
 
 
-def _digest_known(bench: Bench, first: int, stop: int) -> None:
+def _digest_known(work: Work, first: int, stop: int) -> None:
     """A piece in the scratch buffer: whole chunks that all have a known digest, none of it zero."""
-    slot = bench.slot
-    raw = raw_chunk_digests(bench.scratch, range(stop - first), bench.keys)
+    slot = work.slot
+    raw = raw_chunk_digests(work.scratch, range(stop - first), work.keys)
     if raw == slot.known[first:stop].tobytes():
         slot.chunks[first:stop] = slot.known[first:stop]
         return
@@ -161,26 +161,26 @@ def _digest_known(bench: Bench, first: int, stop: int) -> None:
     differ = ~same(seen, slot.known[first:stop])
     for at in np.flatnonzero(differ).tolist():
         start = (first + at) * CHUNK
-        slot.memory[start : start + CHUNK] = bench.scratch[at * CHUNK : (at + 1) * CHUNK]
-    _digest_blocks(bench, first, differ)
+        slot.memory[start : start + CHUNK] = work.scratch[at * CHUNK : (at + 1) * CHUNK]
+    _digest_blocks(work, first, differ)
 
 
-def _digest_new(bench: Bench, first: int, stop: int) -> None:
+def _digest_new(work: Work, first: int, stop: int) -> None:
     """A piece in the slot, of which something is not known, or known to be zero."""
-    slot = bench.slot
-    whole = min(stop, bench.whole)
-    live = np.flatnonzero(~zero_chunks(bench.words[first:whole])) + first
-    slot.chunks[live] = as_pairs(raw_chunk_digests(slot.memory, live.tolist(), bench.keys))
+    slot = work.slot
+    whole = min(stop, work.whole)
+    live = np.flatnonzero(~zero_chunks(work.words[first:whole])) + first
+    slot.chunks[live] = as_pairs(raw_chunk_digests(slot.memory, live.tolist(), work.keys))
     differ = ~same(slot.chunks[first:stop], slot.known[first:stop])
     differ[whole - first :] = True
-    _digest_blocks(bench, first, differ)
+    _digest_blocks(work, first, differ)
 
 
-def _digest_blocks(bench: Bench, first: int, differ: Bools) -> None:
+def _digest_blocks(work: Work, first: int, differ: Bools) -> None:
     """Digest the non-zero blocks of the chunks ``first`` + where ``differ`` (n,) says so."""
-    slot = bench.slot
-    alive = live_blocks(bench.words[first : first + len(differ)]) & differ[:, np.newaxis]
+    slot = work.slot
+    alive = live_blocks(work.words[first : first + len(differ)]) & differ[:, np.newaxis]
     emptied = np.flatnonzero(differ & ~alive.any(axis=1)) + first
-    slot.chunks[emptied[emptied < bench.whole]] = ZERO
+    slot.chunks[emptied[emptied < work.whole]] = ZERO
     found = np.flatnonzero(alive) + first * CHUNK_BLOCKS
-    slot.blocks[found] = block_digests(slot.memory, found.tolist(), bench.keys)
+    slot.blocks[found] = block_digests(slot.memory, found.tolist(), work.keys)

@@ -154,8 +154,11 @@ class Plan:
         stale = np.flatnonzero(differ) + first
         block = int(stale[0]) * CHUNK_BLOCKS
         end = min((int(stale[-1]) + 1) * CHUNK_BLOCKS, self._disk.blocks)
-        blocks = self._known.blocks(self._disk.number, block, end - block)
-        unset = np.flatnonzero(~same(blocks, ZERO)) + block
+        zero = same(self._known.blocks(self._disk.number, block, end - block), ZERO)
+        if not zero.any() and end % CHUNK_BLOCKS == 0:  # never seen before: one run
+            news.zero.append(Runs(np.array([block], np.uint64), np.array([end - block], np.uint64)))
+            return
+        unset = np.flatnonzero(~zero) + block
         news.zero.append(Runs.of(unset.astype(np.uint64)))
         # The digest of a chunk wholly inside a run follows from that; of the others it is said.
         inside = np.bincount(unset // CHUNK_BLOCKS - first, minlength=last - first)

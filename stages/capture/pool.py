@@ -70,7 +70,7 @@ class _Worker:
             f"the process {how}",
             operation="scan",
             subject=f"scan worker {self.helper.pid}",
-            hint="retried by itself; if it was killed for memory, lower the number of slots",
+            hint="tried again by itself; the kernel log says whether it was killed for want of memory",
         )
         while self.calls:
             self.calls.popleft().finish(self.lost)
@@ -190,13 +190,13 @@ class ProcessExaminers:
             raise ValueError(f"{len(disks)} disks in one scan, at most {MAX_DISKS}")
         layout = Layout(self.batch, self.slots)
         memory = SharedMemory(layout.size)
+        fds = [disk.fileno() for disk in disks]
         helpers: list[Helper] = []
         try:
-            fds = [disk.fileno() for disk in disks]
             for _ in range(self.workers):
-                helper = await start_helper(MODULE, [memory.fd, *fds])
-                helpers.append(helper)
-                helper.post(hello(keys, layout, memory.fd, fds))
+                helpers.append(await _start([memory.fd, *fds]))
+                # If it is gone already, the end of its output says so.
+                helpers[-1].post(hello(keys, layout, memory.fd, fds))
             examiner = ProcessExaminer(disks, layout, layout.carve(memory.view), helpers)
             async with crew() as nursery:
                 examiner.serve(nursery)
@@ -205,6 +205,18 @@ class ProcessExaminers:
         finally:
             memory.close()
             await _reap(helpers)
+
+
+async def _start(descriptors: Sequence[int]) -> Helper:
+    try:
+        return await start_helper(MODULE, descriptors)
+    except OSError as error:
+        raise WorkerLost(
+            f"cannot be started: {error.strerror or error}",
+            operation="scan",
+            subject="scan worker",
+            hint="tried again by itself; check memory and the limit of processes",
+        ) from error
 
 
 async def _reap(helpers: Sequence[Helper]) -> None:

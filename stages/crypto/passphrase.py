@@ -6,7 +6,10 @@ fifth of a second on one core, and small enough for a rescue system.
 
 from __future__ import annotations
 
+from nacl.exceptions import RuntimeError as SodiumFailed
 from nacl.pwhash import argon2id
+
+from stages.errors import OutOfMemory
 
 SALT_SIZE = 16
 OPS = 4
@@ -16,5 +19,13 @@ MAX_MEMORY = 1 << 30
 
 
 def stretch(passphrase: str, salt: bytes, *, ops: int = OPS, memory: int = MEMORY) -> bytes:
-    """A 32-byte key from a passphrase. The caller checks the limits of a file first."""
-    return bytes(argon2id.kdf(32, passphrase.encode(), salt, opslimit=ops, memlimit=memory))
+    """A 32-byte key from a passphrase (as UTF-8). The caller checks the limits of a file first.
+
+    Raises ``OutOfMemory`` where ``memory`` bytes cannot be had.
+    """
+    try:
+        return bytes(argon2id.kdf(32, passphrase.encode(), salt, opslimit=ops, memlimit=memory))
+    except SodiumFailed:
+        raise OutOfMemory(
+            f"opening the key takes {memory >> 20} MiB of memory", operation="open key"
+        ) from None

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from stages.errors import Damage, DamagedObject, MissingData, ObjectMissing
+from stages.errors import (
+    Damage,
+    DamagedObject,
+    MissingData,
+    NotAdmitted,
+    ObjectMissing,
+    UnknownVersion,
+)
 from stages.model import U64
 from stages.recover.opened import Group
 from stages.vault import checkpoint, layout
@@ -15,12 +22,13 @@ from stages.vault.terms import check_place, check_signer
 async def nearest(group: Group, newest: Commit) -> Manifest | None:
     """The nearest whole checkpoint at or before a commit: one at it, or the one its header names.
 
-    A damaged one is noted in the log's ``ignored`` and passed over: it costs time, not data.
+    One that is damaged or nobody's is noted in the log's ``ignored`` and passed over: it costs
+    time, not data.
     """
     for seq in (newest.header.seq, newest.header.checkpoint):
         try:
             manifest = await read(group, seq) if seq else None
-        except Damage as error:
+        except (Damage, NotAdmitted, UnknownVersion) as error:
             group.log.ignored.append(f"{error}; commits are read instead")
             continue
         if manifest is None:

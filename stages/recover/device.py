@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import trio
@@ -20,23 +21,33 @@ from stages.recover.sweep import content_runs
 from stages.stage import crew
 from stages.vault.location import ZERO
 
+_Name: TypeAlias = tuple[int, int]  # epoch and number of a frame
+
 CACHE_BYTES = 48 << 20
+TOGETHER = 64  # frames that one read holds at a time: 16 MiB
 _EXTENT_BLOCKS = 1 << 18
-_PARALLEL = 8
+_PARALLEL = 8  # hauls on their way or being opened, for all reads of a device together
 
 
 class PointDevice:
-    """Serves one disk. Calls may run concurrently; memory is bounded by the frame cache."""
+    """Serves one disk. Calls may run concurrently; a frame that several want is fetched once.
 
-    def __init__(self, point: PointMap, disk: Disk, offload: Offload):
+    Memory: ``cache_bytes`` of frames, ``_PARALLEL`` hauls, ``TOGETHER`` frames for each read.
+    """
+
+    def __init__(
+        self, point: PointMap, disk: Disk, offload: Offload, *, cache_bytes: int = CACHE_BYTES
+    ):
         scope = point.group.scope
         self._point = point
         self._disk = disk
         self._extractor = Extractor(point.group, offload)
         self._group = scope.group
-        self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._cache: OrderedDict[_Name, bytes] = OrderedDict()
+        self._cache_bytes = cache_bytes
         self._cached = 0
-        self._under_way: dict[tuple[int, int], trio.Event] = {}
+        self._hauling = trio.CapacityLimiter(_PARALLEL)
+        self._under_way: dict[_Name, trio.Event] = {}
         self.info = DeviceInfo(
             name=disk.name,
             size=disk.size,
@@ -53,15 +64,18 @@ class PointDevice:
         frames, wanted = needs(locations, first)
         if not wanted:
             return [bytes(length)]
-        out = np.zeros((count, BLOCK), np.uint8)
-        contents = await self._contents(frames, wanted)
-        for need in wanted:
-            content = np.frombuffer(contents[need.epoch, need.number], np.uint8)
-            rows = content.reshape(-1, BLOCK)
-            for slot, block, run in content_runs(need):
-                out[block - first : block - first + run] = rows[slot : slot + run]
+        out = memoryview(bytearray(count * BLOCK))
+        for at in range(0, len(wanted), TOGETHER):
+            group = wanted[at : at + TOGETHER]
+            contents = await self._contents(frames[at : at + TOGETHER], group)
+            for need in group:
+                content = memoryview(contents[need.epoch, need.number])
+                for slot, block, run in content_runs(need):
+                    low = (block - first) * BLOCK
+                    part = content[slot * BLOCK : (slot + run) * BLOCK]
+                    out[low : low + run * BLOCK] = part
         start = offset - first * BLOCK
-        return [memoryview(out.reshape(-1).data)[start : start + length]]
+        return [out[start : start + length]]
 
     async def extents(self, offset: int, length: int) -> list[Extent]:
         """Runs of data and of zeros, of up to 1 GiB of disk a call."""
@@ -93,9 +107,9 @@ class PointDevice:
         """Not on a read-only device."""
         raise PermissionError(1, "the recovery point is read-only")
 
-    async def _contents(self, frames: U64, wanted: list[FrameNeed]) -> dict[tuple[int, int], bytes]:
+    async def _contents(self, frames: U64, wanted: list[FrameNeed]) -> dict[_Name, bytes]:
         """The plain frames: from the cache, from a read under way, or from the store."""
-        found: dict[tuple[int, int], bytes] = {}
+        found: dict[_Name, bytes] = {}
         while True:
             waiting: trio.Event | None = None
             missing = []
@@ -119,20 +133,18 @@ class PointDevice:
             else:
                 return found
 
-    async def _fetch(self, frames: U64, wanted: list[FrameNeed]) -> dict[tuple[int, int], bytes]:
+    async def _fetch(self, frames: U64, wanted: list[FrameNeed]) -> dict[_Name, bytes]:
         """Read frames from the store; whoever wants one of them meanwhile waits for this."""
         arrived = trio.Event()
         names = [(need.epoch, need.number) for need in wanted]
         self._under_way.update(dict.fromkeys(names, arrived))
-        found: dict[tuple[int, int], bytes] = {}
+        found: dict[_Name, bytes] = {}
 
         def keep(need: FrameNeed, content: bytes) -> None:
             found[need.epoch, need.number] = content
 
-        limit = trio.CapacityLimiter(_PARALLEL)
-
         async def one(haul: Haul) -> None:
-            async with limit:
+            async with self._hauling:
                 bad = await self._extractor.run(haul, keep)
             if bad:
                 raise DamagedObject(bad[0][1], operation="read", subject=haul.key)
@@ -150,9 +162,9 @@ class PointDevice:
             arrived.set()
         return found
 
-    def _remember(self, name: tuple[int, int], content: bytes) -> None:
+    def _remember(self, name: _Name, content: bytes) -> None:
         if name not in self._cache:
             self._cache[name] = content
             self._cached += len(content)
-        while self._cached > CACHE_BYTES and self._cache:
+        while self._cached > self._cache_bytes:
             self._cached -= len(self._cache.popitem(last=False)[1])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import zstandard
 
-from stages.errors import Damage, DamagedObject, MissingData, ObjectMissing
+from stages.errors import Damage, DamagedObject, ObjectMissing
 from stages.model import BLOCK, Disk, Runs
 from stages.ports import Offload
 from stages.recover.opened import Group
@@ -19,6 +19,9 @@ from stages.vault.container import HEAD_SIZE, PREFIX
 from stages.vault.sealing import EpochKeys
 
 Sink = Callable[[FrameNeed, bytes], None]
+Lost = list[tuple[FrameNeed, str]]
+
+_TAILS = 65536  # commits whose tail is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,18 @@ class DamagedExtent:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The stored bytes of a haul and the keys of its epochs; or why there are none."""
+
+    haul: Haul
+    data: bytes
+    keys: dict[int, EpochKeys]
+    failure: str = ""
+
+
 class Extractor:
-    """Opens hauls. Thread-safe through Offload: each call uses a decompressor of its own."""
+    """Fetches and opens hauls, any number at a time; each call uses a decompressor of its own."""
 
     def __init__(self, group: Group, offload: Offload):
         self._group = group
@@ -41,46 +54,56 @@ class Extractor:
         self._idle: deque[zstandard.ZstdDecompressor] = deque(maxlen=16)
         self._tails: dict[str, int] = {}
 
-    async def run(self, haul: Haul, sink: Sink) -> list[tuple[FrameNeed, str]]:
-        """Fetch a haul and hand every whole frame's content to ``sink``, in a worker thread.
+    async def run(self, haul: Haul, sink: Sink) -> Lost:
+        """``fetch`` and ``open``."""
+        return await self.open(await self.fetch(haul), sink)
 
-        Returns the frames that cannot be had, with reasons. Store errors other than a missing
-        object are raised: they say nothing about the data.
+    async def fetch(self, haul: Haul) -> Fetched:
+        """Get a haul's bytes and keys.
+
+        Store errors other than a missing object are raised: they say nothing about the data.
         """
+        keys = {}
         try:
             offset = haul.offset + (await self._tail_at(haul.key) if haul.tail else 0)
             data = await self._group.log.store.get(haul.key, offset, haul.length)
-        except (ObjectMissing, MissingData):
-            return [(need, "the object is missing") for _, _, need in haul.frames]
-        except DamagedObject as error:
-            return [(need, error.message) for _, _, need in haul.frames]
-        keys = {}
-        for epoch in {need.epoch for _, _, need in haul.frames}:
-            try:
+            for epoch in {need.epoch for _, _, need in haul.frames}:
                 keys[epoch] = await self._group.ring.keys(epoch)
-            except Damage as error:
-                return [(need, str(error)) for _, _, need in haul.frames]
-        return await self._offload.run(lambda: self._open(haul, data, keys, sink))
+        except ObjectMissing:
+            return Fetched(haul, b"", {}, "the object is missing")
+        except Damage as error:
+            reason = error.message if error.subject == haul.key else str(error)
+            return Fetched(haul, b"", {}, reason)
+        return Fetched(haul, data, keys)
 
-    def _open(
-        self, haul: Haul, data: bytes, keys: dict[int, EpochKeys], sink: Sink
-    ) -> list[tuple[FrameNeed, str]]:
+    async def open(self, fetched: Fetched, sink: Sink) -> Lost:
+        """Hand every whole frame's content to ``sink``, in a worker thread.
+
+        Returns the frames that cannot be had, with reasons.
+        """
+        if fetched.failure:
+            return [(need, fetched.failure) for _, _, need in fetched.haul.frames]
+        return await self._offload.run(lambda: self._open(fetched, sink))
+
+    def _open(self, fetched: Fetched, sink: Sink) -> Lost:
         try:
             expander = self._idle.popleft()
         except IndexError:
             expander = zstandard.ZstdDecompressor()
-        bad = []
+        haul = fetched.haul
+        lost = []
         for offset, length, need in haul.frames:
             at = offset - haul.offset
-            stored = data[at : at + length]
+            stored = fetched.data[at : at + length]
             try:
-                content = self._content(need, stored, keys[need.epoch], haul.key, expander)
+                keys = fetched.keys[need.epoch]
+                content = self._content(need, stored, keys, haul.key, expander)
             except DamagedObject as error:
-                bad.append((need, error.message))
+                lost.append((need, error.message))
                 continue
             sink(need, content)
         self._idle.append(expander)
-        return bad
+        return lost
 
     def _content(
         self,
@@ -99,13 +122,16 @@ class Extractor:
         return frame.expand(head, packed, expander, key)
 
     async def _tail_at(self, key: str) -> int:
-        """Where a commit's inline frames begin; remembered for a bounded number of commits."""
+        """Where a commit's inline frames begin. Raises ``DamagedObject`` or ``ObjectMissing``.
+
+        The sizes are not verified here: were they wrong, no frame would open.
+        """
         if key not in self._tails:
             head = await self._group.log.store.get(key, 0, HEAD_SIZE)
             if len(head) < HEAD_SIZE:
                 raise DamagedObject("cut short", subject=key)
             _, _, _, _, header, body, _, _ = PREFIX.unpack_from(head)
-            if len(self._tails) > 65536:
+            if len(self._tails) >= _TAILS:
                 self._tails.clear()
             self._tails[key] = HEAD_SIZE + int(header) + int(body)
         return self._tails[key]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stages.crypto.box import BoxSecret
-from stages.errors import BrokenChain, Damage, KeyFailure, NotFound, ObjectMissing
+from stages.errors import (
+    BrokenChain,
+    Damage,
+    KeyFailure,
+    NotFound,
+    ObjectMissing,
+    UnknownVersion,
+)
 from stages.store.port import ObjectStore
 from stages.vault import layout
 from stages.vault.charter import Charter, Pin, check_pin, load
@@ -70,7 +77,7 @@ class OpenedVault:
         for gid in await self._group_ids():
             try:
                 found.append(await self.group(gid))
-            except (Damage, KeyFailure) as error:
+            except (Damage, KeyFailure, UnknownVersion) as error:
                 self.problems.append(str(error))
         return sorted(found, key=lambda group: -group.record.created)
 

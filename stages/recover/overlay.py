@@ -24,6 +24,7 @@ from stages.model import BLOCK
 from stages.nbd import wire
 from stages.nbd.device import Device, DeviceFlags, DeviceInfo, Extent, FileRange, Part
 from stages.nbd.ranges import RangeLocks
+from stages.nbd.replies import clip
 from stages.ports import Buffer, Machine
 from stages.recover.overlay_file import OverlayFile, open_overlay
 from stages.recover.overlay_map import BlockMap
@@ -72,7 +73,8 @@ class Overlay:
         self._locks = RangeLocks()
         self._flushing = trio.Lock()
         self._begun = self._flushed = 0  # numbers of flushes
-        self._changes = self._saved_changes = 0
+        # The first flush syncs in any case: a killed predecessor may have left unsynced writes.
+        self._changes, self._saved_changes = 1, 0
         self._saved_version = blocks.version
         self._failed: OSError | None = None
         self._guest_calls = 0
@@ -219,8 +221,8 @@ class Overlay:
         """Make some blocks from ``block`` present: (bytes copied, the block to go on with)."""
         start = block * BLOCK
         left = self._runs(start, min(self._info.size - start, _CLEAR), most=1)[0].size
-        extent = (await self._base.extents(start, left))[0]
-        size = min(left, extent.length)
+        extent = clip(await self._base.extents(start, left), left, one=True)[0]
+        size = extent.length
         if extent.flags & wire.STATE_ZERO and (size == left or size >= BLOCK):
             stop = block + (-(-size // BLOCK) if size == left else size // BLOCK)
             await self._fill(block, stop, None)

@@ -33,6 +33,7 @@ _HEAD = struct.Struct("<8sIQHII")
 _PAGE = 4096
 _MAX_IDENTITY = 1024
 _SEARCH = 64 << 10  # bytes of bitmap looked at together
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,7 @@ class BlockMap:
             raise ValueError("page numbers")
         self._bits.reshape(-1, _PAGE)[numbers] = pages
         self._touched[numbers] = True
-        marked = np.unpackbits(pages.reshape(-1), bitorder="little")
-        self.present = int(np.count_nonzero(marked))
+        self.present = int(_ONES[pages].sum())
         beyond = np.unpackbits(self._bits[self.blocks >> 3 :], bitorder="little")
         if beyond[self.blocks & 7 :].any():
             raise ValueError("blocks beyond the end")

@@ -16,7 +16,8 @@ from stages.model import U64
 from stages.vault import layout, location
 
 HAUL_BYTES = 4 << 20
-_GAP = 64 << 10  # bytes between two frames that are cheaper read over than asked for separately
+GAP = 64 << 10  # bytes between two frames that are cheaper read over than asked for separately
+_LONGEST = 1 << 20  # no frame is longer: what a directory says beyond it is not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class FrameNeed:
 
 @dataclass(frozen=True, slots=True)
 class Haul:
-    """One get: bytes ``offset`` to ``offset + length`` of ``key``.
+    """One get: bytes ``offset`` to ``offset + length`` of ``key``, at most ``HAUL_BYTES``.
 
     ``tail`` True: offsets count from the tail of the commit of that key. ``frames``: offset within
     the object, stored length, need.
@@ -76,7 +77,8 @@ def hauls(group: bytes, wanted: list[FrameNeed], rows: U64) -> list[Haul]:
             key = layout.commit(group, place.number)
         else:
             key = layout.data(group, need.epoch, place.number)
-        by_object.setdefault((key, place.inline), []).append((place.offset, place.length, need))
+        length = min(place.length, _LONGEST)
+        by_object.setdefault((key, place.inline), []).append((place.offset, length, need))
     found = []
     for (key, tail), frames in sorted(by_object.items(), key=lambda item: item[0]):
         frames.sort(key=lambda frame: frame[0])
@@ -93,7 +95,7 @@ def _apart(
     last: tuple[int, int, FrameNeed],
     following: tuple[int, int, FrameNeed],
 ) -> bool:
-    far = following[0] > last[0] + last[1] + _GAP
+    far = following[0] > last[0] + last[1] + GAP
     return far or following[0] + following[1] - first[0] > HAUL_BYTES
 
 

@@ -12,23 +12,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
+import trio
 
-from stages.errors import DamagedObject, NotFound
+from stages.errors import Damage, DamagedObject, NoSpace, NotFound
 from stages.model import U64, Disk
 from stages.ports import Files
 from stages.recover.checkpoints import fetch_page, nearest
+from stages.recover.delta import Delta
 from stages.recover.opened import Group
 from stages.vault import checkpoint, layout, location
 from stages.vault.checkpoint import FRAMES, MAP, PAGE_ROWS, Manifest, PageName
 from stages.vault.commit import Header
 from stages.vault.fold import CopyRefs, SetData, SetZero, check_bounds, steps
 from stages.vault.log import Commit
-from stages.vault.paged import PagedArray
 from stages.vault.records import MachineRecord
 from stages.vault.rollup import SPAN
 
 _PAGE_CACHE = 24 << 20
 _SCRATCH_CACHE = 16 << 20
+_GATHERED = 24 << 20  # of changes before they go to the scratch files, all disks together
 _NOTHING = np.zeros((0, 3), np.uint64)
 
 
@@ -50,12 +52,15 @@ class PointMap:
         self.header = header
         self.seq = header.seq
         self._files = files
-        self._scratch: dict[int, PagedArray] = {}
+        self._scratch: dict[int, Delta] = {}
         self._tables: dict[int, U64] = {}
         self._rows: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}  # blocks of the disks as of the commit folded last
         self._frames: dict[int, _Frames] = {}
         self._pages: OrderedDict[tuple[int, int, int], U64] = OrderedDict()
         self._cached = 0
+        self._rebuilding = trio.Lock()
+        self._rebuilt = False
 
     @staticmethod
     async def build(group: Group, files: Files, seq: int, *, checkpoints: bool = True) -> PointMap:
@@ -63,23 +68,40 @@ class PointMap:
 
         A damaged checkpoint costs time, not data: the commits before it are folded instead.
         ``checkpoints`` False does so from the start. Raises ``Damage`` naming the object that
-        stands in the way.
+        stands in the way, ``NoSpace`` if there is no room for scratch files.
         """
         newest = await group.log.signed(seq)
         machine = await group.machine(newest.header.machine)
-        self = PointMap(group, files, machine, newest.header)
         manifest = await nearest(group, newest) if checkpoints else None
-        self._know(machine)
-        at, link = 0, None
         if manifest is not None:
-            self._adopt(manifest)
-            at, link = manifest.seq, manifest.link
-        while at < seq:
-            until = min(seq, (at // SPAN + 1) * SPAN)
-            commits = await group.log.stretch(at + 1, until, link)
-            for commit in commits:
-                await self._fold(commit)
-            at, link = until, commits[-1].link
+            try:
+                return await PointMap(group, files, machine, newest.header)._read(manifest)
+            except Damage as error:
+                self = await PointMap(group, files, machine, newest.header)._read(None)
+                self._pass_over(error)
+                return self
+        return await PointMap(group, files, machine, newest.header)._read(None)
+
+    async def _read(self, manifest: Manifest | None) -> PointMap:
+        """Take over a checkpoint, fold what follows; whatever fails leaves no files open."""
+        try:
+            at, link = 0, None
+            if manifest is not None:
+                self._adopt(manifest)
+                at, link = manifest.seq, manifest.link
+            while at < self.seq:
+                until = min(self.seq, (at // SPAN + 1) * SPAN)
+                commits = await self.group.log.stretch(at + 1, until, link)
+                for commit in commits:
+                    await self._fold(commit)
+                at, link = until, commits[-1].link
+            self._know(self.machine)
+        except OSError as error:
+            self.close()
+            raise _no_scratch(error) from None
+        except BaseException:
+            self.close()
+            raise
         return self
 
     @property
@@ -105,7 +127,50 @@ class PointMap:
 
     async def locations(self, disk: int, first: int, count: int) -> U64:
         """Locations (count,) of blocks; 0 and 1 are zeros. Raises ``Damage``."""
-        over = self._scratch[disk].read(first, count)[:, 0]
+        try:
+            return await self._locations(disk, first, count)
+        except Damage as error:
+            await self._without_checkpoint(error)
+        return await self._locations(disk, first, count)
+
+    async def places(self, frames: U64) -> U64:
+        """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
+        try:
+            return await self._all_places(frames)
+        except Damage as error:
+            await self._without_checkpoint(error)
+        return await self._all_places(frames)
+
+    async def _without_checkpoint(self, error: Damage) -> None:
+        """A page is damaged: read the log from its beginning instead, once for all callers.
+
+        Raises ``error`` if there was no checkpoint to blame.
+        """
+        async with self._rebuilding:
+            if self._rebuilt:
+                return
+            if not self._tables:
+                raise error
+            fresh = PointMap(self.group, self._files, self.machine, self.header)
+            await fresh._read(None)
+            self.close()
+            # Whoever is in the middle of a read holds what it needs of the old ones.
+            self._scratch, self._frames = fresh._scratch, fresh._frames
+            self._tables, self._rows = {}, {}
+            self._pages.clear()
+            self._cached = 0
+            self._rebuilt = True
+            self._pass_over(error)
+
+    def _pass_over(self, error: Damage) -> None:
+        self.group.log.ignored.append(f"{error}; commits are read instead")
+
+    async def _locations(self, disk: int, first: int, count: int) -> U64:
+        table = self._tables.get(disk, _NOTHING)
+        try:
+            over = self._scratch[disk].read(first, count)[:, 0]
+        except OSError as error:
+            raise _no_scratch(error) from None
         if over.all():
             return over
         below = np.zeros(count, np.uint64)
@@ -115,12 +180,12 @@ class PointMap:
             page, low = divmod(first + at, PAGE_ROWS)
             step = min(PAGE_ROWS - low, rows - at)
             if not over[at : at + step].all():
-                below[at : at + step] = (await self._map_page(disk, page))[low : low + step]
+                found = await self._map_page(disk, page, table)
+                below[at : at + step] = found[low : low + step]
             at += step
         return np.where(over != 0, over, below)
 
-    async def places(self, frames: U64) -> U64:
-        """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
+    async def _all_places(self, frames: U64) -> U64:
         found = np.zeros((len(frames), 2), np.uint64)
         epochs = frames >> np.uint64(32)
         numbers = frames & np.uint64(0xFFFFFFFF)
@@ -178,15 +243,18 @@ class PointMap:
         limits = {number: array.rows for number, array in self._scratch.items()}
         check_bounds(segments, limits, key)
         for step in steps(header, segments):
-            array = self._scratch[step.disk]
             match step:
-                case SetData(runs=runs, locations=locations):
-                    array.assign(runs, locations)
-                case SetZero(runs=runs):
+                case SetData(disk=disk, runs=runs, locations=locations):
+                    self._scratch[disk].assign(runs, locations)
+                case SetZero(disk=disk, runs=runs):
+                    array = self._scratch[disk]
                     for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
                         array.fill(start, count, location.ZERO)
                 case CopyRefs():
-                    array.scatter(step.blocks, await self._targets(step, key))
+                    found = await self._targets(step, key)
+                    for disk in np.unique(step.disk).tolist():
+                        here = step.disk == disk
+                        self._scratch[disk].scatter(step.block[here], found[here])
         at = header.first_frame
         frames = self._frames.setdefault(header.epoch, _Frames(_NOTHING))
         for segment in segments:
@@ -199,7 +267,7 @@ class PointMap:
 
     async def _targets(self, step: CopyRefs, key: str) -> U64:
         """What references stand for, as the map is now; unset becomes an explicit zero."""
-        found = np.zeros((len(step.blocks), 1), np.uint64)
+        found = np.zeros((len(step.block), 1), np.uint64)
         for disk in np.unique(step.target_disk).tolist():
             here = np.flatnonzero(step.target_disk == disk)
             wanted = step.target_block[here]
@@ -220,33 +288,45 @@ class PointMap:
         for page in np.unique(pages).tolist():
             if page < len(self._tables[disk]):
                 here = pages == page
-                rows = await self._map_page(disk, page)
+                rows = await self._map_page(disk, page, self._tables[disk])
                 values[here] = rows[(blocks[here] % np.uint64(PAGE_ROWS)).astype(np.int64)]
         return values
 
     def _know(self, machine: MachineRecord) -> None:
-        """Make room for the disks of a machine record; a disk of the past may be gone later."""
+        """Follow a machine record's sizes; what is cut and grown again reads zeros (R7)."""
         for disk in machine.disks:
             self._room(disk.number, disk.blocks)
+            delta = self._scratch[disk.number]
+            if disk.blocks < self._sizes.get(disk.number, 0):
+                delta.fill(disk.blocks, delta.rows - disk.blocks, location.ZERO)
+            self._sizes[disk.number] = disk.blocks
 
     def _room(self, disk: int, blocks: int) -> None:
         array = self._scratch.get(disk)
         if array is None:
-            cache = max(1 << 20, _SCRATCH_CACHE // (1 + len(self._scratch)))
-            array = self._scratch[disk] = PagedArray(self._files.scratch(), 1, cache=cache)
+            share = 1 + len(self._scratch)
+            array = self._scratch[disk] = Delta(
+                self._files.scratch(),
+                cache=max(1 << 20, _SCRATCH_CACHE // share),
+                limit=max(1 << 20, _GATHERED // share),
+            )
         if array.rows < blocks:
             array.resize(blocks)
 
     def _adopt(self, manifest: Manifest) -> None:
         for disk in manifest.disks:
             self._tables[disk.number] = disk.map
-            self._rows[disk.number] = disk.blocks
+            self._rows[disk.number] = self._sizes[disk.number] = disk.blocks
             self._room(disk.number, disk.blocks)
         for pages in manifest.epochs:
             self._frames[pages.epoch] = _Frames(pages.table)
 
-    async def _map_page(self, disk: int, page: int) -> U64:
-        return (await self._page(PageName(MAP, disk, page, 0), self._tables[disk]))[:, 0]
+    async def _map_page(self, disk: int, page: int, table: U64) -> U64:
+        """Locations (PAGE_ROWS,); of a page stored before its disk grew the rest is unset."""
+        rows = (await self._page(PageName(MAP, disk, page, 0), table))[:, 0]
+        if len(rows) == PAGE_ROWS:
+            return rows
+        return np.concatenate((rows, np.zeros(PAGE_ROWS - len(rows), np.uint64)))
 
     async def _page(self, name: PageName, table: U64) -> U64:
         """A checkpoint page through a bounded cache."""
@@ -260,8 +340,9 @@ class PointMap:
             rows = await fetch_page(self.group, exact, place, length)
         else:
             rows = np.full((PAGE_ROWS, checkpoint.COLUMNS[name.what]), place, np.uint64)
-        self._pages[(name.what, name.owner, name.page)] = rows
-        self._cached += rows.nbytes
+        if (name.what, name.owner, name.page) not in self._pages:  # two may have asked for it
+            self._pages[(name.what, name.owner, name.page)] = rows
+            self._cached += rows.nbytes
         while self._cached > _PAGE_CACHE and len(self._pages) > 1:
             self._cached -= self._pages.popitem(last=False)[1].nbytes
         return rows
@@ -269,3 +350,12 @@ class PointMap:
     @property
     def _name(self) -> str:
         return layout.commit(self.group.scope.group, self.seq)
+
+
+def _no_scratch(error: OSError) -> NoSpace:
+    return NoSpace(
+        f"no place for scratch files: {error.strerror or error}",
+        operation="read the block map",
+        subject=error.filename or "temporary folder",
+        hint="set TMPDIR to a folder with room: 8 bytes for each block written since a checkpoint",
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import trio
 
-from stages.errors import NotFound
+from stages.errors import Damage, KeyFailure, NotFound
 from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
 from stages.vault.commit import Header
+from stages.vault.log import Commit
 from stages.vault.rollup import SPAN
 
 _PARALLEL = 16
@@ -37,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen point and what was passed over, newest first."""
+    """The chosen point, and what a person should know about the choice."""
 
     point: Point
     notes: tuple[str, ...]
@@ -50,13 +52,15 @@ def as_point(header: Header, digest: bytes) -> Point:
 
 
 async def newest(group: Group, count: int, *, all_points: bool = False) -> list[Point]:
-    """The newest ``count`` points, newest first; consistent ones unless ``all_points``."""
+    """The newest ``count`` points, newest first; consistent ones unless ``all_points``.
+
+    Damaged commits are passed over and noted in the log's ``ignored``.
+    """
     found: list[Point] = []
     high = group.tail
     while high and len(found) < count:
-        low = max(1, (high - 1) // SPAN * SPAN + 1)
-        commits = await group.log.stretch(low, high, None)
-        for commit in reversed(commits):
+        low = (high - 1) // SPAN * SPAN + 1
+        for commit in reversed(await _readable(group, low, high)):
             if (all_points or commit.header.consistent) and len(found) < count:
                 found.append(as_point(commit.header, commit.link))
         high = low - 1
@@ -64,17 +68,32 @@ async def newest(group: Group, count: int, *, all_points: bool = False) -> list[
 
 
 async def choose(group: Group, machine: str, at: int | str | None) -> Choice:
-    """A point: ``at`` a commit number ("#12" or 12), a stamp in µs ("@..."), or None for newest.
+    """A point: ``at`` a commit's number, a stamp in µs ("@..."), or None for the newest.
 
-    Raises ``NotFound`` with the neighbours.
+    By number any point is given; else the newest consistent one (at or before the stamp) whose
+    data has all arrived. Raises ``NotFound`` with the neighbours, ``Damage`` with what to try.
     """
     if isinstance(at, int):
         return await _by_number(group, machine, at)
-    if at is not None:
-        stamp = int(at.removeprefix("@"))
-        seq = await group.log.at_or_before(stamp, group.tail)
-        return await _complete(group, machine, await group.log.consistent_before(seq), at)
-    return await _complete(group, machine, await group.log.consistent_before(group.tail), at)
+    try:
+        last = group.tail
+        if at is not None:
+            last = await group.log.at_or_before(int(at.removeprefix("@")), group.tail)
+        seq = await group.log.consistent_before(last)
+    except Damage as error:
+        error.hint = error.hint or (
+            "'backstay points --all' lists what is whole; give one as --at '#NUMBER'"
+        )
+        raise
+    if not seq:
+        raise await _no_point(group, machine, at, last)
+    choice = await _complete(group, seq)
+    if at is None:
+        return choice
+    following = await _consistent_after(group, last)
+    beside = f"the next consistent point is {_named(following)}" if following else "it is the last"
+    note = f"{_named(choice.point)} is the last consistent point at or before that time; {beside}"
+    return Choice(choice.point, (*choice.notes, note))
 
 
 async def _by_number(group: Group, machine: str, seq: int) -> Choice:
@@ -88,63 +107,111 @@ async def _by_number(group: Group, machine: str, seq: int) -> Choice:
     commit = await group.log.signed(seq)
     notes: tuple[str, ...] = ()
     if not commit.header.consistent:
-        why = (
-            "its disk changed while it was read"
-            if commit.header.grade == "fuzzy"
-            else ("it lies inside a scan")
-        )
+        why = "it lies inside a scan"
+        if commit.header.grade == "fuzzy":
+            why = "its disk changed while it was read"
         notes = (f"point #{seq} is not consistent: {why}",)
     return Choice(as_point(commit.header, commit.link), notes)
 
 
-async def _complete(group: Group, machine: str, seq: int, at: str | None) -> Choice:
+async def _complete(group: Group, seq: int) -> Choice:
     """``seq`` or the newest consistent point before it whose data has all arrived.
 
-    In a geo-replicated store a commit can arrive before its data; only the newest commits can be
-    affected, so only those are looked at. A point needs the data of all commits before it.
+    In a geo-replicated store a commit can arrive before its data; only the newest commits of the
+    log can be affected, so only those are looked at. A point needs the data of all before it.
     """
-    if not seq:
-        raise NotFound(
-            "there is no consistent point" + (" at or before that time" if at else ""),
-            operation="choose point",
-            subject=machine,
-            hint="'backstay points --all' lists the others; give one as --at '#NUMBER'"
-            if group.tail
-            else "nothing was shipped yet",
-        )
-    low = max(1, seq - COMPLETE_WINDOW + 1)
-    commits = []
-    while low <= seq:
-        until = min(seq, (low - 1) // SPAN * SPAN + SPAN)
-        commits += await group.log.stretch(low, until, None)
-        low = until + 1
-    incomplete = await _incomplete(group, [commit.header for commit in commits])
+    chosen = await group.log.signed(seq)
+    low = max(1, group.tail - COMPLETE_WINDOW + 1)
+    commits = await _readable(group, low, seq) if low <= seq else []
+    first_bad = await _first_incomplete(group, [commit.header for commit in commits])
     notes: list[str] = []
     for commit in reversed(commits):
-        header = commit.header
-        if not header.consistent:
+        if not commit.header.consistent:
             continue
-        if not any(bad <= header.seq for bad in incomplete):
-            return Choice(as_point(header, commit.link), tuple(notes))
-        notes.append(f"point #{header.seq} passed over: its data has not all arrived")
-    # Older than the window: the hole is damage, not a delay, and restoring will say so.
-    return Choice(as_point(commits[-1].header, commits[-1].link), tuple(notes))
+        if commit.header.seq < first_bad:
+            return Choice(as_point(commit.header, commit.link), tuple(notes))
+        notes.append(f"point #{commit.header.seq} passed over: its data has not all arrived")
+    # What is missing is older than the window: that is damage, no delay. Restoring will say so.
+    return Choice(as_point(chosen.header, chosen.link), ())
 
 
-async def _incomplete(group: Group, headers: list[Header]) -> set[int]:
-    """Commits that name a data object which is missing or of another size."""
-    bad: set[int] = set()
-    limit = trio.CapacityLimiter(_PARALLEL)
+async def _first_incomplete(group: Group, headers: list[Header]) -> int:
+    """The first commit that names a data object which is missing or of another size."""
+    pending = iter([(header, ref) for header in headers for ref in header.objects])
+    bad = [group.tail + 1]
 
-    async def look(header: Header, number: int, size: int) -> None:
-        key = layout.data(group.scope.group, header.epoch, number)
-        async with limit:
+    async def look() -> None:
+        for header, ref in pending:
+            key = layout.data(group.scope.group, header.epoch, ref.number)
             info = await group.log.store.info(key)
-        if info is None or info.size != size:
-            bad.add(header.seq)
+            if info is None or info.size != ref.size:
+                bad.append(header.seq)
 
     async with crew() as nursery:
-        for header in headers:
-            for ref in header.objects:
-                nursery.start_soon(look, header, ref.number, ref.size)
-    return bad
+        for _ in range(_PARALLEL):
+            nursery.start_soon(look)
+    return min(bad)
+
+
+async def _no_point(group: Group, machine: str, at: str | None, last: int) -> NotFound:
+    """The error that names what there is instead."""
+    hint = "nothing was shipped yet"
+    if group.tail:
+        hint = "'backstay points --all' lists the others; give one as --at '#NUMBER'"
+    following = await _consistent_after(group, last) if at is not None else None
+    if following:
+        hint = f"the first consistent point is {_named(following)}"
+    what = "there is no consistent point" + (" at or before that time" if at is not None else "")
+    return NotFound(what, operation="choose point", subject=machine, hint=hint)
+
+
+async def _consistent_after(group: Group, seq: int) -> Point | None:
+    """The first consistent point after ``seq``, if one lies within a few spans."""
+    for low, high in _spans(seq + 1, min(group.tail, seq + 4 * SPAN)):
+        for commit in await _readable(group, low, high):
+            if commit.header.consistent:
+                return as_point(commit.header, commit.link)
+    return None
+
+
+async def _readable(group: Group, first: int, last: int) -> list[Commit]:
+    """The commits of a range that verify; what is damaged is noted in the log's ``ignored``."""
+    found: list[Commit] = []
+    for low, high in _spans(first, last):
+        try:
+            found += await group.log.stretch(low, high, None)
+        except (Damage, KeyFailure):
+            found += await _one_by_one(group, low, high)
+    return found
+
+
+async def _one_by_one(group: Group, first: int, last: int) -> list[Commit]:
+    found: dict[int, Commit] = {}
+    failed: dict[int, str] = {}
+    limit = trio.CapacityLimiter(_PARALLEL)
+
+    async def fetch(seq: int) -> None:
+        async with limit:
+            try:
+                found[seq] = await group.log.signed(seq)
+            except (Damage, KeyFailure) as error:
+                failed[seq] = str(error)
+
+    async with crew() as nursery:
+        for seq in range(first, last + 1):
+            nursery.start_soon(fetch, seq)
+    known = set(group.log.ignored)
+    group.log.ignored.extend(failed[seq] for seq in sorted(failed) if failed[seq] not in known)
+    return [found[seq] for seq in sorted(found)]
+
+
+def _spans(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """A range of commits cut where rollups end."""
+    while first <= last:
+        until = min(last, (first - 1) // SPAN * SPAN + SPAN)
+        yield first, until
+        first = until + 1
+
+
+def _named(point: Point) -> str:
+    return f"#{point.seq} of {point.time:%Y-%m-%d %H:%M:%S.%f} UTC"

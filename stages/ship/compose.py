@@ -40,6 +40,13 @@ class Stored:
         """Bytes of frames."""
         return int(self.spans[:, 1].sum(dtype=np.uint64))
 
+    @property
+    def index_bytes(self) -> int:
+        """At most as many bytes as the commit's plain body takes for this segment's blocks."""
+        batches = self.segment.batches
+        runs = sum(len(batch.data) + len(batch.zero.start) for batch in batches)
+        return 16 * runs + 24 * sum(len(batch.refs) for batch in batches)
+
 
 def spans_of(sealed: SealedSegment) -> U32:
     """Where each frame of a segment lies in its object."""

@@ -32,12 +32,16 @@ class DirtyPages:
     """Which checkpoint pages changed since the last checkpoint."""
 
     flags: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    rows: int = 0
 
     def resize(self, rows: int) -> None:
-        """Cover ``rows`` rows; new pages are dirty."""
+        """Cover ``rows`` rows; new pages are dirty, and the one in which the size changed."""
         pages = -(-rows // MAP_PAGE)
         old = self.flags[:pages]
         self.flags = np.concatenate((old, np.ones(pages - len(old), np.bool_)))
+        if rows != self.rows:
+            self.flags[min(rows, self.rows) // MAP_PAGE : pages] = True
+        self.rows = rows
 
     def mark(self, rows: U64) -> None:
         """Mark the pages of some rows."""
@@ -45,11 +49,12 @@ class DirtyPages:
 
     def mark_runs(self, runs: Runs) -> None:
         """Mark the pages of runs of rows."""
-        ends = runs.start + runs.count - np.uint64(1)
-        firsts = (runs.start // np.uint64(MAP_PAGE)).tolist()
-        lasts = (ends // np.uint64(MAP_PAGE)).tolist()
-        for first, last in zip(firsts, lasts, strict=True):
-            self.flags[first : last + 1] = True
+        first = (runs.start // np.uint64(MAP_PAGE)).astype(np.int64)
+        last = ((runs.start + runs.count - np.uint64(1)) // np.uint64(MAP_PAGE)).astype(np.int64)
+        self.flags[first] = self.flags[last] = True
+        wide = last - first > 1
+        for low, high in zip(first[wide].tolist(), last[wide].tolist(), strict=True):
+            self.flags[low : high + 1] = True
 
 
 class DiskRecord:
@@ -78,15 +83,14 @@ class DiskRecord:
     def set_zero(self, runs: Runs) -> None:
         """Blocks are zero now, and so are the chunks that lie inside a run."""
         self.forget_chunks(runs)
-        for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
-            self.map.fill(start, count, location.ZERO)
-            self.digests.fill(start, count, ZERO_DIGEST)
-            first = -(-start // CHUNK_BLOCKS)
-            last = (start + count) // CHUNK_BLOCKS
-            if start + count == self.map.rows:
-                last = self.chunks.rows
-            if last > first:
-                self.chunks.fill(first, last - first, ZERO_DIGEST)
+        self.map.fill_runs(runs, location.ZERO)
+        self.digests.fill_runs(runs, ZERO_DIGEST)
+        first = (runs.start + np.uint64(CHUNK_BLOCKS - 1)) // np.uint64(CHUNK_BLOCKS)
+        ends = runs.start + runs.count
+        last = ends // np.uint64(CHUNK_BLOCKS)
+        last[ends == self.map.rows] = self.chunks.rows
+        whole = last > first
+        self.chunks.fill_runs(Runs(first[whole], (last - first)[whole]), ZERO_DIGEST)
         self.dirty.mark_runs(runs)
 
     def forget_chunks(self, runs: Runs) -> None:
@@ -174,25 +178,33 @@ class Record:
         """Fold a settled commit; idempotent, so a log may be replayed over a later state."""
         at = ref_at = 0
         for step in steps(header, segments):
-            record = self.disks[step.disk]
             match step:
-                case SetData(runs=runs, locations=locations):
+                case SetData(disk=disk, runs=runs, locations=locations):
+                    record = self.disks[disk]
                     count = len(locations)
                     record.forget_chunks(runs)
                     record.map.assign(runs, locations)
                     record.digests.assign(runs, digests[at : at + count])
                     record.dirty.mark_runs(runs)
                     at += count
-                case SetZero(runs=runs):
-                    record.set_zero(runs)
-                case CopyRefs(blocks=blocks):
-                    until = ref_at + len(blocks)
-                    record.forget_chunks(Runs.of(np.unique(blocks)))
-                    record.map.scatter(blocks, ref_locations[ref_at:until])
-                    record.digests.scatter(blocks, ref_digests[ref_at:until])
-                    record.dirty.mark(blocks)
+                case SetZero(disk=disk, runs=runs):
+                    self.disks[disk].set_zero(runs)
+                case CopyRefs():
+                    until = ref_at + len(step.block)
+                    here = slice(ref_at, until)
+                    self._copy(step, ref_locations[here], ref_digests[here])
                     ref_at = until
         self._place_frames(header, segments)
+
+    def _copy(self, step: CopyRefs, locations: U64, digests: U64) -> None:
+        for disk in np.unique(step.disk).tolist():
+            here = step.disk == disk
+            blocks = step.block[here]
+            record = self.disks[disk]
+            record.forget_chunks(Runs.of(np.unique(blocks)))
+            record.map.scatter(blocks, locations[here])
+            record.digests.scatter(blocks, digests[here])
+            record.dirty.mark(blocks)
 
     def _place_frames(self, header: Header, segments: tuple[SegmentIndex, ...]) -> None:
         if not header.frames:

@@ -22,6 +22,7 @@ from stages.vault.sealing import seal_body
 
 GROUP_SEGMENTS = 16  # segments of one commit inside a gap, where no point is lost by it
 GROUP_BYTES = 256 << 20
+INDEX_BYTES = 64 << 20  # a commit of references only has no content, but a body
 
 
 class Ship:
@@ -115,6 +116,7 @@ class Ship:
             group[-1].segment.in_gap
             and len(group) < GROUP_SEGMENTS
             and sum(stored.stored_bytes for stored in group) < GROUP_BYTES
+            and sum(stored.index_bytes for stored in group) < INDEX_BYTES
         )
 
     async def _commit(self, group: list[Stored]) -> None:

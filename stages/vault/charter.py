@@ -14,7 +14,14 @@ from typing import Any
 
 from stages.crypto.aead import CIPHERS
 from stages.crypto.sign import Signer, verify
-from stages.errors import DamagedObject, NotAVault, ObjectMissing, TrustMismatch, UnknownVersion
+from stages.errors import (
+    DamagedObject,
+    NotAVault,
+    ObjectMissing,
+    TrustMismatch,
+    UnknownVersion,
+    UsageError,
+)
 from stages.model import BLOCK
 from stages.store.port import ObjectStore
 from stages.vault import layout
@@ -23,6 +30,8 @@ FORMAT = 1
 ID_SIZE = 16
 MAX_SIZE = 1 << 20
 MAX_MEMBERS = 1000
+MAX_NAME = 200
+MAX_GENERATION = 99_999_999
 _CONTEXT = b"backstay charter 1\0"
 
 
@@ -70,7 +79,7 @@ class Charter:
 
 
 def encode(charter: Charter, operator: Signer) -> bytes:
-    """The signed JSON of a charter."""
+    """The signed JSON of a charter. ``UsageError`` if it is one that no reader would take."""
     fields = {
         "format": FORMAT,
         "vault": charter.vault.hex(),
@@ -81,6 +90,10 @@ def encode(charter: Charter, operator: Signer) -> bytes:
         "recipients": [_member(member) for member in charter.recipients],
         "writers": [_member(member) for member in charter.writers],
     }
+    try:
+        _from_fields(fields)
+    except ValueError as error:
+        raise UsageError(f"not a valid charter: {error}", operation="charter") from None
     signature = operator.sign(_CONTEXT + _canonical(fields))
     return json.dumps({"charter": fields, "signature": signature.hex()}, indent=1).encode()
 
@@ -91,7 +104,9 @@ def decode(data: bytes, key: str) -> Charter:
         outer = json.loads(data)
         fields, signature = outer["charter"], bytes.fromhex(outer["signature"])
         version = fields["format"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
+        if key != layout.VAULT:
+            raise DamagedObject("this is not a charter", subject=key) from None
         raise NotAVault(
             "this is not the charter of a vault", subject=key, hint="is the URL right?"
         ) from None
@@ -126,7 +141,9 @@ async def load(store: ObjectStore, pin: Pin | None) -> Charter:
             "there is no vault here", subject=store.url, hint="'backstay init' makes one"
         ) from None
     charter = decode(data, layout.VAULT)
-    while True:
+    if charter.generation != 1:
+        raise TrustMismatch("a later charter is in its place", subject=layout.VAULT)
+    while charter.generation < MAX_GENERATION:
         key = layout.charter(charter.generation + 1)
         try:
             following = decode(await store.get(key, 0, MAX_SIZE), key)
@@ -174,7 +191,7 @@ def _member(member: Member) -> dict[str, str]:
 
 def _members(fields: Any) -> tuple[Member, ...]:
     if not isinstance(fields, list) or len(fields) > MAX_MEMBERS:
-        raise ValueError("member list")
+        raise ValueError(f"more than {MAX_MEMBERS} members, or none that can be read")
     return tuple(Member(_bytes(entry["key"], 32), _text(entry["name"])) for entry in fields)
 
 
@@ -182,8 +199,8 @@ def _from_fields(fields: dict[str, Any]) -> Charter:
     if fields["block_size"] != BLOCK or fields["cipher"] not in CIPHERS:
         raise ValueError("unknown block size or cipher")
     generation = fields["generation"]
-    if type(generation) is not int or generation < 1:
-        raise ValueError("generation")
+    if type(generation) is not int or not 1 <= generation <= MAX_GENERATION:
+        raise ValueError("generation out of bounds")
     return Charter(
         vault=_bytes(fields["vault"], ID_SIZE),
         operator=_bytes(fields["operator"], 32),
@@ -202,8 +219,8 @@ def _bytes(text: str, size: int) -> bytes:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 200:
-        raise ValueError("name")
+    if not isinstance(value, str) or len(value) > MAX_NAME:
+        raise ValueError(f"a name of more than {MAX_NAME} characters")
     return value
 
 

@@ -32,7 +32,7 @@ HEADER = struct.Struct("<4sBBHIIQII")
 OFFSET_BITS = 24  # parts stay below 16 MiB
 _MAGIC, _VERSION = b"BPAG", 1
 _AAD = b"backstay page 1"
-_MAX_SEALED = 4 * PAGE_ROWS * 16
+MAX_STORED = 2 * PAGE_ROWS * 16  # bytes of a stored page; zstd adds little to the largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,12 @@ def page_epoch(stored: bytes, subject: str) -> int:
 
 
 def open_page(scope: Scope, keys: EpochKeys, name: PageName, stored: bytes, subject: str) -> U64:
-    """The rows (n, columns) of a stored page, checked to be the page ``name``."""
+    """The rows (8192, columns) of a stored page, checked to be the page ``name``.
+
+    Rows that were not stored, because the disk ended before, are zero.
+    """
     head = stored[: HEADER.size]
-    if head != _head(name, keys.epoch, len(stored) - HEADER.size) or len(stored) > _MAX_SEALED:
+    if head != _head(name, keys.epoch, len(stored) - HEADER.size) or len(stored) > MAX_STORED:
         raise DamagedObject(f"not page {name.page} of {name.owner}", subject=subject)
     try:
         packed = scope.cipher.open(keys.index, stored[HEADER.size :], _aad(scope, head))
@@ -105,8 +108,13 @@ def open_page(scope: Scope, keys: EpochKeys, name: PageName, stored: bytes, subj
     raw = expand(packed, PAGE_ROWS * columns * 8, subject)
     if len(raw) % (columns * 8):
         raise DamagedObject(f"page {name.page} has another length", subject=subject)
-    rows: U64 = np.frombuffer(raw, "<u8").reshape(-1, columns)
-    return rows if name.what == DIGESTS else np.cumsum(rows, axis=0, dtype=np.uint64)
+    content = np.frombuffer(raw, "<u8").reshape(-1, columns)
+    rows = np.zeros((PAGE_ROWS, columns), np.uint64)
+    if name.what == DIGESTS:
+        rows[: len(content)] = content
+    else:
+        np.cumsum(content, axis=0, dtype=np.uint64, out=rows[: len(content)])
+    return rows
 
 
 def manifest_object(
@@ -172,10 +180,14 @@ def read_manifest(found: Container, scope: Scope, keys: EpochKeys, body: bytes) 
 
 
 def _check_tables(manifest: Manifest, key: str) -> None:
-    sizes = [(len(disk.map), disk.blocks) for disk in manifest.disks]
-    sizes += [(len(pages.table), pages.frames) for pages in manifest.epochs]
-    if any(pages != -(-rows // PAGE_ROWS) for pages, rows in sizes):
-        raise DamagedObject("a page table has another length", subject=key)
+    tables = [(disk.map, disk.blocks) for disk in manifest.disks]
+    tables += [(disk.digests, disk.blocks) for disk in manifest.disks]
+    tables += [(pages.table, pages.frames) for pages in manifest.epochs]
+    for table, rows in tables:
+        if len(table) != -(-rows // PAGE_ROWS):
+            raise DamagedObject("a page table has another length", subject=key)
+        if (table[:, 0] > manifest.seq).any() or (table[:, 2] > MAX_STORED).any():
+            raise DamagedObject("a page table is out of bounds", subject=key)
 
 
 def _head(name: PageName, epoch: int, sealed: int) -> bytes:

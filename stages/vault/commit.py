@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.errors import DamagedObject
-from stages.model import BLOCK_BITS, MAX_DISKS, U32, U64, Runs
+from stages.errors import DamagedObject, UnknownVersion
+from stages.model import BLOCK_BITS, FRAME_BLOCKS, MAX_DISKS, U32, U64, Runs
 from stages.vault.codec import Fields, pack
 from stages.vault.container import Container, Kind
 from stages.vault.sealing import Scope
@@ -23,6 +23,7 @@ MAX_SEGMENTS = 4096
 MAX_OBJECTS = 4096
 MAX_PARTS = 65536
 MAX_FRAMES = 1 << 24
+FRAME_NUMBERS = 1 << 32  # locations have 32 bits for a frame's number
 MAX_SEGMENT_BLOCKS = 1 << 22  # content and references; bounds what a reader allocates
 GRADES = ("crash", "app", "planned", "quiet", "fuzzy")
 
@@ -88,11 +89,20 @@ def read_header(found: Container, scope: Scope, seq: int) -> Header:
         raise DamagedObject("not a commit", subject=found.key)
     check_place(found, scope)
     fields = found.header
+    _check_format(fields)
     if fields.number("seq") != seq:
         raise DamagedObject("is the commit of another number", subject=found.key)
-    grade = fields.text("grade")
-    if grade not in GRADES:
+    header = _header(fields, seq)
+    if header.grade not in GRADES:
         raise DamagedObject("unknown grade", subject=found.key)
+    if not header.epoch or header.first_frame + header.frames > FRAME_NUMBERS:
+        raise DamagedObject("its frames have no locations", subject=found.key)
+    if max(header.last_consistent, header.checkpoint) >= seq:
+        raise DamagedObject("points forward in the log", subject=found.key)
+    return header
+
+
+def _header(fields: Fields, seq: int) -> Header:
     return Header(
         seq=seq,
         epoch=fields.number("epoch", MAX_EPOCH),
@@ -101,11 +111,11 @@ def read_header(found: Container, scope: Scope, seq: int) -> Header:
             ObjectRef(ref.number("number"), ref.number("size"), ref.raw("digest", 32))
             for ref in fields.maps("objects", MAX_OBJECTS)
         ),
-        first_frame=fields.number("first_frame", (1 << 32) - 1),
+        first_frame=fields.number("first_frame", FRAME_NUMBERS),
         frames=fields.number("frames", MAX_FRAMES),
         consistent=fields.flag("consistent"),
         last_consistent=fields.number("last_consistent"),
-        grade=grade,
+        grade=fields.text("grade"),
         stamp=fields.number("stamp"),
         wall=fields.number("wall"),
         checkpoint=fields.number("checkpoint"),
@@ -183,6 +193,7 @@ def encode_body(segments: tuple[SegmentIndex, ...]) -> bytes:
 def decode_body(plain: bytes, header: Header, key: str) -> tuple[SegmentIndex, ...]:
     """Undo ``encode_body`` and hold it against the header. Raises ``DamagedObject``."""
     fields = Fields.decode(plain, key)
+    _check_format(fields)
     segments = tuple(_segment(entry, header) for entry in fields.maps("segments", MAX_SEGMENTS))
     if sum(len(segment.spans) for segment in segments) != header.frames:
         raise DamagedObject("frames of body and header differ", subject=key)
@@ -192,31 +203,52 @@ def decode_body(plain: bytes, header: Header, key: str) -> tuple[SegmentIndex, .
 def _segment(entry: Fields, header: Header) -> SegmentIndex:
     source = entry.number("source", len(header.objects)) - 1
     spans = entry.array("spans", "<u4", 3)
-    parts = tuple(
-        Part(
-            disk=part.number("disk", MAX_DISKS - 1),
-            data=_runs(part, "data"),
-            zero=_runs(part, "zero"),
-            refs=part.array("refs", "<u8", 3),
-        )
-        for part in entry.maps("parts", MAX_PARTS)
-    )
+    parts = tuple(_part(part) for part in entry.maps("parts", MAX_PARTS))
     held = sum(part.data.total for part in parts)
-    for part in parts:
-        if (part.refs[:, (0, 2)] >> np.uint64(BLOCK_BITS)).any():
-            raise DamagedObject("references out of bounds", subject=entry.subject)
     if held + sum(int(part.refs[:, 2].sum()) for part in parts) > MAX_SEGMENT_BLOCKS:
         raise DamagedObject("a segment names too many blocks", subject=entry.subject)
-    if held != int(spans[:, 2].sum(dtype=np.uint64)) or (spans[:, 1:] == 0).any():
+    if (spans[:, 1:] == 0).any() or (spans[:, 2] > FRAME_BLOCKS).any():
+        raise DamagedObject("frame sizes out of bounds", subject=entry.subject)
+    if held != int(spans[:, 2].sum(dtype=np.uint64)):
         raise DamagedObject("a segment's index does not match its frames", subject=entry.subject)
     return SegmentIndex(source, spans, parts)
 
 
-def _runs(entry: Fields, name: str) -> Runs:
+def _part(entry: Fields) -> Part:
+    refs = entry.array("refs", "<u8", 3)
+    if (refs[:, 0] >> np.uint64(BLOCK_BITS)).any():
+        raise DamagedObject("references out of bounds", subject=entry.subject)
+    _check_counts(refs[:, 2], MAX_SEGMENT_BLOCKS, entry)
+    return Part(
+        disk=entry.number("disk", MAX_DISKS - 1),
+        data=_runs(entry, "data", MAX_SEGMENT_BLOCKS),
+        zero=_runs(entry, "zero", 1 << BLOCK_BITS),
+        refs=refs,
+    )
+
+
+def _runs(entry: Fields, name: str, most: int) -> Runs:
     pairs = entry.array(name, "<u8", 2)
-    if len(pairs) and (pairs >> np.uint64(BLOCK_BITS)).any():
+    if (pairs[:, 0] >> np.uint64(BLOCK_BITS)).any():
         raise DamagedObject(f"{name} runs out of bounds", subject=entry.subject)
+    _check_counts(pairs[:, 1], most, entry)
     return Runs(pairs[:, 0], pairs[:, 1])
+
+
+def _check_counts(counts: U64, most: int, entry: Fields) -> None:
+    """Each run by itself is small, so that no sum over runs can pass 64 bits unnoticed."""
+    if (counts == 0).any() or (counts > np.uint64(most)).any():
+        raise DamagedObject("a run of a wrong length", subject=entry.subject)
+
+
+def _check_format(fields: Fields) -> None:
+    found = fields.number("format")
+    if found != FORMAT:
+        raise UnknownVersion(
+            f"commit format {found}, this program reads {FORMAT}",
+            subject=fields.subject,
+            hint="use the Backstay release that wrote this vault, or a newer one",
+        )
 
 
 def _runs_bytes(runs: Runs) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from stages.errors import DamagedObject
 from stages.model import BLOCK_BITS, U64, Runs
 from stages.vault import location
-from stages.vault.commit import Header, SegmentIndex, unpack_refs
+from stages.vault.commit import Header, Part, SegmentIndex, unpack_refs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +37,29 @@ class SetZero:
 
 @dataclass(frozen=True, slots=True)
 class CopyRefs:
-    """Blocks (n,) of ``disk`` take the locations of ``targets`` (n,), given by disk and block."""
+    """All references of a segment: blocks take the locations of targets, read before any is set.
 
-    disk: int
-    blocks: U64
+    Four columns (n,): a block may be named twice, then the later row counts.
+    """
+
+    disk: U64
+    block: U64
     target_disk: U64
     target_block: U64
 
 
 Step: TypeAlias = SetData | SetZero | CopyRefs
+_SHIFT = np.uint64(BLOCK_BITS)
 _BLOCK_MASK = np.uint64((1 << BLOCK_BITS) - 1)
 
 
 def steps(header: Header, segments: tuple[SegmentIndex, ...]) -> Iterator[Step]:
-    """The steps of one commit. All references of a segment come after its other steps."""
+    """The steps of one commit. The references of a segment come after its other steps, as one."""
     frame = header.first_frame
     for segment in segments:
         locations = location.of_frames(header.epoch, frame, segment.spans[:, 2])
         frame += len(segment.spans)
         at = 0
-        refs: list[CopyRefs] = []
         for part in segment.parts:
             count = part.data.total
             if count:
@@ -64,11 +67,15 @@ def steps(header: Header, segments: tuple[SegmentIndex, ...]) -> Iterator[Step]:
                 at += count
             if len(part.zero.start):
                 yield SetZero(part.disk, part.zero)
-            if len(part.refs):
-                blocks, targets = unpack_refs(part.refs)
-                shift = np.uint64(BLOCK_BITS)
-                refs.append(CopyRefs(part.disk, blocks, targets >> shift, targets & _BLOCK_MASK))
-        yield from refs
+        if any(len(part.refs) for part in segment.parts):
+            yield _references(segment.parts)
+
+
+def _references(parts: tuple[Part, ...]) -> CopyRefs:
+    blocks, targets = unpack_refs(np.concatenate([part.refs for part in parts]))
+    counts = [int(part.refs[:, 2].sum()) for part in parts]
+    disks = np.repeat(np.array([part.disk for part in parts], np.uint64), counts)
+    return CopyRefs(disks, blocks, targets >> _SHIFT, targets & _BLOCK_MASK)
 
 
 def check_bounds(segments: tuple[SegmentIndex, ...], blocks: dict[int, int], key: str) -> None:

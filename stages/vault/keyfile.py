@@ -169,9 +169,9 @@ def _public(fields: dict[str, Any], subject: str) -> PublicKey:
                 _exactly(entry["id"], ID_SIZE),
                 _exactly(entry["operator"], 32),
                 tuple(_exactly(recipient, 32) for recipient in entry["recipients"]),
-                int(entry["generation"]),
+                _generation(entry["generation"]),
             )
-            for entry in fields["vaults"][:MAX_PINS]
+            for entry in _list(fields["vaults"])
         )
         return PublicKey(
             str(fields["name"]),
@@ -181,6 +181,18 @@ def _public(fields: dict[str, Any], subject: str) -> PublicKey:
         )
     except (ValueError, TypeError, KeyError):
         raise _malformed(subject) from None
+
+
+def _generation(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError("generation")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MAX_PINS:
+        raise ValueError("list of vaults")
+    return value
 
 
 def _exactly(text: str, size: int) -> bytes:
@@ -194,7 +206,7 @@ def _parse(data: bytes, subject: str, what: str) -> dict[str, Any]:
     try:
         fields = json.loads(data)
         kind, version = fields["backstay"], fields["version"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _malformed(subject) from None
     if kind != what:
         raise KeyFailure(f"this is a Backstay {kind}, wanted is a {what}", subject=subject)
@@ -217,4 +229,11 @@ def _dump(fields: dict[str, Any]) -> bytes:
 
 
 def _with_pin(pins: tuple[Pin, ...], pin: Pin) -> tuple[Pin, ...]:
-    return (*(other for other in pins if other.vault != pin.vault), pin)
+    others = [other for other in pins if other.vault != pin.vault]
+    if len(others) >= MAX_PINS:
+        raise KeyFailure(
+            f"the key file knows {MAX_PINS} vaults already",
+            operation="pin vault",
+            hint="make another key with 'backstay keygen' for further vaults",
+        )
+    return (*others, pin)

@@ -6,6 +6,7 @@ names the digest of the one before it, so is every byte of those. No list is nee
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import trio
@@ -13,11 +14,12 @@ import trio
 from stages.errors import (
     BackstayError,
     BrokenChain,
+    Damage,
     DamagedObject,
     MissingData,
     NotAdmitted,
-    NotFound,
     ObjectMissing,
+    UnknownVersion,
 )
 from stages.stage import crew
 from stages.store.port import ObjectStore
@@ -65,11 +67,11 @@ class Log:
     async def tail(self) -> int:
         """Number of the newest commit by an admitted writer; 0 if there is none.
 
-        Raises ``BrokenChain`` if commits exist beyond the end that was found.
+        Raises ``BrokenChain`` if commits were seen beyond the end that was found.
         """
-        newest = await self._last_object()
+        newest, holed = await self._last_object()
         beyond = await self._exist(range(newest + 2, newest + 2 + _LOOK_BEYOND))
-        if any(beyond):
+        if holed or any(beyond):
             raise BrokenChain(
                 f"commit {newest + 1} is missing, later ones exist",
                 operation="read log",
@@ -83,7 +85,7 @@ class Log:
                 self.ignored.append(str(error))
                 newest -= 1
                 continue
-            except DamagedObject:
+            except (Damage, UnknownVersion):
                 pass  # its place is known; whoever reads it will say so
             break
         return newest
@@ -94,40 +96,44 @@ class Log:
         await self._check_signature(commit)
         return commit
 
-    async def stretch(self, first: int, last: int, before: bytes | None) -> list[Commit]:
+    async def stretch(
+        self, first: int, last: int, before: bytes | None, *, rollups: bool = True
+    ) -> list[Commit]:
         """Commits ``first`` to ``last``, checked: signature of the last, links of all.
 
         ``before``: the digest of commit ``first - 1``, None if it is not known. At most a rollup's
-        span at a time. Raises ``Damage``.
+        span at a time. ``rollups`` False reads every commit from its own object. Raises ``Damage``.
         """
-        found = await self._collect(first, last)
+        found = await self._collect(first, last, rollups=rollups)
         commits = [found[seq] for seq in range(first, last + 1)]
         await self._check_signature(commits[-1])
         link = _GENESIS if first == 1 else before
-        for commit in commits:
-            if link is not None and commit.header.previous != link:
-                raise BrokenChain(
-                    "does not follow the commit before it",
-                    operation="read log",
-                    subject=commit.container.key,
-                )
-            link = commit.link
+        if link is not None and commits[0].header.previous != link:
+            raise _does_not_follow(commits[0])
+        for commit, following in itertools.pairwise(commits):
+            if not _follows(commit, following):
+                raise _does_not_follow(following)
         return commits
 
     async def at_or_before(self, stamp: int, tail: int) -> int:
-        """The last commit stamped at or before ``stamp``; 0 if all are later. Stamps rise."""
+        """The last commit stamped at or before ``stamp``; 0 if all are later. Stamps rise.
+
+        A commit that cannot be read is passed over and noted: it does not keep a time from being
+        found. Raises its error if there is nothing else to go by.
+        """
         low, high = 0, tail
         while low < high:
-            step = max(1, -(-(high - low) // (PARALLEL + 1)))
-            probes = list(range(low + step, high + 1, step))[:PARALLEL] or [high]
-            if probes[-1] != high and len(probes) < PARALLEL:
-                probes.append(high)
-            stamps = await self._stamps(probes)
-            for seq, found in zip(probes, stamps, strict=True):
+            step = -(-(high - low) // (PARALLEL + 1))
+            stamps, failed = await self._stamps(range(low + step, high + 1, step))
+            if failed and not stamps and (step > 1 or not low):
+                raise failed[0]
+            for seq, found in stamps.items():
                 if found > stamp:
                     high = seq - 1
                     break
                 low = seq
+            if step == 1:
+                break
         return low
 
     async def consistent_before(self, seq: int) -> int:
@@ -146,12 +152,12 @@ class Log:
                 subject=commit.container.key,
             )
 
-    async def _collect(self, first: int, last: int) -> dict[int, Commit]:
+    async def _collect(self, first: int, last: int, *, rollups: bool) -> dict[int, Commit]:
         """All commits of a range, from rollups where a whole one helps, else one by one."""
         found: dict[int, Commit] = {}
         wanted = range(first, last + 1)
         for end in range(-(-first // rollup.SPAN) * rollup.SPAN, last + 1, rollup.SPAN):
-            if sum(end - rollup.SPAN < seq <= end for seq in wanted) > PARALLEL:
+            if rollups and sum(end - rollup.SPAN < seq <= end for seq in wanted) > PARALLEL:
                 found.update(await self._from_rollup(end))
         missing = [seq for seq in wanted if seq not in found]
         limit = trio.CapacityLimiter(PARALLEL)
@@ -175,14 +181,17 @@ class Log:
         """The commits of a rollup; what is missing or damaged in it is read one by one instead."""
         key = layout.rollup(self.scope.group, end)
         try:
-            heads = rollup.decode(await self.store.get(key), key)
-        except (ObjectMissing, DamagedObject):
+            heads = rollup.decode(await self.store.get(key, 0, rollup.MAX_SIZE + 1), key)
+        except ObjectMissing:
+            return {}
+        except DamagedObject as error:
+            self.ignored.append(f"{error}; the log is read instead")
             return {}
         found = {}
         for seq, head in zip(range(end - rollup.SPAN + 1, end + 1), heads, strict=True):
             try:
                 found[seq] = self._parse(seq, head)
-            except DamagedObject:
+            except (DamagedObject, UnknownVersion):
                 self.ignored.append(f"{key}: entry {seq} is damaged, read from the log instead")
         return found
 
@@ -204,39 +213,48 @@ class Log:
         body = data[container.body_at : container.tail_at]
         return Commit(header, container, container.check_body(body))
 
-    async def _stamps(self, seqs: list[int]) -> list[int]:
+    async def _stamps(self, seqs: range) -> tuple[dict[int, int], list[BackstayError]]:
+        """Stamps of commits with a good signature, ascending; why the others have none."""
         found: dict[int, int] = {}
+        failed: list[BackstayError] = []
 
         async def fetch(seq: int) -> None:
-            found[seq] = (await self._one(seq)).header.stamp
+            try:
+                found[seq] = (await self.signed(seq)).header.stamp
+            except (Damage, NotAdmitted, UnknownVersion) as error:
+                failed.append(error)
+                self.ignored.append(f"{error}; passed over")
 
         async with crew() as nursery:
             for seq in seqs:
                 nursery.start_soon(fetch, seq)
-        return [found[seq] for seq in seqs]
+        return {seq: found[seq] for seq in seqs if seq in found}, failed
 
-    async def _last_object(self) -> int:
-        """The end of the log: probes that double, then bisect, ``PARALLEL`` at a time."""
-        low = 0
-        while True:
-            probes = [low + (1 << power) for power in range(PARALLEL)]
-            exist = await self._exist(probes)
-            if all(exist):
-                low = probes[-1]
-                continue
-            first_missing = exist.index(False)
-            high = probes[first_missing]
-            low = probes[first_missing - 1] if first_missing else low
-            break
+    async def _last_object(self) -> tuple[int, bool]:
+        """The end of the log, and whether anything was seen beyond it.
+
+        Probes at powers of two, then between the last two of them, ``PARALLEL`` at a time.
+        """
+        low, high, holed = 0, 0, False
+        for power in range(0, 64, PARALLEL):
+            probes = [1 << exponent for exponent in range(power, power + PARALLEL)]
+            low, high, seen = await self._narrow(low, 0, probes)
+            holed |= seen
+            if high:
+                break
         while high - low > 1:
-            step = max(1, (high - low) // (PARALLEL + 1))
-            probes = list(range(low + step, high, step))[:PARALLEL]
-            for seq, there in zip(probes, await self._exist(probes), strict=True):
-                if not there:
-                    high = seq
-                    break
-                low = seq
-        return low
+            step = -(-(high - low) // (PARALLEL + 1))
+            low, high, seen = await self._narrow(low, high, list(range(low + step, high, step)))
+            holed |= seen
+        return low, holed
+
+    async def _narrow(self, low: int, high: int, probes: list[int]) -> tuple[int, int, bool]:
+        """Bounds of the end: the last probe before a missing one, the first that is missing."""
+        exist = await self._exist(probes)
+        if all(exist):
+            return probes[-1], high, False
+        first = exist.index(False)
+        return ([low, *probes][first], probes[first], any(exist[first:]))
 
     async def _exist(self, seqs: range | list[int]) -> list[bool]:
         found: dict[int, bool] = {}
@@ -251,6 +269,15 @@ class Log:
         return [found[seq] for seq in seqs]
 
 
-def no_point(machine: str, what: str, hint: str) -> NotFound:
-    """The error for a point that is not there."""
-    return NotFound(what, operation="choose point", subject=machine, hint=hint)
+def _follows(before: Commit, after: Commit) -> bool:
+    """What every commit owes to its predecessor: its digest, an epoch and a stamp above."""
+    one, other = before.header, after.header
+    return other.previous == before.link and other.epoch >= one.epoch and other.stamp > one.stamp
+
+
+def _does_not_follow(commit: Commit) -> BrokenChain:
+    return BrokenChain(
+        "does not follow the commit before it",
+        operation="read log",
+        subject=commit.container.key,
+    )

@@ -13,7 +13,7 @@ from collections import OrderedDict
 import numpy as np
 import zstandard
 
-from stages.model import U8, U64, Runs
+from stages.model import U8, U64, Ints, Runs
 from stages.ports import OpenFile
 
 PAGE_ROWS = 4096
@@ -40,15 +40,20 @@ class PagedArray:
         self.rows = 0
 
     def resize(self, rows: int) -> None:
-        """Grow with zeros, or cut; what is cut and grown again is zero."""
+        """Grow with zeros, or cut; what is cut and grown again is zero.
+
+        Raises ``ValueError`` for more rows than ``sync`` could keep.
+        """
+        pages = -(-rows // PAGE_ROWS)
+        if self._state_bytes(pages) > _MAX_STATE:
+            raise ValueError(f"{rows} rows are more than an array holds")
         if rows < self.rows:
             self.fill(rows, self.rows - rows, 0)
-        pages = -(-rows // PAGE_ROWS)
+        elif rows > self.rows:
+            self._clear_tail()
         old = len(self._state)
         if pages < old:
-            for page in [page for page in self._pages if page >= pages]:
-                del self._pages[page]
-                self._dirty.discard(page)
+            self._forget(pages, old)
             self._state = self._state[:pages].copy()
             self._uniform = self._uniform[:pages].copy()
         elif pages > old:
@@ -74,6 +79,9 @@ class PagedArray:
 
     def fill(self, first: int, count: int, value: int | tuple[int, ...]) -> None:
         """Set a run of rows to one value; whole pages cost no file space."""
+        if count <= 0:
+            return
+        self._check(first, count)
         row = np.array(value if isinstance(value, tuple) else (value,) * self._columns, np.uint64)
         end = first + count
         whole_first = -(-first // PAGE_ROWS)
@@ -90,16 +98,27 @@ class PagedArray:
                 if self._state[page] == _UNIFORM and (self._uniform[page] == row).all():
                     continue
                 self._touch(page)[a:b] = row
-        for page in [p for p in self._pages if whole_first <= p < whole_end]:
-            del self._pages[page]
-            self._dirty.discard(page)
-        self._state[whole_first:whole_end] = _UNIFORM
-        self._uniform[whole_first:whole_end] = row
+        if whole_end > whole_first:
+            self._forget(whole_first, whole_end)
+            self._state[whole_first:whole_end] = _UNIFORM
+            self._uniform[whole_first:whole_end] = row
+
+    def fill_runs(self, runs: Runs, value: int | tuple[int, ...]) -> None:
+        """Set all rows of ``runs``, which ascend, to one value; many short runs at once."""
+        long = runs.count >= np.uint64(PAGE_ROWS)
+        for start, count in zip(runs.start[long].tolist(), runs.count[long].tolist(), strict=True):
+            self.fill(start, count, value)
+        row = np.array(value if isinstance(value, tuple) else (value,) * self._columns, np.uint64)
+        short = np.flatnonzero(~long)
+        for at in range(0, len(short), PAGE_ROWS):
+            piece = short[at : at + PAGE_ROWS]
+            rows = Runs(runs.start[piece], runs.count[piece]).blocks()
+            self.scatter(rows, np.broadcast_to(row, (len(rows), self._columns)))
 
     def gather(self, rows: U64) -> U64:
         """Rows by number, any order: (n, columns)."""
         out = np.empty((len(rows), self._columns), np.uint64)
-        order, bounds, pages = _by_page(rows)
+        order, bounds, pages = self._by_page(rows)
         for page, low, high in zip(pages, bounds[:-1], bounds[1:], strict=True):
             pick = slice(low, high) if order is None else order[low:high]
             if self._state[page] == _UNIFORM:
@@ -110,7 +129,7 @@ class PagedArray:
 
     def scatter(self, rows: U64, values: U64) -> None:
         """Set rows by number; where a number occurs twice the later value wins."""
-        order, bounds, pages = _by_page(rows)
+        order, bounds, pages = self._by_page(rows)
         for page, low, high in zip(pages, bounds[:-1], bounds[1:], strict=True):
             pick = slice(low, high) if order is None else order[low:high]
             self._touch(page)[rows[pick].astype(np.int64) - page * PAGE_ROWS] = values[pick]
@@ -149,14 +168,13 @@ class PagedArray:
         """Take up again where ``sync`` left off. Raises ``ValueError`` on a damaged table."""
         rows = int.from_bytes(table[:8], "little")
         pages = -(-rows // PAGE_ROWS)
-        if pages * (1 + 8 * self._columns) > _MAX_STATE:
-            raise ValueError("page table too large")
+        size = self._state_bytes(pages)
         try:
-            raw = zstandard.ZstdDecompressor().decompress(table[8:], max_output_size=_MAX_STATE)
+            if size > _MAX_STATE or zstandard.frame_content_size(table[8:]) != size:
+                raise ValueError("page table of another size")
+            raw = zstandard.ZstdDecompressor().decompress(table[8:])
         except zstandard.ZstdError as error:
             raise ValueError(str(error)) from None
-        if len(raw) != pages * (1 + 8 * self._columns):
-            raise ValueError("page table of another size")
         self.rows = rows
         self._state = np.frombuffer(raw, np.uint8, pages).copy()
         self._uniform = (
@@ -173,8 +191,7 @@ class PagedArray:
         """Cut a range at page borders: page, first and last row inside, offset in the range."""
         if count <= 0:
             return []
-        if first < 0 or first + count > self.rows:
-            raise IndexError(f"rows {first}+{count} of {self.rows}")
+        self._check(first, count)
         found = []
         at = 0
         while at < count:
@@ -184,11 +201,32 @@ class PagedArray:
             at += step
         return found
 
+    def _check(self, first: int, count: int) -> None:
+        if first < 0 or first + count > self.rows:
+            raise IndexError(f"rows {first}+{count} of {self.rows}")
+
+    def _state_bytes(self, pages: int) -> int:
+        return pages * (1 + 8 * self._columns)
+
+    def _clear_tail(self) -> None:
+        """Zero what the last page holds beyond the last row: a fill writes it up to its end."""
+        page, used = divmod(self.rows, PAGE_ROWS)
+        if used and (self._state[page] != _UNIFORM or self._uniform[page].any()):
+            self._touch(page)[used:] = 0
+
+    def _forget(self, first: int, end: int) -> None:
+        """Drop cached pages from ``first`` to before ``end``: nobody will read them again."""
+        for page in [page for page in self._pages if first <= page < end]:
+            del self._pages[page]
+            self._dirty.discard(page)
+
     def _load(self, page: int) -> U64:
         cached = self._pages.get(page)
         if cached is not None:
             self._pages.move_to_end(page)
             return cached
+        while len(self._pages) >= self._limit:  # first: if it fails, nothing has changed
+            self._evict()
         if self._state[page] == _UNIFORM:
             loaded = np.empty((PAGE_ROWS, self._columns), np.uint64)
             loaded[:] = self._uniform[page]
@@ -197,8 +235,6 @@ class PagedArray:
             self._file.pread_into(page * self._page_bytes, memoryview(raw))
             loaded = np.frombuffer(raw, np.uint64).reshape(PAGE_ROWS, self._columns)
         self._pages[page] = loaded
-        while len(self._pages) > self._limit:
-            self._evict()
         return loaded
 
     def _evict(self) -> None:
@@ -219,17 +255,17 @@ class PagedArray:
         return values
 
     def _store(self, page: int, values: U64) -> None:
-        self._file.pwrite(page * self._page_bytes, values.tobytes())
+        self._file.pwrite(page * self._page_bytes, values.data)
 
-
-def _by_page(rows: U64) -> tuple[U64 | None, list[int], list[int]]:
-    """Group row numbers by page: a stable order (None if ascending already), bounds, pages."""
-    pages = rows // np.uint64(PAGE_ROWS)
-    order = None
-    if len(rows) > 1 and (rows[1:] < rows[:-1]).any():
-        order = np.argsort(rows, kind="stable")
-        pages = pages[order]
-    breaks = np.flatnonzero(np.diff(pages)) + 1
-    starts = np.concatenate(([0], breaks)) if len(rows) else np.zeros(0, np.int64)
-    bounds = [*starts.tolist(), len(rows)]
-    return order, bounds, pages[starts.astype(np.int64)].tolist()  # type: ignore[return-value]
+    def _by_page(self, rows: U64) -> tuple[Ints | None, list[int], list[int]]:
+        """Group row numbers by page: a stable order (None if ascending already), bounds, pages."""
+        if not len(rows):
+            return None, [0], []
+        self._check(0, int(rows.max()) + 1)
+        pages = rows // np.uint64(PAGE_ROWS)
+        order = None
+        if (rows[1:] < rows[:-1]).any():
+            order = np.argsort(rows, kind="stable")
+            pages = pages[order]
+        starts = np.concatenate(([0], np.flatnonzero(pages[1:] != pages[:-1]) + 1))
+        return order, [*starts.tolist(), len(rows)], pages[starts].tolist()

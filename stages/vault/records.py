@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from stages.crypto.sign import Signer
-from stages.errors import DamagedObject
+from stages.errors import DamagedObject, SourceError
 from stages.model import MAX_DISK_BYTES, MAX_DISKS, Disk
 from stages.ports import Buffer, Entropy
 from stages.vault import layout
 from stages.vault.codec import Fields, pack
 from stages.vault.container import Container, Kind, build
 from stages.vault.sealing import EpochKeys, Scope, open_body, seal_body
+
+MAX_MACHINE_BYTES = 1 << 47  # of all disks; bounds the page tables that a reader and writer hold
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes part of file names
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,13 @@ def read_group(found: Container) -> GroupRecord:
 def machine_object(
     scope: Scope, keys: EpochKeys, record: MachineRecord, signer: Signer, entropy: Entropy
 ) -> list[Buffer]:
-    """A machine record, its body sealed with the epoch's index key."""
+    """A machine record, its body sealed with the epoch's index key.
+
+    Raises ``SourceError`` for a machine that no reader would take.
+    """
+    wrong = _unfit(record)
+    if wrong is not None:
+        raise SourceError(wrong, operation="describe machine", subject=record.name)
     plain = pack(
         {
             "name": record.name,
@@ -97,4 +107,21 @@ def read_machine(found: Container, scope: Scope, keys: EpochKeys, body: bytes) -
         )
         for entry in fields.maps("disks", MAX_DISKS)
     )
-    return MachineRecord(number, fields.text("name", 64), disks)
+    record = MachineRecord(number, fields.text("name", 64), disks)
+    wrong = _unfit(record)
+    if wrong is not None:
+        raise DamagedObject(wrong, subject=found.key)
+    return record
+
+
+def _unfit(record: MachineRecord) -> str | None:
+    """Why a record cannot be: a reader trusts its writer with content, not with paths or memory."""
+    names = [disk.name for disk in record.disks]
+    numbers = {disk.number for disk in record.disks}
+    if not all(_NAME.fullmatch(name) for name in (record.name, *names)):
+        return "a machine or disk has a name that cannot be part of a file name"
+    if len(set(names)) != len(names) or len(numbers) != len(names):
+        return "two disks have the same name or number"
+    if sum(disk.size for disk in record.disks) > MAX_MACHINE_BYTES:
+        return f"its disks hold more than {MAX_MACHINE_BYTES >> 40} TiB"
+    return None

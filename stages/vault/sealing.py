@@ -52,7 +52,9 @@ def body_aad(scope: Scope, kind: Kind, epoch: int, number: int) -> bytes:
 def seal_body(
     scope: Scope, kind: Kind, keys: EpochKeys, number: int, plain: bytes, entropy: Entropy
 ) -> bytes:
-    """Compress and seal a metadata body."""
+    """Compress and seal a metadata body. ``ValueError`` if no reader would take it."""
+    if len(plain) > MAX_PLAIN:
+        raise ValueError(f"{kind.name}: a body of {len(plain)} bytes")
     packed = zstandard.ZstdCompressor(level=1).compress(plain)
     aad = body_aad(scope, kind, keys.epoch, number)
     return scope.cipher.seal(keys.index, packed, aad, entropy)

@@ -6,13 +6,23 @@ keys, each in an object of its own so that recipients can be added later without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+
+import trio
 
 from stages.crypto.box import BoxSecret, seal_to
 from stages.crypto.sign import Signer
-from stages.errors import DamagedObject, MissingData, NotAdmitted, ObjectMissing, WrongKey
+from stages.errors import (
+    DamagedObject,
+    MissingData,
+    NotAdmitted,
+    ObjectMissing,
+    StoreError,
+    WrongKey,
+)
 from stages.ports import Buffer, Entropy
+from stages.stage import crew
 from stages.store.port import ObjectStore, Put
 from stages.vault import layout
 from stages.vault.charter import Charter
@@ -21,6 +31,7 @@ from stages.vault.sealing import EpochKeys, Scope
 
 DATA, INDEX, DIGEST = "data", "index", "digest"
 MAX_EPOCH = (1 << 24) - 1  # locations have 24 bits for it
+_PARALLEL = 16
 _MAX_SIZE = HEAD_SIZE + (64 << 10)
 
 
@@ -62,7 +73,10 @@ async def claim(
     epoch: int,
     now: int,
 ) -> EpochKeys | None:
-    """Begin a term: None if another writer has that epoch. Keys are in the vault on return."""
+    """Begin a term: None if another writer has that epoch. Keys are in the vault on return.
+
+    Raises ``StoreError`` if the place of a wrapped key is taken: then the epoch cannot be used.
+    """
     term = Term(epoch, signer.public, now)
     if await store.put(layout.term(scope.group, epoch), term_object(scope, term, signer)) is (
         Put.EXISTS
@@ -73,8 +87,20 @@ async def claim(
         for use, secret in ((DATA, keys.data or b""), (INDEX, keys.index)):
             key = layout.wrapped_key(scope.group, epoch, recipient.key, use)
             parts = wrapped_object(scope, epoch, use, secret, recipient.key, signer, entropy)
-            await store.put(key, parts)
+            if await store.put(key, parts) is Put.EXISTS:
+                raise _taken(key)
     return keys
+
+
+def _taken(key: str) -> StoreError:
+    """What is there cannot open this epoch: nobody could read what would be written in it."""
+    return StoreError(
+        "a key object of this new epoch exists already",
+        operation="begin epoch",
+        subject=key,
+        hint="the store does not keep create-only puts, or someone else writes there; "
+        "the next run takes another epoch",
+    )
 
 
 async def next_epoch(store: ObjectStore, group: bytes, after: int) -> int:
@@ -126,6 +152,18 @@ class KeyRing:
             found = {use: await self._open(epoch, use) for use in self.uses}
             self._known[epoch] = EpochKeys(epoch, found.get(DATA), found[INDEX])
         return self._known[epoch]
+
+    async def load(self, epochs: Collection[int]) -> None:
+        """Fetch the keys of several epochs side by side; raises what ``keys`` does."""
+        limit = trio.CapacityLimiter(_PARALLEL)
+
+        async def one(epoch: int) -> None:
+            async with limit:
+                await self.keys(epoch)
+
+        async with crew() as nursery:
+            for epoch in epochs:
+                nursery.start_soon(one, epoch)
 
     async def writer(self, epoch: int) -> bytes:
         """Who holds the term of ``epoch``; its commits must be signed by that key."""

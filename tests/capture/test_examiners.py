@@ -237,6 +237,18 @@ async def test_a_worker_that_cannot_start(
             await examiner.examine(0, 0, BATCH, unknown())
 
 
+async def test_no_process_can_be_started(disk: OpenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(WorkerLost, match="cannot be started"):
+        async with PROCESSES.opened([disk], KEYS):
+            pass
+
+
+async def test_workers_are_spared_the_weight_of_trio() -> None:
+    code = "import sys, stages.capture.worker; sys.exit('trio' in sys.modules)"
+    await trio.run_process([sys.executable, "-c", code])
+
+
 async def test_a_worker_that_talks_nonsense(
     disk: OpenFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,10 +51,10 @@ class MemoryDevice(Device):
 
     async def extents(self, offset: int, length: int) -> list[Extent]:
         end, at = offset + length, offset
-        found = []
-        while at < end:
+        found: list[Extent] = []
+        while at < end and len(found) < 100:  # an answer may be shorter than its question
             stop = min(end, at - at % GRAIN + GRAIN)
-            zero = not any(self.content[at:stop])
+            zero = self.content.count(0, at, stop) == stop - at
             found.append(Extent(stop - at, wire.STATE_HOLE | wire.STATE_ZERO if zero else 0))
             at = stop
         return found

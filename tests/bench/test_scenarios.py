@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import code_of
+from bench.context import Context
+from bench.results import Outcome
+from bench.scenarios import changed, initial, restore, unchanged
+from bench.subjects import BACKSTAY
+from tests.bench.support import Absent, Copier, context
+
+Run = Callable[[Context], Outcome]
+COPYING = pytest.mark.parametrize(
+    "run", [initial.run, unchanged.run, changed.run, restore.run], ids=lambda run: run.__module__
+)
+
+
+@COPYING
+def test_an_honest_copier_is_measured(tmp_path: Path, run: Run) -> None:
+    outcome = run(context(tmp_path, Copier(BACKSTAY), Copier("restic"), repeat=2))
+    mine = outcome.entry(BACKSTAY)
+    assert mine is not None
+    assert len(mine.samples) == 2
+    assert outcome.wrong == outcome.failed == ()
+    assert code_of([outcome]) == 0
+    assert all(goal.verdict for goal in outcome.goals)
+
+
+@COPYING
+def test_a_subject_that_corrupts_is_caught(tmp_path: Path, run: Run) -> None:
+    outcome = run(context(tmp_path, Copier(BACKSTAY, spoil=True), Copier("restic")))
+    assert len(outcome.wrong) == 1
+    assert BACKSTAY in outcome.wrong[0]
+    assert code_of([outcome]) == 1
+
+
+@pytest.mark.parametrize("run", [initial.run, restore.run, changed.run])
+def test_the_time_of_a_wrong_copy_is_not_counted(tmp_path: Path, run: Run) -> None:
+    outcome = run(context(tmp_path, Copier(BACKSTAY, spoil=True), Copier("restic")))
+    assert outcome.entry(BACKSTAY) is None
+    assert outcome.goals[0].verdict == "not measured"
+
+
+@COPYING
+def test_a_subject_that_fails_is_named(tmp_path: Path, run: Run) -> None:
+    outcome = run(context(tmp_path, Copier(BACKSTAY), Copier("restic", fail=True), repeat=2))
+    assert len(outcome.failed) == 1
+    assert "no room" in outcome.failed[0]
+    assert code_of([outcome]) == 0
+    outcome = run(context(tmp_path, Copier(BACKSTAY, fail=True), Copier("restic")))
+    assert code_of([outcome]) == 3
+
+
+@COPYING
+def test_a_subject_that_is_not_installed_is_left_out(tmp_path: Path, run: Run) -> None:
+    outcome = run(context(tmp_path, Copier(BACKSTAY), Absent("restic")))
+    assert outcome.entry("restic") is None
+    assert any("restic is left out" in note for note in outcome.notes)
+
+
+def test_scenarios_leave_nothing_but_what_is_below_the_work_folder(tmp_path: Path) -> None:
+    made = context(tmp_path, Copier(BACKSTAY))
+    initial.run(made)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["disk.img", "work"]
+
+
+def test_subjects_take_turns(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = context(tmp_path, Copier("one"), Copier("other"), repeat=2)
+    made.say = said.append
+    initial.run(made)
+    turns = [line for line in said if "one" in line or "other" in line]
+    assert turns == ["turn 1: one", "turn 1: other", "turn 2: one", "turn 2: other"]
+
+
+def test_peers_that_are_installed_bring_back_what_they_took(tmp_path: Path) -> None:
+    from bench.peers import PEERS
+
+    there = [peer for make in PEERS if not (peer := make()).missing()]
+    outcome = initial.run(context(tmp_path, *there))
+    assert outcome.wrong == ()
+    assert outcome.failed == ()
+    for peer in there:
+        entry = outcome.entry(peer.name)
+        assert entry is not None
+        assert entry.median("stored")
