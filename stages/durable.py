@@ -95,11 +95,21 @@ def remove(files: Files, path: str) -> bool:
 
 
 def finish(files: Files, file: OpenFile, temp: str, path: str) -> bool:
-    """Give a fully written ``temp`` its final name, durably; False if ``path`` exists already."""
+    """Give a fully written ``temp`` its final name, durably; False if ``path`` exists already.
+
+    Where the file system cannot link, looking and renaming are two steps.
+    """
     file.fsync()
-    if not files.link(temp, path):
-        return False
-    files.unlink(temp)
+    try:
+        if not files.link(temp, path):
+            return False
+        files.unlink(temp)
+    except OSError as error:
+        if error.errno not in _LINK_REFUSED:
+            raise
+        if files.stat(path) is not None:
+            return False
+        files.rename(temp, path)
     files.sync_dir(parent(path))
     return True
 

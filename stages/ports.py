@@ -107,6 +107,12 @@ class OpenFile(Protocol):
     def next_hole(self, offset: int) -> int:
         """First offset at or after ``offset`` in a hole (the size, if there is none)."""
 
+    def forget_cache(self) -> bool:
+        """Drop what the kernel has cached of a block device; False if that is not permitted.
+
+        A mounted file system writes past this cache, so reads through it could be stale.
+        """
+
     def lock(self) -> bool:
         """Try to take an exclusive advisory lock, held until close; False if another has it."""
 

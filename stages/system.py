@@ -25,7 +25,8 @@ from stages.ports import Buffer, FileStat, Machine, OpenFile
 T = TypeVar("T")
 
 _FALLOC_PUNCH = 0x02 | 0x01  # PUNCH_HOLE | KEEP_SIZE, linux/falloc.h
-_BLKZEROOUT = 0x127F  # linux/fs.h
+_BLKFLSBUF = 0x1261  # linux/fs.h
+_BLKZEROOUT = 0x127F
 _IOV_MAX = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -164,6 +165,14 @@ class SystemFile:
             if error.errno in (errno.ENXIO, errno.EINVAL):
                 return self.stat().size
             raise
+
+    def forget_cache(self) -> bool:
+        """BLKFLSBUF."""
+        try:
+            fcntl.ioctl(self._fd, _BLKFLSBUF)
+        except OSError:
+            return False
+        return True
 
     def lock(self) -> bool:
         """flock(2), not waiting."""

@@ -70,7 +70,7 @@ class _Worker:
             f"the process {how}",
             operation="scan",
             subject=f"scan worker {self.helper.pid}",
-            hint="tried again by itself; the kernel log says whether it was killed for want of memory",
+            hint="tried again by itself; if memory ran out, the kernel log says so",
         )
         while self.calls:
             self.calls.popleft().finish(self.lost)

@@ -65,7 +65,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open disk. ``exclusive``: nobody else can have mounted it; ``steady``: no writer seen."""
+    """An open disk. ``exclusive``: nobody else can have mounted it; ``steady``: no writer seen.
+
+    ``held``: a snapshot hook keeps a mounted device still, and what was cached of it is dropped.
+    """
 
     target: ScanDisk
     file: OpenFile
@@ -73,6 +76,7 @@ class Source:
     is_block: bool
     exclusive: bool
     steady: bool
+    held: bool
 
     def require_size(self) -> Identity:
         """The identity now. Raises ``SourceShrunk`` if the disk has become smaller."""
@@ -88,7 +92,7 @@ class Source:
         """
         now = self.require_size()
         if self.is_block:
-            return self.exclusive and now.size == self.target.disk.size
+            return (self.exclusive or self.held) and now.size == self.target.disk.size
         return self.steady and now == self.start and now.size == self.target.disk.size
 
 
@@ -126,7 +130,8 @@ def _open(files: Files, target: ScanDisk, *, snapshot: bool) -> Source:
     file, exclusive = _open_file(files, path, snapshot=snapshot)
     try:
         stat = _guard(file.stat, path)
-        source = Source(target, file, Identity.of(stat), stat.is_block, exclusive, steady=True)
+        held = stat.is_block and not exclusive and file.forget_cache()
+        source = Source(target, file, Identity.of(stat), stat.is_block, exclusive, True, held)
         source.require_size()
         if stat.is_file:
             _lock(file)

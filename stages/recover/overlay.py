@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import trio
 
 from stages.model import BLOCK
@@ -27,7 +26,7 @@ from stages.nbd.ranges import RangeLocks
 from stages.nbd.replies import clip
 from stages.ports import Buffer, Machine
 from stages.recover.overlay_file import OverlayFile, open_overlay
-from stages.recover.overlay_map import BlockMap
+from stages.recover.overlay_map import BlockMap, touched
 
 _PIECE = 4 << 20  # bytes of written zeros, or of copied data, at a time
 _COPY = 1 << 20
@@ -43,15 +42,6 @@ class OverlayStatistics:
     blocks: int
     present: int
     flushes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A stretch of a range that is all present or all absent; bytes."""
-
-    offset: int
-    size: int
-    present: bool
 
 
 class Overlay:
@@ -108,7 +98,7 @@ class Overlay:
     async def read(self, offset: int, length: int) -> Sequence[Part]:
         """From the file where present, else from the base."""
         self._guest_calls += 1
-        runs = self._runs(offset, length)
+        runs = self._map.runs(offset, length)
         ours = [(run.offset, run.size) for run in runs if run.present]
         if not ours:
             return await self._base.read(offset, length)
@@ -124,7 +114,7 @@ class Overlay:
     async def write(self, offset: int, data: memoryview, fua: bool) -> None:
         """Write; what is missing at the edges of whole blocks comes from the base."""
         self._guest_calls += 1
-        first, stop = _blocks(offset, len(data))
+        first, stop = touched(offset, len(data))
         async with self._locks.hold(first, stop):
             head, tail = await self._edges(offset, offset + len(data))
             parts: list[Buffer] = [head, data, tail]
@@ -135,7 +125,7 @@ class Overlay:
     async def trim(self, offset: int, length: int, fua: bool) -> None:
         """Whole blocks of the range read zeros afterwards; the edges stay as they are."""
         self._guest_calls += 1
-        first, stop = self._whole(offset, length)
+        first, stop = self._map.whole(offset, length)
         if first < stop:
             await self._clear(first, stop)
         if fua:
@@ -145,7 +135,7 @@ class Overlay:
         """Holes for whole blocks, or written zeros with ``no_hole``; written at the edges."""
         self._guest_calls += 1
         end = offset + length
-        first, stop = self._whole(offset, length)
+        first, stop = self._map.whole(offset, length)
         if no_hole or first >= stop:
             await self._write_zeros(offset, end)
         else:
@@ -158,7 +148,7 @@ class Overlay:
     async def extents(self, offset: int, length: int) -> list[Extent]:
         """The file's holes and data where present, else what the base says."""
         self._guest_calls += 1
-        runs = self._runs(offset, length, most=wire.MAX_EXTENTS)
+        runs = self._map.runs(offset, length, most=wire.MAX_EXTENTS)
         ours = [(run.offset, run.size) for run in runs if run.present]
         probe = partial(self._file.extents, ours, wire.MAX_EXTENTS)
         local = iter(await self._offload.run(probe) if ours else ())
@@ -220,7 +210,7 @@ class Overlay:
     async def _hydrate_at(self, block: int) -> tuple[int, int]:
         """Make some blocks from ``block`` present: (bytes copied, the block to go on with)."""
         start = block * BLOCK
-        left = self._runs(start, min(self._info.size - start, _CLEAR), most=1)[0].size
+        left = self._map.runs(start, min(self._info.size - start, _CLEAR), most=1)[0].size
         extent = clip(await self._base.extents(start, left), left, one=True)[0]
         size = extent.length
         if extent.flags & wire.STATE_ZERO and (size == left or size >= BLOCK):
@@ -248,32 +238,12 @@ class Overlay:
                     self._file.write(run.offset, [part])
 
         async with self._locks.hold(first, stop):
-            absent = [run for run in self._runs(start, size) if not run.present]
+            absent = [run for run in self._map.runs(start, size) if not run.present]
             await self._change(first, stop, store)
-
-    def _runs(self, offset: int, length: int, most: int = 1 << 30) -> list[_Run]:
-        """The first ``most`` runs of a range."""
-        first, stop = _blocks(offset, length)
-        presence = self._map.presence(first, stop - first)
-        turns = np.flatnonzero(presence[1:] != presence[:-1])[:most]
-        bounds = ((turns + (first + 1)) * BLOCK).tolist()
-        if len(bounds) < most:
-            bounds.append(offset + length)
-        runs, at, present = [], offset, bool(presence[0])
-        for bound in bounds:
-            runs.append(_Run(at, bound - at, present))
-            at, present = bound, not present
-        return runs
-
-    def _whole(self, offset: int, length: int) -> tuple[int, int]:
-        """Blocks that lie in the range entirely; the disk's last one may be short."""
-        end = offset + length
-        stop = self._map.blocks if end == self._info.size else end // BLOCK
-        return -(-offset // BLOCK), stop
 
     async def _edges(self, start: int, end: int) -> tuple[bytes, bytes]:
         """What the base has before and after the range in blocks that are not present yet."""
-        first, stop = _blocks(start, end - start)
+        first, stop = touched(start, end - start)
         before, after = first * BLOCK, min(stop * BLOCK, self._info.size)
         head = tail = b""
         if before < start and not self._map.presence(first, 1)[0]:
@@ -283,6 +253,47 @@ class Overlay:
         return head, tail
 
     async def _joined(self, parts: Sequence[Part]) -> bytes:
+        if any(isinstance(part, FileRange) for part in parts):
+            return await self._offload.run(partial(_join, parts))
+        return _join(parts)
+
+    async def _write_zeros(self, start: int, end: int) -> None:
+        zeros = memoryview(bytes(min(_PIECE, max(0, end - start))))
+        for at in range(start, end, _PIECE):
+            await self.write(at, zeros[: end - at], fua=False)
+
+    async def _clear(self, first: int, stop: int) -> None:
+        offset = first * BLOCK
+        size = min(stop * BLOCK, self._info.size) - offset
+        async with self._locks.hold(first, stop):
+            await self._change(first, stop, partial(self._file.clear, offset, size))
+
+    async def _change(self, first: int, stop: int, call: Callable[[], None]) -> None:
+        """Change the file under a lock, then count the blocks as present: no await in between."""
+        self._changes += 1
+        await self._offload.run(call)
+        self._map.mark(first, stop - first)
+
+    async def _sync(self) -> None:
+        """The order that makes a map true: snapshot, then data, then the map."""
+        if self._failed is not None:
+            raise OSError(errno.EIO, "an earlier sync of the overlay failed") from self._failed
+        changes = self._changes
+        if changes == self._saved_changes:
+            return
+        snapshot = self._map.snapshot() if self._map.version != self._saved_version else None
+        try:
+            await self._offload.run(self._file.file.fdatasync)
+        except OSError as error:
+            self._failed = error
+            raise
+        if snapshot is not None:
+            await self._offload.run(partial(self._file.save, snapshot))
+            self._saved_version = snapshot.version
+        self._saved_changes = changes
+
+
+def _joined(self, parts: Sequence[Part]) -> bytes:
         if any(isinstance(part, FileRange) for part in parts):
             return await self._offload.run(partial(_join, parts))
         return _join(parts)

@@ -45,10 +45,25 @@ class Snapshot:
     pages: U8
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of bytes whose blocks are all present or all absent."""
+
+    offset: int
+    size: int
+    present: bool
+
+
+def touched(offset: int, length: int) -> tuple[int, int]:
+    """The blocks that a range of bytes touches: first, and one past the last."""
+    return offset // BLOCK, -(-(offset + length) // BLOCK)
+
+
 class BlockMap:
     """One bit for each block of a disk of ``size`` bytes: 32 MiB a TiB, resident where used."""
 
     def __init__(self, size: int):
+        self.size = size
         self.blocks = blocks_of(size)
         self.present = 0
         self.version = 0
@@ -66,6 +81,26 @@ class BlockMap:
         low = first >> 3
         bits = np.unpackbits(self._bits[low : (first + count + 7) >> 3], bitorder="little")
         return bits[first - low * 8 :][:count].view(np.bool_)
+
+    def runs(self, offset: int, length: int, most: int = 1 << 30) -> list[Run]:
+        """The first ``most`` runs of a range of bytes."""
+        first, stop = touched(offset, length)
+        presence = self.presence(first, stop - first)
+        turns = np.flatnonzero(presence[1:] != presence[:-1])[:most]
+        bounds = ((turns + (first + 1)) * BLOCK).tolist()
+        if len(bounds) < most:
+            bounds.append(offset + length)
+        found, at, present = [], offset, bool(presence[0])
+        for bound in bounds:
+            found.append(Run(at, bound - at, present))
+            at, present = bound, not present
+        return found
+
+    def whole(self, offset: int, length: int) -> tuple[int, int]:
+        """Blocks that lie in a range of bytes entirely; the disk's last one may be short."""
+        end = offset + length
+        stop = self.blocks if end == self.size else end // BLOCK
+        return -(-offset // BLOCK), stop
 
     def mark(self, first: int, count: int) -> None:
         """Blocks are in the overlay from now on."""

@@ -1,34 +1,47 @@
-"""Restore a point's disks to sparse files or devices: resumable, never half-done under its name.
+"""Restore a point's disks to sparse files or devices: resumable, never half-done under a name.
 
-A file grows as ``NAME.partial`` beside a small progress file and gets its name, which must not
-exist, once all of it is durable. A device has no name to hold back, so it takes a person's word.
+The files of all disks get their names together, at the end: a machine comes back whole or not at
+all. Until then they are ``NAME.partial``, and the same command goes on where an interrupted one
+stopped. So it is with damage too: without ``salvage`` what can be had is fetched, the damaged
+extents are listed, and no file gets its name; the same command with ``salvage`` then finishes
+the partial files with zeros in the damaged places, and one without it tries those places again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import trio
 
-from stages import durable
 from stages.errors import BackstayError, DamagedObject, NoSpace, TargetError
-from stages.model import BLOCK, Disk, Runs
-from stages.ports import Machine, OpenFile
+from stages.model import BLOCK
+from stages.ports import Machine
 from stages.recover.extract import DamagedExtent
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
-from stages.recover.sweep import Sweep, Window, content_runs
+from stages.recover.sweep import WINDOW_BLOCKS, Sweep, Window, content_runs
+from stages.recover.target import Landing, Target, check_targets
+from stages.stage import crew
 from stages.vault.location import ZERO
 
+T = TypeVar("T")
+
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
-_MAX_PROGRESS = 64 << 10
+_LISTED = 50
+_SYNC_STEP = 64 << 20  # stored bytes fetched between two syncs: disks are kept busy meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """One disk, restored to ``path``; ``content`` bytes were written, the rest is zeros."""
+    """One disk, restored to ``path``; ``content`` bytes were written, the rest is zeros.
+
+    ``resumed_at``: bytes of disk that an earlier, interrupted restore had done.
+    """
 
     disk: str
     path: str
@@ -46,201 +59,202 @@ class Report:
     stored_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where one disk goes. ``device``: an existing block device, else a new file."""
-
-    disk: Disk
-    path: str
-    device: bool
-
-
 class Restore:
-    """One restore of one point. Raises ``TargetError``, ``Damage``, ``NoSpace`` or store errors."""
+    """One restore of one point. Raises ``TargetError``, ``Damage``, ``NoSpace`` or store errors.
 
-    def __init__(self, point: PointMap, machine: Machine, *, salvage: bool = False):
-        self._sweep = Sweep(point, machine)
+    ``workers`` open frames at a time; progress is kept every ``window_blocks`` of disk.
+    """
+
+    def __init__(
+        self,
+        point: PointMap,
+        machine: Machine,
+        *,
+        salvage: bool = False,
+        workers: int = 2,
+        window_blocks: int = WINDOW_BLOCKS,
+    ):
+        self._sweep = Sweep(point, machine, workers=workers, window_blocks=window_blocks)
+        self._point = point
         self._machine = machine
         self._salvage = salvage
-        self._content = 0
 
     def check(self, targets: list[Target]) -> None:
         """Refuse, before anything is written, what would destroy something."""
-        files = self._machine.files
-        for target in targets:
-            found = files.stat(target.path)
-            if not target.device:
-                if found is not None:
-                    raise _refused(
-                        target, "exists already", "choose another folder, or move it away"
-                    )
-                continue
-            if found is None or not found.is_block:
-                raise _refused(target, "is not a block device", "give the path of a device")
-            where = files.mounted(target.path)
-            if where is not None:
-                raise _refused(target, f"is in use at {where}", "unmount it first")
-            if found.size < target.disk.size:
-                raise _refused(
-                    target,
-                    f"holds {found.size} bytes, the disk has {target.disk.size}",
-                    "choose a device of at least that size",
-                )
+        identities = [self._identity(target) for target in targets]
+        try:
+            check_targets(self._machine.files, targets, identities)
+        except OSError as error:
+            raise _failed(error.filename or targets[0].path, error) from None
 
     async def run(
         self, targets: list[Target], advance: Callable[[int], None] | None = None
     ) -> Report:
         """Restore all targets; ``advance`` hears of disk bytes done."""
         self.check(targets)
-        done = [await self._one(target, advance) for target in targets]
-        damage = tuple(self._sweep.damage)
-        return Report(tuple(done), damage, self._sweep.stored_bytes)
+        with ExitStack() as stack:
+            landings = []
+            for target in targets:
+                begin = partial(Landing.open, self._machine, target, self._identity(target))
+                landings.append(await self._files(target, begin))
+                stack.callback(landings[-1].close)
+            done = [await self._fill(landing, advance or _nobody) for landing in landings]
+            if self._sweep.lost and not self._salvage:
+                raise self._damaged(targets)
+            damaged = {extent.disk for extent in self._sweep.damage}
+            for landing in landings:
+                name = partial(landing.name, damaged=landing.target.disk.name in damaged)
+                await self._files(landing.target, name)
+            for landing in landings:
+                await self._files(landing.target, landing.settle)
+        return Report(tuple(done), tuple(self._sweep.damage), self._sweep.stored_bytes)
 
     def close(self) -> None:
         """Release the point's scratch files."""
-        self._sweep.point.close()
+        self._point.close()
 
-    async def _one(self, target: Target, advance: Callable[[int], None] | None) -> Restored:
-        files = self._machine.files
-        partial = target.path if target.device else f"{target.path}.partial"
-        start = 0 if target.device else self._resume_at(target)
-        self._content = 0
+    async def _fill(self, landing: Landing, advance: Callable[[int], None]) -> Restored:
+        target = landing.target
+        disk = target.disk
+        resumed = min(landing.start * BLOCK, disk.size)
+        advance(resumed)
+        content = 0
+        keeper = _Keeper(landing, self._machine)
         try:
-            file = files.open_write(partial, create=not target.device)
+            async with crew() as nursery:
+                nursery.start_soon(keeper.run)
+                for first in self._sweep.windows(disk, landing.start):
+                    window = await self._sweep.locate(disk, first)
+                    content += await self._window(landing, window, keeper)
+                    end = min((first + len(window.locations)) * BLOCK, disk.size)
+                    advance(end - first * BLOCK)
+                keeper.finish()
         except OSError as error:
-            raise _failed(target, error) from None
-        try:
-            if not file.lock():
-                raise _refused(target, "is being restored by another process", "wait for it")
-            if not target.device:
-                file.truncate(target.disk.size)
-            for first in self._sweep.windows(target.disk, start):
-                await self._window(target, file, first)
-                if advance is not None:
-                    left = target.disk.size - first * BLOCK
-                    advance(min(left, self._sweep.windows(target.disk).step * BLOCK))
-            await self._machine.offload.run(file.fsync)
-            self._complain(target)
-            if not target.device:
-                await self._machine.offload.run(lambda: self._finish(target, file, partial))
-        except OSError as error:
-            raise _failed(target, error) from None
-        finally:
-            file.close()
-        return Restored(
-            target.disk.name, target.path, target.disk.size, self._content, start * BLOCK
-        )
+            raise _failed(target.path, error) from None
+        return Restored(disk.name, target.path, disk.size, content, resumed)
 
-    async def _window(self, target: Target, file: OpenFile, first: int) -> None:
-        window = await self._sweep.locate(target.disk, first)
-        if target.device:
-            await self._machine.offload.run(lambda: _zero(file, window))
-        size = target.disk.size
+    async def _window(self, landing: Landing, window: Window, keeper: _Keeper) -> int:
+        """Write one window; returns its bytes of content."""
+        size = window.disk.size
+        if landing.target.device:
+            await self._machine.offload.run(partial(landing.clear, window))
 
         def write(need: FrameNeed, content: bytes) -> None:
             view = memoryview(content)
             for slot, block, count in content_runs(need):
                 offset = block * BLOCK
                 length = min(count * BLOCK, size - offset)
-                file.pwrite(offset, view[slot * BLOCK : slot * BLOCK + length])
-                self._content += length
+                landing.write(offset, view[slot * BLOCK : slot * BLOCK + length])
 
-        await self._sweep.extract(window, write)
-        if not target.device and not self._sweep.damage:
-            done = first + len(window.locations)
-            await self._machine.offload.run(lambda: self._remember(target, file, done))
+        damage = await self._sweep.extract(window, write, keeper.moved)
+        if damage:
+            await self._machine.offload.run(partial(landing.lose, damage))
+        keeper.reached(window.first + len(window.locations), whole=not damage)
+        return _content(window) - sum(extent.length for extent in damage)
 
-    def _complain(self, target: Target) -> None:
-        """Without salvage a disk with holes in it does not get its name."""
+    async def _files(self, target: Target, call: Callable[[], T]) -> T:
+        """Run a blocking call on the target; what the file system refuses becomes our error."""
+        try:
+            return await self._machine.offload.run(call)
+        except OSError as error:
+            raise _failed(target.path, error) from None
+
+    def _damaged(self, targets: list[Target]) -> DamagedObject:
         damage = self._sweep.damage
-        if not damage or self._salvage:
-            return
-        lost = sum(extent.length for extent in damage)
-        listed = "\n".join(
+        listed = [
             f"  {extent.disk}: bytes {extent.offset} to {extent.offset + extent.length}: "
             f"{extent.key}: {extent.reason}"
-            for extent in damage[:50]
-        )
-        raise DamagedObject(
-            f"{lost} bytes in {len(damage)} extents cannot be restored:\n{listed}",
-            operation="restore",
-            subject=f"{target.disk.name} at commit {self._sweep.point.seq}",
-            hint="another point may be whole ('backstay verify'); --salvage restores the rest",
-        )
-
-    def _finish(self, target: Target, file: OpenFile, partial: str) -> None:
-        files = self._machine.files
-        if not durable.finish(files, file, partial, target.path):
-            raise _refused(target, "came into being meanwhile", f"the restored disk is {partial}")
-        files.unlink(_progress_path(target))
-
-    def _resume_at(self, target: Target) -> int:
-        """First block still to do, from the progress file of an interrupted restore."""
-        files = self._machine.files
-        if files.stat(f"{target.path}.partial") is None:
-            return 0
-        if files.stat(_progress_path(target)) is None:
-            return 0  # died before its first window: nothing of it is relied on
-        try:
-            progress = json.loads(files.read(_progress_path(target), _MAX_PROGRESS))
-            same = progress["of"] == self._identity(target)
-            done = int(progress["done"])
-        except (OSError, ValueError, KeyError, TypeError):
-            same, done = False, 0
-        if not same:
-            raise _refused(
-                target,
-                "a partial restore of another point lies beside it",
-                f"delete {target.path}.partial and {_progress_path(target)}, or choose another "
-                "folder",
-            )
-        return done
-
-    def _remember(self, target: Target, file: OpenFile, done: int) -> None:
-        file.fdatasync()
-        progress = json.dumps({"of": self._identity(target), "done": done}).encode()
-        token = self._machine.entropy.token(8).hex()
-        durable.replace(self._machine.files, _progress_path(target), progress, token=token)
-
-    def _identity(self, target: Target) -> list[str | int]:
-        scope = self._sweep.point.group.scope
-        return [
-            scope.vault.hex(),
-            scope.group.hex(),
-            self._sweep.point.seq,
-            target.disk.number,
-            target.disk.size,
+            for extent in damage[:_LISTED]
         ]
+        if len(damage) > _LISTED:
+            listed.append("  and more")
+        kept = ", ".join(target.partial for target in targets)
+        return DamagedObject(
+            f"{self._sweep.lost} bytes cannot be restored:\n" + "\n".join(listed),
+            operation="restore",
+            subject=f"{self._point.machine.name} at commit {self._point.seq}",
+            hint="another point may be whole ('backstay verify'); the same command with "
+            f"--salvage puts zeros there and finishes {kept}",
+        )
+
+    def _identity(self, target: Target) -> str:
+        scope = self._point.group.scope
+        place = f"{scope.vault.hex()}/{scope.group.hex()}/{self._point.seq}"
+        return f"{place}/{target.disk.number}/{target.disk.size}"
 
 
-def _zero(file: OpenFile, window: Window) -> None:
-    """A device keeps what was on it: its zero blocks have to be written."""
-    runs = Runs.of(np.flatnonzero(window.locations <= ZERO).astype(np.uint64))
-    size = window.disk.size
-    for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
-        offset = (window.first + start) * BLOCK
-        length = min(count * BLOCK, size - offset)
-        whole = length // 512 * 512
-        if whole:
-            file.punch(offset, whole)
-        if length > whole:
-            file.pwrite(offset + whole, bytes(length - whole))
+class _Keeper:
+    """Syncs behind the writers, so that they never wait for the disk, and notes how far it is.
+
+    The note of a window is written after a sync that began when all of the window was written.
+    """
+
+    def __init__(self, landing: Landing, machine: Machine):
+        self._landing = landing
+        self._machine = machine
+        self._done = self._noted = landing.start
+        self._whole = True
+        self._moved = 0
+        self._finished = False
+        self._wake = trio.Event()
+
+    async def run(self) -> None:
+        """Work until ``finish``; on return everything is durable. Raises ``OSError``."""
+        while not self._finished or self._moved or self._done != self._noted:
+            if not self._due:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                continue
+            self._moved = 0
+            done = self._done if self._done != self._noted else None
+            await self._machine.offload.run(partial(self._landing.sync, done))
+            self._noted = self._noted if done is None else done
+
+    def moved(self, stored: int) -> None:
+        """So many stored bytes were opened and written."""
+        self._moved += stored
+        self._look()
+
+    def reached(self, block: int, *, whole: bool) -> None:
+        """All windows before ``block`` are written; after a damaged one nothing is noted."""
+        self._whole = self._whole and whole
+        if self._whole:
+            self._done = block
+        self._look()
+
+    def finish(self) -> None:
+        """Nothing more will be written."""
+        self._finished = True
+        self._wake.set()
+
+    @property
+    def _due(self) -> bool:
+        late = self._finished and self._moved > 0
+        return late or self._moved >= _SYNC_STEP or self._done != self._noted
+
+    def _look(self) -> None:
+        if self._due:
+            self._wake.set()
 
 
-def _progress_path(target: Target) -> str:
-    return f"{target.path}.partial.progress"
+def _content(window: Window) -> int:
+    """Bytes of disk in a window that are not zeros."""
+    held = window.locations > ZERO
+    beyond = (window.first + len(held)) * BLOCK - window.disk.size
+    padding = beyond if len(held) and held[-1] and beyond > 0 else 0
+    return int(np.count_nonzero(held)) * BLOCK - padding
 
 
-def _refused(target: Target, what: str, hint: str) -> TargetError:
-    return TargetError(what, operation="restore", subject=target.path, hint=hint)
+def _nobody(done: int) -> None:
+    """Nobody watches."""
 
 
-def _failed(target: Target, error: OSError) -> BackstayError:
+def _failed(path: str, error: OSError) -> BackstayError:
     if error.errno in _NO_SPACE:
         return NoSpace(
             "no space left for the restored disk",
             operation="restore",
-            subject=target.path,
+            subject=path,
             hint="make room and give the same command again: it goes on where it stopped",
         )
-    return TargetError(error.strerror or str(error), operation="restore", subject=target.path)
+    return TargetError(error.strerror or str(error), operation="restore", subject=path)

@@ -87,8 +87,7 @@ class DiskRecord:
         self.digests.fill_runs(runs, ZERO_DIGEST)
         first = (runs.start + np.uint64(CHUNK_BLOCKS - 1)) // np.uint64(CHUNK_BLOCKS)
         ends = runs.start + runs.count
-        last = ends // np.uint64(CHUNK_BLOCKS)
-        last[ends == self.map.rows] = self.chunks.rows
+        last = ends // np.uint64(CHUNK_BLOCKS)  # never a part chunk: it may grow
         whole = last > first
         self.chunks.fill_runs(Runs(first[whole], (last - first)[whole]), ZERO_DIGEST)
         self.dirty.mark_runs(runs)

@@ -24,7 +24,7 @@ MAX_OBJECTS = 4096
 MAX_PARTS = 65536
 MAX_FRAMES = 1 << 24
 FRAME_NUMBERS = 1 << 32  # locations have 32 bits for a frame's number
-MAX_SEGMENT_BLOCKS = 1 << 22  # content and references; bounds what a reader allocates
+MAX_SEGMENT_BLOCKS = 1 << 23  # content and references: bounds what a reader allocates
 GRADES = ("crash", "app", "planned", "quiet", "fuzzy")
 
 

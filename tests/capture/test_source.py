@@ -202,10 +202,20 @@ async def test_a_busy_device(path: Path, mounted_at: str | None, words: str) -> 
     assert "snapshot" in error.hint
 
 
-async def test_a_busy_device_behind_a_snapshot_hook_is_fuzzy(path: Path) -> None:
+async def test_a_held_device_whose_cache_cannot_be_dropped_is_fuzzy(path: Path) -> None:
     source = await opened(target(path), Devices("/srv", errno.EBUSY), snapshot=True)
     assert not source.exclusive
     assert not source.quiet()
+    source.file.close()
+
+
+async def test_a_mounted_device_that_a_hook_holds_still_is_quiet(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "forget_cache", lambda self: True)
+    source = await opened(target(path), Devices("/srv", errno.EBUSY), snapshot=True)
+    assert not source.exclusive
+    assert source.quiet()
     source.file.close()
 
 

@@ -114,6 +114,9 @@ class WatchedFile:
     def next_hole(self, offset: int) -> int:
         return self._do("next_hole", lambda: self.inner.next_hole(offset))
 
+    def forget_cache(self) -> bool:
+        return self._do("forget_cache", self.inner.forget_cache)
+
     def lock(self) -> bool:
         return self._do("lock", self.inner.lock)
 

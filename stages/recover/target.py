@@ -1,0 +1,239 @@
+"""Where a restored disk goes: a new file that gets its name at the end, or a device.
+
+A file grows as ``NAME.partial``; ``NAME.partial.progress``, written before the first byte, says of
+which point it is and up to where it is durable. It gets its name, which must not exist, by
+``name``. The progress file outlives the naming until ``settle``, so that of several disks those
+already named are known again as this restore's own. A device has no name to hold back.
+
+All calls block; what the file system refuses is an ``OSError``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages import durable
+from stages.errors import TargetError
+from stages.model import BLOCK, Disk, Runs
+from stages.ports import Buffer, Files, FileStat, Machine, OpenFile
+from stages.recover.extract import DamagedExtent
+from stages.recover.sweep import Window
+from stages.vault.location import ZERO
+
+_MAX_PROGRESS = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one disk goes. ``device``: an existing block device, else a new file."""
+
+    disk: Disk
+    path: str
+    device: bool
+
+    @property
+    def partial(self) -> str:
+        """What a file is called while it is not whole."""
+        return self.path if self.device else f"{self.path}.partial"
+
+
+class Landing:
+    """An opened and locked target. ``start`` is the first block still to do."""
+
+    def __init__(self, machine: Machine, target: Target, identity: str, file: OpenFile):
+        self.target = target
+        self.start = 0
+        self._machine = machine
+        self._files = machine.files
+        self._identity = identity
+        self._file = file
+
+    @staticmethod
+    def open(machine: Machine, target: Target, identity: str) -> Landing:
+        """Open or create and lock it, and find out where to go on.
+
+        ``identity`` names the content: vault, group, point, disk. Raises ``TargetError`` if it is
+        in use, or the half-done work of something else.
+        """
+        files = machine.files
+        if not target.device:
+            durable.make_dirs(files, durable.parent(target.path))
+            if is_named(files, target, identity):
+                found = Landing(machine, target, identity, files.open_read(target.path))
+                found.start = target.disk.blocks
+                return found
+        file = files.open_write(target.partial, create=not target.device)
+        landing = Landing(machine, target, identity, file)
+        try:
+            landing._take()
+        except BaseException:
+            file.close()
+            raise
+        return landing
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write content; from several threads."""
+        self._file.pwrite(offset, data)
+
+    def clear(self, window: Window) -> None:
+        """A device keeps what was on it: the zero blocks of a window have to be written."""
+        if self.target.device:
+            self._zero(Runs.of(np.flatnonzero(window.locations <= ZERO).astype(np.uint64)), window)
+
+    def lose(self, damage: list[DamagedExtent]) -> None:
+        """What cannot be had reads as zeros, on a device too."""
+        if self.target.device:
+            for extent in damage:
+                self._zero_range(extent.offset, extent.length)
+
+    def sync(self, done: int | None = None) -> None:
+        """Make what was written durable; blocks before ``done`` need not be written again."""
+        self._file.fdatasync()
+        if done is not None and not self.target.device:
+            self._remember(done)
+
+    def name(self, *, damaged: bool) -> None:
+        """All is written: durable, and under its name. Raises ``TargetError`` if that is taken."""
+        if self.target.device:
+            self._file.fsync()
+            return
+        if is_named(self._files, self.target, self._identity):
+            return
+        if damaged:
+            # Salvage is never taken for a whole disk: given again, the command refuses the file.
+            self._files.unlink(progress_path(self.target))
+        if not durable.finish(self._files, self._file, self.target.partial, self.target.path):
+            raise refused(
+                self.target, "came into being meanwhile", f"the disk is in {self.target.partial}"
+            )
+
+    def settle(self) -> None:
+        """All disks have their names: nothing needs to be known of this restore any more."""
+        if not self.target.device:
+            self._files.unlink(self.target.partial)  # a crash may have left it beside its name
+            self._files.unlink(progress_path(self.target))
+
+    def close(self) -> None:
+        """Release file and lock."""
+        self._file.close()
+
+    def _take(self) -> None:
+        if not self._file.lock():
+            raise refused(self.target, "is being restored by another process", "wait for it")
+        if self.target.device:
+            return
+        here = self._files.stat(self.target.partial)
+        if here is None or not _same(here, self._file.stat()):
+            raise refused(self.target, "was just finished by another process", "look at it first")
+        self._resume()
+        self._file.truncate(self.target.disk.size)
+
+    def _resume(self) -> None:
+        """An empty file is begun; another one has to be this restore's own."""
+        if self._file.stat().size:
+            known = _progress(self._files, self.target)
+            if known is None or known["of"] != self._identity:
+                raise refused(
+                    self.target,
+                    "a partial restore of another point lies beside it",
+                    f"delete {self.target.partial} and {progress_path(self.target)}, or choose "
+                    "another folder",
+                )
+            self.start = min(known["done"], self.target.disk.blocks)
+        if not self.start:
+            self._file.truncate(0)
+            self._remember(0)
+
+    def _remember(self, done: int) -> None:
+        own = self._file.stat()
+        fields = {"of": self._identity, "done": done, "file": [own.device, own.inode]}
+        token = self._machine.entropy.token(8).hex()
+        path = progress_path(self.target)
+        durable.replace(self._files, path, json.dumps(fields).encode(), token=token)
+
+    def _zero(self, runs: Runs, window: Window) -> None:
+        size = self.target.disk.size
+        for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
+            offset = (window.first + start) * BLOCK
+            self._zero_range(offset, min(count * BLOCK, size - offset))
+
+    def _zero_range(self, offset: int, length: int) -> None:
+        whole = length // BLOCK * BLOCK  # no device has larger sectors
+        if whole:
+            self._file.punch(offset, whole)
+        if length > whole:
+            self._file.pwrite(offset + whole, bytes(length - whole))
+
+
+def check_targets(files: Files, targets: list[Target], identities: list[str]) -> None:
+    """Refuse, before anything is written, what would destroy something. Raises ``TargetError``."""
+    seen: set[tuple[int, int]] = set()
+    for target, identity in zip(targets, identities, strict=True):
+        found = files.stat(target.path)
+        if target.device:
+            _check_device(files, target, found, seen)
+        elif found is not None and not is_named(files, target, identity):
+            raise refused(target, "exists already", "choose another folder, or move it away")
+
+
+def _check_device(
+    files: Files, target: Target, found: FileStat | None, seen: set[tuple[int, int]]
+) -> None:
+    if found is None or not found.is_block:
+        raise refused(target, "is not a block device", "give the path of a device")
+    if (found.device, found.inode) in seen:
+        raise refused(target, "is given for two disks", "every disk needs a device of its own")
+    seen.add((found.device, found.inode))
+    where = files.mounted(target.path)
+    if where is not None:
+        raise refused(target, f"is in use at {where}", "unmount it first")
+    if found.size < target.disk.size:
+        raise refused(
+            target,
+            f"holds {found.size} bytes, the disk has {target.disk.size}",
+            "choose a device of at least that size",
+        )
+
+
+def is_named(files: Files, target: Target, identity: str) -> bool:
+    """True if the file under the final name is this very restore's, of which other disks lack."""
+    found = files.stat(target.path)
+    known = _progress(files, target) if found is not None else None
+    return (
+        found is not None
+        and known is not None
+        and known["of"] == identity
+        and known["file"] == [found.device, found.inode]
+        and found.size == target.disk.size
+    )
+
+
+def progress_path(target: Target) -> str:
+    """The file that says what a partial file is."""
+    return f"{target.path}.partial.progress"
+
+
+def refused(target: Target, what: str, hint: str) -> TargetError:
+    """The error for a target that is left as it is."""
+    return TargetError(what, operation="restore", subject=target.path, hint=hint)
+
+
+def _progress(files: Files, target: Target) -> dict[str, Any] | None:
+    """The progress file's fields, checked; None if it does not exist or is none of ours."""
+    path = progress_path(target)
+    if files.stat(path) is None:
+        return None
+    try:
+        fields = json.loads(files.read(path, _MAX_PROGRESS))
+        right = type(fields["of"]) is str and type(fields["done"]) is int and fields["done"] >= 0
+        return fields if right and isinstance(fields["file"], list) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _same(one: FileStat, other: FileStat) -> bool:
+    return (one.device, one.inode) == (other.device, other.inode)
