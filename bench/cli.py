@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from bench.context import QUICK, Context, Scale
-from bench.inputs import InputFailed
+from bench.inputs import SOURCES, InputFailed
 from bench.peers import PEERS
 from bench.report import as_fields, show
 from bench.results import Outcome
@@ -28,6 +28,7 @@ DID_NOT_RUN = 3
 @click.option("--quick", is_flag=True, help="Small inputs, once: does it work? Not for figures.")
 @click.option("--repeat", type=click.IntRange(1, 100), help="Turns of each subject.  [default: 3]")
 @click.option("--size", type=click.IntRange(8, 65536), help="MiB of files in the disk image.")
+@click.option("--from", "sources", multiple=True, help="Fill the image from this folder instead.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep disk images in this folder.")
 @click.option("--work", type=click.Path(path_type=Path, exists=True), help="Where copies go.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -37,6 +38,7 @@ def bench(
     quick: bool,
     repeat: int | None,
     size: int | None,
+    sources: tuple[str, ...],
     cache: Path | None,
     work: Path | None,
     as_json: bool,
@@ -65,6 +67,7 @@ def bench(
             repeat=repeat or (1 if quick else 3),
             subjects=subjects,
             scale=scale,
+            sources=tuple(str(Path(source).resolve()) for source in sources) or SOURCES,
             say=lambda text: click.echo(f"… {text}", err=True),
         )
         try:

@@ -54,6 +54,7 @@ class Context:
     subjects: tuple[Subject, ...]
     scale: Scale = field(default_factory=Scale)
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    sources: tuple[str, ...] = inputs.SOURCES
     say: Callable[[str], None] = lambda _: None
     _image: Path | None = None
 
@@ -62,7 +63,7 @@ class Context:
         if self._image is None:
             self.say("making the disk image")
             self.cache.mkdir(parents=True, exist_ok=True)
-            self._image = inputs.image(self.cache.resolve(), self.scale.content)
+            self._image = inputs.image(self.cache.resolve(), self.scale.content, self.sources)
         return self._image
 
     def folder(self, name: str) -> Path:

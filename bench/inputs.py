@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -46,14 +47,14 @@ class _Picked:
     size: int
 
 
-def image(folder: Path, wanted: int) -> Path:
+def image(folder: Path, wanted: int, sources: tuple[str, ...] = SOURCES) -> Path:
     """An ext4 image with about ``wanted`` bytes of files, made in ``folder`` unless it is there.
 
     Raises ``InputFailed``.
     """
-    picked = list(pick(wanted))
+    picked = list(pick(wanted, sources))
     if not picked:
-        raise InputFailed(f"no readable files below {', '.join(SOURCES)}")
+        raise InputFailed(f"no readable files below {', '.join(sources)}")
     name = hashlib.sha256("\n".join(f"{one.path} {one.size}" for one in picked).encode())
     path = folder / f"system-{wanted >> 20}-{name.hexdigest()[:12]}.img"
     if path.exists():
@@ -73,11 +74,15 @@ def image(folder: Path, wanted: int) -> Path:
     return partial.rename(path)
 
 
-def pick(wanted: int) -> Iterator[_Picked]:
-    """Regular files of the system, sorted by path, until their sizes add up to ``wanted``."""
+def pick(wanted: int, sources: tuple[str, ...] = SOURCES) -> Iterator[_Picked]:
+    """Regular files of the system, sorted by path, until their sizes add up to ``wanted``.
+
+    A file with several names is taken once: copied for each name, it would be a gift to
+    deduplication.
+    """
     total = count = 0
     from_folder: Counter[str] = Counter()
-    for source in SOURCES:
+    for source in sources:
         for path, size in _files(source):
             folder = "/".join(path.parts[: source.count("/") + 2])
             if total + size > wanted or from_folder[folder] + size > wanted // _FOLDERS:
@@ -91,6 +96,7 @@ def pick(wanted: int) -> Iterator[_Picked]:
 
 
 def _files(source: str) -> Iterator[tuple[Path, int]]:
+    linked: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(source):
         folders.sort()
         for name in sorted(names):
@@ -99,8 +105,12 @@ def _files(source: str) -> Iterator[tuple[Path, int]]:
                 found = path.lstat()
             except OSError:
                 continue
-            if path.is_symlink() or not path.is_file() or not 0 < found.st_size <= MAX_FILE:
+            if not stat.S_ISREG(found.st_mode) or not 0 < found.st_size <= MAX_FILE:
                 continue
+            if found.st_nlink > 1:
+                if (found.st_dev, found.st_ino) in linked:
+                    continue
+                linked.add((found.st_dev, found.st_ino))
             if os.access(path, os.R_OK):
                 yield path, found.st_size
 

@@ -1,35 +1,38 @@
-"""The composition root: the only place that builds concrete stages, stores and ports."""
+"""The composition root: the only place that builds concrete stages, stores and ports.
+
+Recovery comes here for a store alone, so what only protection needs is imported when it is built.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.config.model import Capture, Config
-from pipeline.config.model import Machine as MachineConfig
-from pipeline.state import Identity, StateFolder
-from stages.cache.passthrough import PassThrough
-from stages.capture.examiner import Examiners, InlineExaminers
-from stages.capture.pool import ProcessExaminers
-from stages.capture.scan import Scan
-from stages.capture.source import ScanDisk
-from stages.channel import Channel
-from stages.compress.stage import Compress
-from stages.encrypt.stage import Encrypt
 from stages.errors import KeyFailure
-from stages.model import PackedSegment, SealedSegment, Segment, StreamItem
 from stages.ports import Machine
-from stages.ship.ledger import Ledger
-from stages.ship.session import LogSession, Writer
-from stages.ship.stage import Ship
-from stages.stage import Stage
 from stages.store.open import open_store
 from stages.store.port import ObjectStore
 from stages.store.retry import RetryStore
 from stages.vault.charter import Pin, check_pin, load
 from stages.vault.keyfile import MAX_SIZE, decode_public
-from stages.vault.sealing import Scope
+
+if TYPE_CHECKING:
+    from pipeline.config.model import Capture, Config
+    from pipeline.config.model import Machine as MachineConfig
+    from pipeline.state import Identity, StateFolder
+    from stages.cache.passthrough import PassThrough
+    from stages.capture.examiner import Examiners
+    from stages.capture.scan import Scan
+    from stages.capture.source import ScanDisk
+    from stages.channel import Channel
+    from stages.compress.stage import Compress
+    from stages.encrypt.stage import Encrypt
+    from stages.model import PackedSegment, SealedSegment, Segment, StreamItem
+    from stages.ship.ledger import Ledger
+    from stages.ship.session import LogSession, Writer
+    from stages.ship.stage import Ship
+    from stages.stage import Stage
 
 SMALL = 128 << 20  # below this much allocated disk, helper processes cost more than they save
 _STREAM_BYTES = 8 << 20
@@ -77,6 +80,10 @@ async def open_writer(
     ports: Machine, config: Config, name: str, state: StateFolder
 ) -> tuple[Writer, Ledger, Identity]:
     """The vault of a machine as its writer, checked against the pinned trust; and its ledger."""
+    from stages.ship.ledger import Ledger
+    from stages.ship.session import Writer
+    from stages.vault.sealing import Scope
+
     vault = config.vault_of(config.machine(name))
     store = vault_store(ports, vault.url)
     charter = await load(store, None)
@@ -86,7 +93,8 @@ async def open_writer(
             f"{vault.trust} does not know vault {charter.vault.hex()}",
             operation="trust",
             subject=store.url,
-            hint="give the .pub file that 'backstay init' wrote for this vault as 'trust'",
+            hint="is it the right vault? Only then give the .pub file that 'backstay init' wrote "
+            "for it as 'trust'",
         )
     check_pin(charter, pin, store.url)
     folder = state.machine_folder(name, charter.vault)
@@ -112,6 +120,13 @@ def build_line(
     snapshot: bool,
 ) -> Line:
     """Assemble the stages of one run from the machine's pipeline section."""
+    from stages.cache.passthrough import PassThrough
+    from stages.capture.scan import Scan
+    from stages.channel import Channel
+    from stages.compress.stage import Compress
+    from stages.encrypt.stage import Encrypt
+    from stages.ship.stage import Ship
+
     tuned = config.pipeline_of(machine)
     seal_bytes = tuned.cache.seal_bytes
     stream: Channel[StreamItem] = Channel("stream", max_bytes=_STREAM_BYTES, max_items=256)
@@ -149,6 +164,9 @@ def build_line(
 
 def _examiners(ports: Machine, tuned: Capture, disks: list[ScanDisk]) -> Examiners:
     """Hashing holds the interpreter lock, so on large disks it is done by processes."""
+    from stages.capture.examiner import InlineExaminers
+    from stages.capture.pool import ProcessExaminers
+
     if tuned.workers != "auto":
         workers = tuned.workers
     else:

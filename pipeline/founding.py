@@ -61,7 +61,7 @@ async def found_vault(
     So a crash leaves either no vault (and a pin of nothing) or a vault that the key knows.
     Raises ``VaultError`` or ``NotAVault`` if something is there already.
     """
-    await _check_empty(ports, url)
+    check_place(ports, url)
     store = await create_store(url, ports)
     try:
         charter = Charter(
@@ -177,8 +177,11 @@ async def check_vault(
         await store.aclose()
 
 
-async def _check_empty(ports: Machine, url: str) -> None:
-    """A new vault begins in an empty place: what else lies there is not ours to mix with."""
+def check_place(ports: Machine, url: str) -> None:
+    """A new vault begins in an empty place: what else lies there is not ours to mix with.
+
+    Raises ``NotAVault``, or ``VaultError`` if it is a vault already.
+    """
     store = open_store(url, ports)
     if not isinstance(store, FileStore):
         return
@@ -192,7 +195,12 @@ async def _check_empty(ports: Machine, url: str) -> None:
     if layout.VAULT in names:
         raise _taken(url)
     if there is not None and not there.is_dir:
-        raise NotAVault("is a file, not a folder", operation="init", subject=url)
+        raise NotAVault(
+            "is a file, not a folder",
+            operation="init",
+            subject=url,
+            hint="give an empty or a new folder",
+        )
     foreign = sorted(set(names) - _OWN)
     if foreign:
         raise NotAVault(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
 from pipeline.assembly import Line, build_line, open_writer
 from pipeline.config.model import Config
+from pipeline.config.model import Disk as DiskConfig
 from pipeline.config.model import Machine as MachineConfig
 from pipeline.hooks import held_still
 from pipeline.state import StateFolder
@@ -16,7 +17,9 @@ from stages.errors import BackstayError, SourceMissing, SourceShrunk
 from stages.model import Disk
 from stages.ports import Machine
 from stages.ship.group import found_group
+from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession
+from stages.ship.trouble import in_words
 from stages.stage import StageStatistics, crew
 from stages.store.port import Put
 from stages.vault import layout
@@ -64,6 +67,20 @@ async def protect_once(
     ``watch`` gets the running line, for progress. Interrupted anywhere, the next run goes on from
     what is committed. Raises the errors of the stages, by their class.
     """
+    # Disks, hooks and stores put theirs into words themselves: what is left is the state's.
+    with in_words("keep state", state.path):
+        return await _protect(ports, config, name, state, accept_shrink=accept_shrink, watch=watch)
+
+
+async def _protect(
+    ports: Machine,
+    config: Config,
+    name: str,
+    state: StateFolder,
+    *,
+    accept_shrink: bool,
+    watch: Callable[[Line], None] | None,
+) -> Outcome:
     started = ports.clock.monotonic()
     machine = config.machine(name)
     async with AsyncExitStack() as stack:
@@ -72,9 +89,11 @@ async def protect_once(
         stack.push_async_callback(writer.store.aclose)
         session = LogSession(writer, ledger)
         writer.check_admitted()
+        disks = tuple(machine.disks.items())
+        ready = {disk_name: disk for disk_name, disk in disks if disk.snapshot is None}
+        await _survey(ports, ledger, name, ready, accept_shrink=accept_shrink)  # before any put
         await found_group(writer, identity.digest_key)
         await session.open()
-        disks = tuple(machine.disks.items())
         still = await stack.enter_async_context(held_still(name, disks))
         targets = await _targets(session, name, machine, accept_shrink=accept_shrink)
         line = build_line(ports, config, machine, session, identity, targets, snapshot=still)
@@ -82,7 +101,7 @@ async def protect_once(
             watch(line)
         await run_line(line)
         await ports.offload.run(ledger.checkpoint_state)
-    return _outcome(name, line, session, ports.clock.monotonic() - started)
+        return _outcome(name, line, session, ports.clock.monotonic() - started)
 
 
 async def run_line(line: Line) -> None:
@@ -97,11 +116,27 @@ async def _targets(
 ) -> list[ScanDisk]:
     """The disks with their numbers; a change of names or sizes becomes a machine record."""
     ledger = session.ledger
+    ports = session.writer.machine
+    found = await _survey(ports, ledger, name, machine.disks, accept_shrink=accept_shrink)
+    if not ledger.machine or tuple(ledger.disks.values()) != tuple(found):
+        await _record(session, name, tuple(found))
+    return [ScanDisk(disk, machine.disks[disk.name].path) for disk in found]
+
+
+async def _survey(
+    ports: Machine,
+    ledger: Ledger,
+    name: str,
+    disks: Mapping[str, DiskConfig],
+    *,
+    accept_shrink: bool,
+) -> list[Disk]:
+    """Number and size of each disk. Raises ``SourceMissing`` or ``SourceShrunk``."""
     numbers = {disk.name: disk for disk in ledger.disks.values()}
     next_number = ledger.next_disk
     found: list[Disk] = []
-    for disk_name, disk in machine.disks.items():
-        size = await _size(session, name, disk_name, disk.path)
+    for disk_name, disk in disks.items():
+        size = await _size(ports, name, disk_name, disk.path)
         known = numbers.get(disk_name)
         if known is None:
             found.append(Disk(next_number, disk_name, size))
@@ -115,18 +150,18 @@ async def _targets(
                 hint="if it was made smaller on purpose: backstay run --once --accept-shrink",
             )
         found.append(Disk(known.number, disk_name, size))
-    if not ledger.machine or tuple(ledger.disks.values()) != tuple(found):
-        await _record(session, name, tuple(found))
-    return [ScanDisk(disk, machine.disks[disk.name].path) for disk in found]
+    return found
 
 
-async def _size(session: LogSession, name: str, disk: str, path: str) -> int:
-    ports = session.writer.machine
+async def _size(ports: Machine, name: str, disk: str, path: str) -> int:
     try:
         found = await ports.offload.run(lambda: ports.files.stat(path))
     except OSError as error:
         raise SourceMissing(
-            error.strerror or str(error), operation="protect", subject=f"{name}/{disk}: {path}"
+            error.strerror or str(error),
+            operation="protect",
+            subject=f"{name}/{disk}: {path}",
+            hint="run as a user that may read it",
         ) from None
     if found is None or not (found.is_file or found.is_block):
         raise SourceMissing(

@@ -6,44 +6,55 @@ Nothing here reads a configuration or a state folder: the vault and the key are 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pipeline.assembly import vault_store
-from stages.errors import DamagedObject, NotFound
+from stages.errors import Damage, DamagedObject, NotAdmitted, NotFound, UnknownVersion
 from stages.model import BLOCK
 from stages.ports import Machine
 from stages.recover.opened import Group, OpenedVault, open_vault
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Choice, Point, choose, newest
-from stages.recover.restore import Report, Restore, Target
+from stages.recover.restore import Report, Restore
 from stages.recover.sweep import Sweep
+from stages.recover.target import Target
 from stages.recover.verify import Verified, Verify
 from stages.vault.charter import Pin
 from stages.vault.keyfile import PrivateKey
+from stages.vault.location import ZERO
 
 _DRILL_BLOCKS = 4096
-_PATIENCE = 2.0  # seconds of blips; a person is waiting, and may have mistyped the place
+_OPENING = 2.0  # seconds of blips; a person is waiting, and may have mistyped the place
+_WORKING = 15.0  # where hours of work are at stake
+SERVING = 60.0  # where a guest waits, for whom an error is worse
+
+Watch: TypeAlias = Callable[[str, int], Callable[[int], None]]  # title, total; then: how much more
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a command reaches a vault."""
+    """How a command reaches a vault. ``workers`` open frames side by side."""
 
     ports: Machine
     url: str
     key: PrivateKey
     pins: tuple[Pin, ...]
+    workers: int = 2
 
     @asynccontextmanager
-    async def vault(self) -> AsyncIterator[OpenedVault]:
-        """The opened vault."""
-        store = vault_store(self.ports, self.url, patience=_PATIENCE)
-        try:
-            yield await open_vault(store, self.key, self.pins)
-        finally:
-            await store.aclose()
+    async def vault(self, *, patience: float = _OPENING) -> AsyncIterator[OpenedVault]:
+        """The opened vault; once it is, blips of up to ``patience`` seconds are got over."""
+        async with AsyncExitStack() as stack:
+            store = vault_store(self.ports, self.url, patience=_OPENING)
+            stack.push_async_callback(store.aclose)
+            vault = await open_vault(store, self.key, self.pins)
+            if patience > _OPENING:
+                vault.store = vault_store(self.ports, self.url, patience=patience)
+                stack.push_async_callback(vault.store.aclose)
+            yield vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +98,39 @@ async def rescue_entries(access: Access) -> tuple[list[RescueEntry], list[str]]:
             if not group.tail:
                 continue
             try:
-                record = await group.machine_at(group.tail)
-                choice = await choose(group, record.name, None)
-                point, note = choice.point, "; ".join(choice.notes)
-            except NotFound as error:
-                point, note = None, error.message
-            except DamagedObject as error:
-                vault.problems.append(str(error))
-                continue
-            disks = tuple((disk.name, disk.size) for disk in record.disks)
-            found.append(RescueEntry(record.name, group.scope.group.hex(), disks, point, note))
+                found.append(await _rescue_entry(group))
+            except (Damage, NotAdmitted, UnknownVersion) as error:
+                vault.problems.append(f"group {group.scope.group.hex()}: {error}")
         return found, vault.problems
+
+
+async def _rescue_entry(group: Group) -> RescueEntry:
+    record = await group.machine_at(group.tail)
+    try:
+        choice = await choose(group, record.name, None)
+        point, note = choice.point, "; ".join(choice.notes)
+        record = await group.machine_at(choice.point.seq)
+    except NotFound as error:
+        point, note = None, error.message
+    disks = tuple((disk.name, disk.size) for disk in record.disks)
+    return RescueEntry(record.name, group.scope.group.hex(), disks, point, note)
 
 
 async def verify_point(
     access: Access,
     machine: str,
     at: int | str | None,
-    watch: Callable[[str, int], Callable[[int], None]],
+    watch: Watch,
 ) -> tuple[Choice, Verified]:
     """Prove a point; ``watch`` gets a title and a total and returns what to call on progress."""
-    async with access.vault() as vault:
+    async with access.vault(patience=_WORKING) as vault:
         group = await vault.find(machine)
         choice = await choose(group, machine, at)
-        record = await group.machine_at(choice.point.seq)
+        seq = choice.point.seq
+        record = await group.machine_at(seq)
         total = sum(disk.blocks * BLOCK for disk in record.disks)
-        advance = watch(f"verify {machine} #{choice.point.seq}", total)
-        found = await Verify(group, access.ports, choice.point.seq).run(advance)
+        advance = watch(f"verify {machine} #{seq}", total)
+        found = await Verify(group, access.ports, seq, workers=access.workers).run(advance)
         return choice, found
 
 
@@ -151,13 +168,15 @@ async def restore_point(
     access: Access,
     order: RestoreOrder,
     confirm: Callable[[Choice, list[Target]], None],
-    watch: Callable[[str, int], Callable[[int], None]],
+    watch: Watch,
 ) -> tuple[Choice, Report]:
     """Restore; ``confirm`` sees what is about to happen and may raise."""
-    async with access.vault() as vault:
+    async with access.vault(patience=_WORKING) as vault:
         group = await vault.find(order.machine)
         choice, point, targets = await plan_restore(group, order, access.ports)
-        restore = Restore(point, access.ports, salvage=order.salvage)
+        beside = (*choice.notes, *vault.problems, *group.log.ignored)
+        choice = Choice(choice.point, tuple(dict.fromkeys(beside)))
+        restore = Restore(point, access.ports, salvage=order.salvage, workers=access.workers)
         try:
             restore.check(targets)
             confirm(choice, targets)
@@ -172,31 +191,45 @@ async def restore_point(
 async def drill_vault(
     ports: Machine, url: str, key: PrivateKey, pins: tuple[Pin, ...]
 ) -> dict[str, int]:
-    """Open some content of every machine's newest point. Raises what a restore would raise."""
+    """Open some content of every machine's newest point. Raises what a restore would raise.
+
+    A machine without a consistent point has nothing to try.
+    """
     drilled: dict[str, int] = {}
     async with Access(ports, url, key, pins).vault() as vault:
         for group in await vault.groups():
             if not group.tail:
                 continue
             name = await group.name()
-            choice = await choose(group, name, None)
-            point = await PointMap.build(group, ports.files, choice.point.seq)
-            sweep = Sweep(point, ports)
             try:
-                for disk in point.machine.disks:
-                    spread = int.from_bytes(ports.entropy.token(6), "little")
-                    first = spread % max(1, disk.blocks - _DRILL_BLOCKS)
-                    window = await sweep.locate(disk, first, _DRILL_BLOCKS)
-                    await sweep.extract(window, _discard)
-            finally:
-                sweep.point.close()
-            if sweep.damage:
-                bad = sweep.damage[0]
-                raise DamagedObject(bad.reason, operation="drill", subject=bad.key)
+                choice = await choose(group, name, None)
+            except NotFound:
+                continue
+            await _drill(group, ports, choice.point.seq)
             drilled.setdefault(name, choice.point.seq)
         if vault.problems:
             raise DamagedObject(vault.problems[0], operation="drill", subject=url)
     return drilled
+
+
+async def _drill(group: Group, ports: Machine, seq: int) -> None:
+    """Open the first content after a place of each disk that nobody can foresee."""
+    point = await PointMap.build(group, ports.files, seq)
+    sweep = Sweep(point, ports, window_blocks=_DRILL_BLOCKS)
+    try:
+        for disk in point.machine.disks:
+            windows = sweep.windows(disk)
+            start = int.from_bytes(ports.entropy.token(6)) % max(1, len(windows))
+            for first in (*windows[start:], *windows[:start]):
+                window = await sweep.locate(disk, first)
+                if (window.locations > ZERO).any():
+                    await sweep.extract(window, _discard)
+                    break
+    finally:
+        point.close()
+    if sweep.damage:
+        bad = sweep.damage[0]
+        raise DamagedObject(bad.reason, operation="drill", subject=bad.key)
 
 
 def _discard(need: FrameNeed, content: bytes) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from stages import durable
 from stages.crypto.sign import Signer
-from stages.errors import StateDamaged, StateError, StateLocked
+from stages.errors import StateDamaged, StateLocked
 from stages.ports import Files, Machine, OpenFile
+from stages.ship.trouble import in_words
 
 _MAX_FILE = 1 << 20
 
@@ -33,32 +34,24 @@ class StateFolder:
 
     @staticmethod
     def open(machine: Machine, path: str, *, lock: bool = True) -> StateFolder:
-        """Create the folder if it is missing (mode 0700) and lock it.
+        """Create the folder if it is missing (mode 0700) and lock it; or only look, without lock.
 
         Raises ``StateLocked`` if another process has it, ``StateError`` if it cannot be used.
         """
-        held = None
-        try:
+        if not lock:
+            return StateFolder(machine, path, None)
+        with in_words("open state", path):
             durable.make_dirs(machine.files, path)
-            if lock:
-                held = machine.files.open_write(f"{path}/lock", create=True)
-                if not held.lock():
-                    held.close()
-                    raise StateLocked(
-                        "another Backstay process is using it",
-                        operation="open state",
-                        subject=path,
-                        hint="wait for that run to end, or give this config a state folder of "
-                        "its own",
-                    )
-        except OSError as error:
-            raise StateError(
-                error.strerror or str(error),
-                operation="open state",
-                subject=path,
-                hint="the folder must be writable for the user that runs Backstay",
-            ) from None
-        return StateFolder(machine, path, held)
+            held = machine.files.open_write(f"{path}/lock", create=True)
+            if held.lock():
+                return StateFolder(machine, path, held)
+            held.close()
+        raise StateLocked(
+            "another Backstay process is using it",
+            operation="open state",
+            subject=path,
+            hint="wait for that run to end, or give this config a state folder of its own",
+        )
 
     def signer(self) -> Signer:
         """The daemon's signing key, made on first use."""
@@ -78,7 +71,8 @@ class StateFolder:
     def machine_folder(self, name: str, vault: bytes) -> str:
         """Where the record of one machine in one vault is kept; created."""
         path = f"{self.path}/machines/{name}/{vault.hex()}"
-        durable.make_dirs(self._files, path)
+        with in_words("open state", path):
+            durable.make_dirs(self._files, path)
         return path
 
     def identity(self, folder: str) -> Identity:
@@ -126,7 +120,9 @@ class StateFolder:
 
     def _write(self, path: str, fields: dict[str, Any]) -> None:
         data = json.dumps(fields, indent=1).encode() + b"\n"
-        durable.replace(self._files, path, data, token=self._machine.entropy.token(8).hex())
+        with in_words("keep state", path):
+            durable.make_dirs(self._files, durable.parent(path))
+            durable.replace(self._files, path, data, token=self._machine.entropy.token(8).hex())
 
     def _read(self, path: str) -> dict[str, Any]:
         try:

@@ -103,13 +103,13 @@ def finish(files: Files, file: OpenFile, temp: str, path: str) -> bool:
     try:
         if not files.link(temp, path):
             return False
-        files.unlink(temp)
     except OSError as error:
         if error.errno not in _LINK_REFUSED:
             raise
         if files.stat(path) is not None:
             return False
         files.rename(temp, path)
+    files.unlink(temp)
     files.sync_dir(parent(path))
     return True
 

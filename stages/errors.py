@@ -239,6 +239,10 @@ class ProtocolError(BackstayError):
     exit_code = 8
 
 
+# What reading an object of a vault raises when it is not as it should be, for whatever reason.
+UNREADABLE = (Damage, NotAdmitted, UnknownVersion)
+
+
 def leaves(error: BaseException) -> list[BaseException]:
     """Flatten exception groups into their leaves, in order."""
     if isinstance(error, BaseExceptionGroup):

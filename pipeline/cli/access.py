@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ import click
 
 if TYPE_CHECKING:
     from pipeline.recovery import Access
+
+_MOST_WORKERS = 8  # more would wait for the interpreter, not for cores
+_BESIDE = 4  # threads for what waits on disks and networks
 
 
 def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,6 +32,7 @@ def make_access(url: str, key: str, trust: str | None) -> Access:
     from pipeline.recovery import Access
     from stages.system import this_machine
 
-    ports = this_machine()
+    workers = max(2, min(_MOST_WORKERS, os.cpu_count() or 1))
+    ports = this_machine(workers + _BESIDE)
     private, _ = read_private(ports, key)
-    return Access(ports, url, private, trust_pins(ports, trust))
+    return Access(ports, url, private, trust_pins(ports, trust), workers)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from stages.errors import BackstayError, ConfigError, leaves
+from stages.errors import BackstayError, ConfigError, NoSpace, leaves
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -58,6 +63,45 @@ def fail(error: BackstayError, as_json: bool) -> int:
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
     return error.exit_code
+
+
+def refused_by_system(error: OSError) -> BackstayError:
+    """An error of the operating system that nothing nearer to its cause has put into words."""
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else BackstayError
+    return kind(error.strerror or str(error), subject=str(error.filename or ""))
+
+
+def interrupted(as_json: bool) -> int:
+    """Report an interruption by a person and return its exit code."""
+    if as_json:
+        fields = {"error": "Interrupted", "message": "interrupted", "exit_code": INTERRUPTED}
+        click.echo(json.dumps(fields, indent=1), err=True)
+    else:
+        say("interrupted")
+    return INTERRUPTED
+
+
+def unheard() -> int:
+    """Whoever read the output has gone: leave without another word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return INTERRUPTED
+
+
+@contextmanager
+def ending_is_interruption() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: hooks thaw, temporaries go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    for each, handler in before.items():
+        if handler is signal.SIG_DFL:  # nohup has it ignored, a library may want it
+            signal.signal(each, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def end_with(code: int) -> NoReturn:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import click
 
 from stages import durable
-from stages.errors import KeyFailure, UsageError
+from stages.errors import BackstayError, KeyFailure, NoSpace, UsageError
 from stages.ports import Machine
 from stages.vault.charter import Pin
 from stages.vault.keyfile import (
@@ -21,6 +22,7 @@ from stages.vault.keyfile import (
     needs_passphrase,
 )
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 PASSPHRASE_VARIABLE = "BACKSTAY_PASSPHRASE"  # noqa: S105 - the name of it
 
 
@@ -33,6 +35,7 @@ def read_file(ports: Machine, path: str, what: str) -> bytes:
             f"the {what} cannot be read: {error.strerror}",
             operation="open key",
             subject=path,
+            hint="give the path of a file that 'backstay keygen' made",
         ) from None
 
 
@@ -73,10 +76,22 @@ def ask(prompt: str, *, confirm: bool) -> str:
 
 def write_private(ports: Machine, path: str, key: PrivateKey, passphrase: str | None) -> None:
     """Replace a private key file atomically."""
-    data = encode_private(key, passphrase, ports.entropy)
-    durable.replace(ports.files, path, data, token=ports.entropy.token(8).hex())
+    _replace(ports, path, encode_private(key, passphrase, ports.entropy))
 
 
 def write_public(ports: Machine, path: str, key: PublicKey) -> None:
     """Replace a public key file atomically."""
-    durable.replace(ports.files, path, encode_public(key), token=ports.entropy.token(8).hex())
+    _replace(ports, path, encode_public(key))
+
+
+def _replace(ports: Machine, path: str, data: bytes) -> None:
+    try:
+        durable.replace(ports.files, path, data, token=ports.entropy.token(8).hex())
+    except OSError as error:
+        kind: type[BackstayError] = NoSpace if error.errno in _FULL else KeyFailure
+        raise kind(
+            f"cannot be written: {error.strerror}",
+            operation="write key",
+            subject=path,
+            hint="its folder must exist, be writable and have room",
+        ) from None

@@ -15,7 +15,7 @@ from pipeline.cli.keyio import (
     write_private,
     write_public,
 )
-from stages.errors import UsageError
+from stages.errors import BackstayError, UsageError
 
 
 @click.command()
@@ -46,9 +46,9 @@ def keygen(out: str, name: str, no_passphrase: bool, as_json: bool) -> None:
     try:
         write_private(ports, private, key, passphrase)
         write_public(ports, public, key.public)
-    except OSError as error:
+    except BackstayError:
         ports.files.unlink(private)
-        raise UsageError(error.strerror or str(error), operation="keygen", subject=out) from None
+        raise
     if no_passphrase:
         say(f"warning: {private} is not sealed: whoever has it reads every vault made for it")
     emit(

@@ -8,8 +8,15 @@ from collections.abc import Sequence
 
 import click
 
-from pipeline.cli.console import INTERRUPTED, fail, first_failure, say
-from stages.errors import EXIT_CODES, BackstayError
+from pipeline.cli.console import (
+    ending_is_interruption,
+    fail,
+    first_failure,
+    interrupted,
+    refused_by_system,
+    unheard,
+)
+from stages.errors import EXIT_CODES, BackstayError, UsageError
 
 _COMMANDS = {
     "demo": ("demo", "Protect, destroy and recover a real disk image, start to end."),
@@ -61,23 +68,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in argv
-    try:
-        code = backstay.main(argv, prog_name="backstay", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except click.Abort:
-        say("interrupted")
-        sys.exit(INTERRUPTED)
-    except (BackstayError, BaseExceptionGroup, KeyboardInterrupt) as raised:
-        failure = first_failure(raised)
-        if isinstance(failure, KeyboardInterrupt):
-            say("interrupted")
-            sys.exit(INTERRUPTED)
-        if not isinstance(failure, BackstayError):
-            raise
-        sys.exit(fail(failure, as_json))
+    with ending_is_interruption():
+        try:
+            code = backstay.main(argv, prog_name="backstay", standalone_mode=False)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            sys.exit(_misunderstood(error, as_json))
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(interrupted(as_json))
+        except BrokenPipeError:
+            sys.exit(unheard())
+        except (BackstayError, BaseExceptionGroup, OSError) as raised:
+            sys.exit(_failed(raised, as_json))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _misunderstood(error: click.ClickException, as_json: bool) -> int:
+    """Report a command line that click refuses."""
+    if as_json:
+        hint = "'backstay COMMAND --help' shows what is"
+        return fail(UsageError(error.format_message(), hint=hint), as_json)
+    error.show()
+    return UsageError.exit_code
+
+
+def _failed(raised: BaseException, as_json: bool) -> int:
+    """Report what ended a command; what is not ours is a defect and keeps its traceback."""
+    failure = first_failure(raised)
+    if isinstance(failure, KeyboardInterrupt):
+        return interrupted(as_json)
+    if isinstance(failure, BrokenPipeError):
+        return unheard()
+    if isinstance(failure, OSError):
+        return fail(refused_by_system(failure), as_json)
+    if not isinstance(failure, BackstayError):
+        raise raised
+    return fail(failure, as_json)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from stages.errors import UsageError
 
-_NUMBER = re.compile(r"#?(\d{1,15})")
+_NUMBER = re.compile(r"#?([0-9]{1,15})")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_at(text: str | None) -> tuple[int | str | None, str]:
@@ -21,8 +22,9 @@ def parse_at(text: str | None) -> tuple[int | str | None, str]:
     if number:
         return int(number.group(1)), ""
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        given = datetime.fromisoformat(text.strip())
+        moment = given if given.tzinfo is not None else given.astimezone()
+    except (ValueError, OverflowError):  # the latter: local time beyond year 1 or 9999
         raise UsageError(
             "neither a point nor a time",
             operation="--at",
@@ -30,10 +32,9 @@ def parse_at(text: str | None) -> tuple[int | str | None, str]:
             hint="give '#12', or a time like 2026-03-01T12:00:00Z or '2026-03-01 12:00:00+01:00'",
         ) from None
     remark = ""
-    if moment.tzinfo is None:
-        moment = moment.astimezone()
+    if given.tzinfo is None:
         remark = f"--at has no zone: taken as local time, {moment.isoformat()}"
-    return f"@{round(moment.timestamp() * 1e6)}", remark
+    return f"@{(moment - _EPOCH) // timedelta(microseconds=1)}", remark
 
 
 def both_times(moment: datetime) -> str:

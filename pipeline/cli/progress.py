@@ -32,10 +32,14 @@ def progress_bar() -> Iterator[Watch]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
+    shown = Progress(*columns, console=Console(stderr=True))
 
-        def open_bar(title: str, total: int) -> Callable[[int], None]:
-            task = shown.add_task(title, total=total)
-            return lambda done: shown.update(task, advance=done)
+    def open_bar(title: str, total: int) -> Callable[[int], None]:
+        shown.start()  # only now: a question may have been asked on the same terminal
+        task = shown.add_task(title, total=total)
+        return lambda done: shown.update(task, advance=done)
 
+    try:
         yield open_bar
+    finally:
+        shown.stop()

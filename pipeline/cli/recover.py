@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +17,26 @@ from pipeline.cli.progress import progress_bar
 from stages.errors import Damage, UsageError
 
 if TYPE_CHECKING:
+    from pipeline.recovery import RescueEntry
     from stages.recover.extract import DamagedExtent
     from stages.recover.points import Choice, Point
-    from stages.recover.restore import Target
+    from stages.recover.target import Target
 
 _LISTED = 50
+_MOST_LISTED = 100_000
+_EXPECTED = re.compile(r"([1-9][0-9]{0,14})#((?:[0-9a-fA-F]{2}){8,32})")
 
 
 @click.command()
 @click.argument("machine")
 @access_options
-@click.option("--count", default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "--count",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, _MOST_LISTED),
+    help="How many, newest first.",
+)
 @click.option("--all", "all_points", is_flag=True, help="Also points that are not consistent.")
 @json_option
 def points(machine: str, count: int, all_points: bool, as_json: bool, **where: Any) -> None:
@@ -62,10 +74,11 @@ def verify(machine: str, at: str | None, as_json: bool, **where: Any) -> None:
 
     access = make_access(**where)
     chosen, remark = parse_at(at)
-    _remark(remark)
     with progress_bar() as watch:
         choice, found = run_async(verify_point, access, machine, chosen, watch)
+    notes = [*filter(None, [remark]), *choice.notes]
     lines = [f"point #{found.seq} of {machine}, {both_times(choice.point.time)}"]
+    lines += [f"  note: {note}" for note in notes]
     lines += [f"  {problem.key}: {problem.reason}" for problem in found.problems[:_LISTED]]
     lines += [f"  {_extent(extent)}" for extent in found.damage[:_LISTED]]
     verdict = "whole: it can be restored" if found.whole else "DAMAGED"
@@ -84,7 +97,7 @@ def verify(machine: str, at: str | None, as_json: bool, **where: Any) -> None:
             {"object": p.key, "reason": p.reason, "fatal": p.fatal} for p in found.problems
         ],
         "damage": [_extent_fields(extent) for extent in found.damage],
-        "notes": list(choice.notes),
+        "notes": notes,
     }
     emit(as_json, fields, "\n".join(lines))
     if not found.whole:
@@ -122,41 +135,36 @@ def restore(
 ) -> None:
     """Bring the disks of MACHINE back as files, or onto devices.
 
-    Files that exist are never overwritten. An interrupted restore goes on when the same command
-    is given again.
+    Files that exist are never overwritten. The files of all disks get their names together, once
+    everything is written; until then they end in .partial, and an interrupted restore goes on when
+    the same command is given again.
     """
     from pipeline.recovery import RestoreOrder, restore_point
-    from stages.durable import make_dirs
 
     if folder is None and not devices:
         raise UsageError("where to?", operation="restore", hint="--to FOLDER, or --device")
     access = make_access(**where)
     chosen, remark = parse_at(at)
-    _remark(remark)
     order = RestoreOrder(machine, chosen, folder, _devices(devices), salvage, _expected(expect))
 
     def approve(choice: Choice, targets: list[Target]) -> None:
-        for note in choice.notes:
-            say(f"note: {note}")
-        say(
-            f"point #{choice.point.seq} of {machine}, {both_times(choice.point.time)}, "
-            f"{_grade(choice.point)}"
-        )
-        for target in targets:
-            what = "OVERWRITES device" if target.device else "new file"
-            say(f"  {target.disk.name}: {human(target.disk.size)} to {what} {target.path}")
+        overwritten = any(target.device for target in targets)
+        if dry_run:
+            notes = [*filter(None, [remark]), *choice.notes]
+            emit(as_json, _plan_fields(machine, choice, targets, notes), "nothing was written")
+        if not as_json or (overwritten and not dry_run and confirm is None):
+            _announce(machine, choice, targets, remark)
         if dry_run:
             end_with(0)
-        if any(target.device for target in targets):
+        if overwritten:
             _confirm(machine, confirm)
-        if folder is not None:
-            make_dirs(access.ports.files, folder)
 
     with progress_bar() as watch:
         choice, report = run_async(partial(restore_point, access, order, approve, watch))
     fields = {
         "machine": machine,
         "point": _point_fields(choice.point),
+        "dry_run": False,
         "disks": [
             {
                 "disk": d.disk,
@@ -169,8 +177,9 @@ def restore(
         ],
         "stored_bytes": report.stored_bytes,
         "damage": [_extent_fields(extent) for extent in report.damage],
-        "notes": list(choice.notes),
+        "notes": [*filter(None, [remark]), *choice.notes],
     }
+    _notes(choice)
     lines = [f"{d.path}: {human(d.size)}, {human(d.content)} of content" for d in report.disks]
     lines += [f"  {_extent(extent)}" for extent in report.damage[:_LISTED]]
     if report.damage:
@@ -190,17 +199,17 @@ def rescue(as_json: bool, **where: Any) -> None:
     access = make_access(**where)
     entries, problems = run_async(rescue_entries, access)
     lines, rows = [], []
+    seen: set[str] = set()
     for entry in entries:
-        command = f"backstay restore {entry.machine} --vault {where['url']} --key {where['key']}"
-        if where["trust"]:
-            command += f" --trust {where['trust']}"
-        command += f" --to ./restored-{entry.machine}"
+        command = _next_command(entry, where, newest=entry.machine not in seen)
+        seen.add(entry.machine)
         lines.append(f"{entry.machine}  (group {entry.group})")
         lines += [f"  disk {name}: {human(size)}" for name, size in entry.disks]
         if entry.point is not None:
             lines.append(
                 f"  newest consistent point: #{entry.point.seq}, {both_times(entry.point.time)}"
             )
+            lines += [f"  note: {entry.note}"] if entry.note else []
             lines.append(f"  next: {command}")
         else:
             lines.append(f"  {entry.note}")
@@ -218,44 +227,109 @@ def rescue(as_json: bool, **where: Any) -> None:
     emit(as_json, {"machines": rows, "problems": problems}, "\n".join(lines or ["empty vault"]))
 
 
+def _next_command(entry: RescueEntry, where: dict[str, Any], *, newest: bool) -> str:
+    """What restores a machine, to be typed as it is; an older group goes by its id."""
+    name = entry.machine if newest else entry.group
+    words = ["backstay", "restore", name, "--vault", where["url"], "--key", where["key"]]
+    if where["trust"]:
+        words += ["--trust", where["trust"]]
+    return shlex.join([*words, "--to", f"./restored-{name}"])
+
+
+def _announce(machine: str, choice: Choice, targets: list[Target], remark: str) -> None:
+    """Say what is about to happen."""
+    for note in (*filter(None, [remark]), *choice.notes):
+        say(f"note: {note}")
+    point = choice.point
+    say(f"point #{point.seq} of {machine}, {both_times(point.time)}, {_grade(point)}")
+    for target in targets:
+        what = "OVERWRITES device" if target.device else "new file"
+        say(f"  {target.disk.name}: {human(target.disk.size)} to {what} {target.path}")
+
+
+def _plan_fields(
+    machine: str, choice: Choice, targets: list[Target], notes: list[str]
+) -> dict[str, Any]:
+    return {
+        "machine": machine,
+        "point": _point_fields(choice.point),
+        "dry_run": True,
+        "disks": [
+            {"disk": t.disk.name, "path": t.path, "size": t.disk.size, "device": t.device}
+            for t in targets
+        ],
+        "notes": notes,
+    }
+
+
 def _devices(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    found = []
+    found: dict[str, str] = {}
     for text in given:
         disk, equals, path = text.partition("=")
         if not (disk and equals and path):
-            raise UsageError("not DISK=DEVICE", operation="restore", subject=text)
-        found.append((disk, path))
-    return tuple(found)
+            raise UsageError(
+                "not DISK=DEVICE",
+                operation="restore",
+                subject=text,
+                hint="'backstay rescue' shows the names of the disks",
+            )
+        if disk in found:
+            raise UsageError("a device is given twice for it", operation="restore", subject=disk)
+        found[disk] = path
+    return tuple(found.items())
 
 
 def _expected(text: str | None) -> tuple[int, bytes] | None:
     if text is None:
         return None
-    seq, _, digest = text.partition("#")
-    try:
-        return int(seq), bytes.fromhex(digest)
-    except ValueError:
+    found = _EXPECTED.fullmatch(text)
+    if found is None:
         raise UsageError(
-            "not SEQ#DIGEST",
+            "not SEQ#DIGEST, with at least 16 hex digits",
             operation="restore",
             subject=text,
             hint="'backstay points --json' shows the digest of every point",
-        ) from None
+        )
+    return int(found[1]), bytes.fromhex(found[2])
 
 
 def _confirm(machine: str, given: str | None) -> None:
     """What the devices hold now is lost: the machine's name has to be typed."""
+    if given is None and not os.isatty(0):
+        raise UsageError(
+            "has to be confirmed, and there is no terminal to ask on",
+            operation="restore",
+            subject=machine,
+            hint=f"what the devices hold is lost; if that is right: --confirm {machine}",
+        )
     if given is None:
+        if not os.isatty(0):
+            raise UsageError(
+                "a device would be overwritten, and there is no terminal to confirm it",
+                operation="restore",
+                subject=machine,
+                hint=f"--confirm {machine}, if that is what you want",
+            )
         given = click.prompt(
             f"This cannot be undone. Type the machine's name ({machine}) to go on", err=True
         )
     if given != machine:
-        raise UsageError("not confirmed: nothing was written", operation="restore", subject=machine)
+        raise UsageError(
+            "not confirmed: nothing was written",
+            operation="restore",
+            subject=machine,
+            hint=f"what the devices hold is lost; if that is right: --confirm {machine}",
+        )
 
 
-def _remark(text: str) -> None:
-    if text:
-        say(text)
+def _notes(choice: Choice) -> None:
+    """Say what has not been said yet."""
+    context = click.get_current_context()
+    said = context.meta.setdefault("backstay.notes", set())
+    for note in choice.notes:
+        if note not in said:
+            say(f"note: {note}")
+            said.add(note)
 
 
 def _grade(point: Point) -> str:

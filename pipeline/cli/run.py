@@ -18,7 +18,7 @@ from pipeline.cli.console import (
     run_async,
     say,
 )
-from stages.errors import BackstayError, UsageError
+from stages.errors import BackstayError, SourceBusy, UsageError
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -57,24 +57,55 @@ def run(config: str, once: bool, only: tuple[str, ...], accept_shrink: bool, as_
         loaded.machine(name)
     state = StateFolder.open(ports, loaded.daemon.state)
     results: list[dict[str, Any]] = []
-    code = 0
+    codes: list[int] = []
     try:
         for name in names:
             found = _protect(ports, loaded, name, state, accept_shrink)
+            complaint = found if isinstance(found, BackstayError) else _complaint(found)
             if isinstance(found, BackstayError):
-                code = code or fail(found, as_json)
                 results.append(_failure(name, found))
             else:
                 results.append(found.as_fields())
                 if not as_json:
                     click.echo(_summary(found))
-            state.note(f"machines/{name}/last-run", results[-1] | {"at": ports.clock.wall_us()})
+            if complaint is not None:
+                codes.append(fail(complaint, as_json))
+            unkept = _keep(ports, state, name, results[-1])
+            if unkept is not None and complaint is None:
+                codes.append(fail(unkept, as_json))
     finally:
         state.close()
     if as_json:
         emit(True, {"machines": results}, "")
-    if code:
-        end_with(code)
+    if codes:
+        end_with(codes[0])
+
+
+def _complaint(outcome: Outcome) -> BackstayError | None:
+    """What is wrong although everything was shipped: nothing may have written meanwhile."""
+    if outcome.grade != "fuzzy":
+        return None
+    return SourceBusy(
+        f"changed while it was read: point #{outcome.seq} mixes moments and is chosen only by "
+        "its number",
+        operation="protect",
+        subject=outcome.machine,
+        hint="run this while nothing writes there, or configure a `snapshot` hook",
+    )
+
+
+def _keep(
+    ports: Machine, state: StateFolder, name: str, result: dict[str, Any]
+) -> BackstayError | None:
+    """Note for ``status`` how a run ended, and the newest point that can be relied on."""
+    noted = result | {"at": ports.clock.wall_us()}
+    try:
+        state.note(f"machines/{name}/last-run", noted)
+        if result.get("consistent"):
+            state.note(f"machines/{name}/last-point", noted)
+    except BackstayError as error:
+        return error
+    return None
 
 
 def _protect(
@@ -131,9 +162,7 @@ def status(config: str, as_json: bool) -> None:
     now = ports.clock.wall_us()
     drill = state.noted("drill")
     rows = [
-        _row(name, state.noted(f"machines/{name}/last-run"), now)
-        | {"state_bytes": state.used_by(name)}
-        for name in loaded.machines
+        _row(name, state, now) | {"state_bytes": state.used_by(name)} for name in loaded.machines
     ]
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
     text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
@@ -148,17 +177,20 @@ def status(config: str, as_json: bool) -> None:
         say("some machines have no recovery point yet")
 
 
-def _row(name: str, last: dict[str, Any] | None, now: int) -> dict[str, Any]:
-    if last is None:
-        return {"machine": name, "point": None, "age": "-", "last_run": "never run"}
-    failed = "error" in last
-    return {
+def _row(name: str, state: StateFolder, now: int) -> dict[str, Any]:
+    last = state.noted(f"machines/{name}/last-run")
+    point = state.noted(f"machines/{name}/last-point")
+    row = {
         "machine": name,
-        "point": None if failed else f"#{last['seq']}",
-        "stamp": last.get("stamp"),
-        "age": "-" if failed else _age(int(last["stamp"]), now),
-        "consistent": last.get("consistent"),
-        "last_run": f"failed: {last['message']}" if failed else "succeeded",
+        "point": None if point is None else f"#{point['seq']}",
+        "stamp": None if point is None else point["stamp"],
+        "age": "-" if point is None else _age(int(point["stamp"]), now),
+    }
+    if last is None:
+        return row | {"last_run": "never run"}
+    ended = "succeeded" if last.get("consistent") else "made no consistent point"
+    return row | {
+        "last_run": f"failed: {last['message']}" if "error" in last else ended,
         "last_run_at": datetime.fromtimestamp(last["at"] / 1e6, UTC).isoformat(),
         "hint": last.get("hint", ""),
     }

@@ -46,7 +46,7 @@ def init(
     Two recipients are asked for, because a lost key is a lost vault. The vault is pinned in the
     key file and in the .pub file beside it; the latter is the 'trust' of configurations.
     """
-    from pipeline.founding import found_vault, second_recipients
+    from pipeline.founding import check_place, found_vault, second_recipients
     from pipeline.state import StateFolder
     from stages.system import this_machine
 
@@ -60,6 +60,7 @@ def init(
                 hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
             )
         recipients = (click.prompt("Public key file of a second recipient", err=True),)
+    check_place(ports, url)  # before anybody types a passphrase
     private, passphrase = read_private(ports, key_path)
     others = second_recipients([read_public(ports, path) for path in recipients], private)
     public = key_path.removesuffix(".key") + ".pub"
@@ -144,7 +145,10 @@ def admit(url: str, key_path: str, writer: str, name: str, as_json: bool) -> Non
         public_key = b""
     if len(public_key) != 32:
         raise UsageError(
-            "not a signing key: 64 hex digits are needed", operation="admit", subject=writer
+            "not a signing key: 64 hex digits are needed",
+            operation="admit",
+            subject=writer,
+            hint="the run that was refused says which key it needs",
         )
     private, passphrase = read_private(ports, key_path)
     charter = run_async(admit_writer, ports, url, private, public_key, name)

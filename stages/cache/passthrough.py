@@ -24,7 +24,7 @@ from stages.model import (
 from stages.stage import Meter, StageStatistics
 
 PIECE_BYTES = 4 << 20  # of content that travels together
-REF_BYTES = 16  # what a reference counts towards the size of a segment
+REF_BYTES = 24  # what a reference counts towards the size of a segment: its bytes in the index
 BATCH_BYTES = 4096  # what a batch counts at least, so that their number is bounded too
 
 

@@ -6,7 +6,7 @@ Memory is bounded by the requests a session lets in; ``on_sent`` tells it what l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import trio
 
@@ -14,6 +14,7 @@ from stages.errors import ProtocolError
 from stages.nbd import replies, wire
 from stages.nbd.device import Extent, FileRange, Part
 from stages.nbd.transmission import Refusal, Request
+from stages.ports import Buffer
 
 SendFile: TypeAlias = Callable[[int, int, int, int], int]
 """``os.sendfile``, handed in by the composition root: (socket, file, offset, count) to count."""
@@ -45,6 +46,7 @@ class Outbox:
         self.sending = False
         self.progress = 0
         self.corked = False  # whoever fills it will flush: do not wake the sender
+        self._idle = False  # the sender sleeps
         self._socket = sock
         self._structured = structured
         self._on_sent = on_sent
@@ -71,16 +73,19 @@ class Outbox:
 
     def data(self, request: Request, parts: Sequence[Part]) -> None:
         """Queue a read's content; a device that returned too little or too much failed."""
-        parts = [_flat(part) for part in parts]
-        if sum(map(len, parts)) != request.length:
+        files, size = False, 0
+        for part in parts:
+            size += part.nbytes if isinstance(part, memoryview) else len(part)
+            files = files or isinstance(part, FileRange)
+        if size != request.length:
             self.fail(request, wire.EIO, "the device returned another length")
             return
-        self._held += request.length
-        self._read += request.length
-        self._files = self._files or any(isinstance(part, FileRange) for part in parts)
-        self._bytes += request.length
+        self._held += size
+        self._read += size
+        self._bytes += size
+        self._files = self._files or files
         self._add(replies.read_head(request, structured=self._structured))
-        self._parts += parts
+        self._parts += map(_flat, parts)
 
     def extents(self, request: Request, extents: Sequence[Extent]) -> None:
         """Queue a block status."""
@@ -101,21 +106,26 @@ class Outbox:
         self._parts.append(head)
         self._bytes += len(head)
         self._count += 1
-        if not self.sending and not self.corked:
-            self._wake.unpark()
+        if self._idle and not self.corked:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        self._idle = False
+        self._wake.unpark()
 
     async def uncork(self) -> None:
         """Send what was collected: a little at once, much by the sender beside what comes next."""
         self.corked = False
         if self._bytes <= _INLINE:
             await self.flush()
-        else:
-            self._wake.unpark()
+        elif self._idle:
+            self._rouse()
 
     async def run(self) -> None:
         """Send what comes, for ever; its owner cancels it."""
         while True:
             if self.sending or not self._parts:
+                self._idle = True
                 await self._wake.park()
             await self.flush()
 
@@ -132,13 +142,12 @@ class Outbox:
                 if files:
                     await self._send_with_files(parts)
                 else:
-                    await self._send(parts, size)
+                    await self._send(cast("list[Buffer]", parts), size)
                 self._on_sent(count, held, read)
         finally:
             self.sending = False
 
-    async def _send(self, parts: Sequence[Part], size: int) -> None:
-        buffers = [part for part in parts if not isinstance(part, FileRange)]
+    async def _send(self, buffers: list[Buffer], size: int) -> None:
         if size <= _JOIN:
             buffers = [b"".join(buffers)]
         at = 0
@@ -152,13 +161,15 @@ class Outbox:
                 buffers[at] = memoryview(buffers[at])[sent:]
 
     async def _send_with_files(self, parts: Sequence[Part]) -> None:
-        start = 0
-        for index, part in enumerate(parts):
+        buffers: list[Buffer] = []
+        for part in parts:
             if isinstance(part, FileRange):
-                await self._send(parts[start:index], _JOIN + 1)
+                await self._send(buffers, _JOIN + 1)
+                buffers = []
                 await self._send_range(part)
-                start = index + 1
-        await self._send(parts[start:], _JOIN + 1)
+            else:
+                buffers.append(part)
+        await self._send(buffers, _JOIN + 1)
 
     async def _send_range(self, part: FileRange) -> None:
         offset, end = part.offset, part.offset + part.length

@@ -19,6 +19,7 @@ from stages.vault.paged import PagedArray
 ROW_BYTES = 16  # of a gathered change: block and value
 _FAN = 16  # runs of one tier before they are merged into one of the next
 _SHORT = 4096  # longest run of one value that is gathered
+_LONG = 64  # mean length of runs that need no gathering, unless something is gathered already
 
 _Run: TypeAlias = tuple[U64, U64]  # ascending blocks, their values
 
@@ -70,8 +71,8 @@ class Delta:
 
     def assign(self, runs: Runs, values: U64) -> None:
         """Set the blocks of ``runs``, in order, to ``values`` (n, 1)."""
-        if not self._held and len(runs.start) * 64 <= len(values):
-            self._array.assign(runs, values)  # long runs need no gathering
+        if not self._held and len(values) >= _LONG * len(runs.start):
+            self._array.assign(runs, values)
         else:
             self.scatter(runs.blocks(), values)
 
@@ -86,8 +87,11 @@ class Delta:
 
     def scatter(self, rows: U64, values: U64) -> None:
         """Set rows by number to ``values`` (n, 1); where one occurs twice the later value wins."""
-        if len(rows) > 1 and (rows[1:] <= rows[:-1]).any():
+        step = np.diff(rows.astype(np.int64))
+        if (step <= 0).any():
             self._add(*_newest(rows, values[:, 0]))
+        elif not self._held and len(rows) >= _LONG * (1 + np.count_nonzero(step != 1)):
+            self._array.scatter(rows, values)
         else:
             self._add(rows, values[:, 0])
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from stages.crypto.box import BoxSecret
 from stages.errors import (
     BrokenChain,
     Damage,
+    DamagedObject,
     KeyFailure,
+    NotAdmitted,
     NotFound,
     ObjectMissing,
     UnknownVersion,
 )
-from stages.store.port import ObjectStore
+from stages.store.port import ObjectStore, walk
 from stages.vault import layout
 from stages.vault.charter import Charter, Pin, check_pin, load
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
@@ -24,6 +28,8 @@ from stages.vault.sealing import Scope
 from stages.vault.terms import KeyRing, check_place, check_signer
 
 MAX_GROUPS = 100_000
+_MAX_LOG = 100_000_000  # commits looked through for the end of a log with holes
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Group:
             check_place(found, self.scope)
             keys = await self.ring.keys(found.header.number("epoch"))
             body = data[found.body_at : found.tail_at]
-            self.machines[number] = read_machine(found, self.scope, keys, body)
+            self.machines[number] = _named_well(read_machine(found, self.scope, keys, body), key)
         return self.machines[number]
 
     async def machine_at(self, seq: int) -> MachineRecord:
@@ -58,8 +64,26 @@ class Group:
         return await self.machine((await self.log.signed(seq)).header.machine)
 
     async def name(self) -> str:
-        """The machine's name in the newest record."""
-        return (await self.machine_at(self.tail)).name if self.tail else ""
+        """The machine's name: by the newest commit, or the newest record that can be read."""
+        if not self.tail:
+            return ""
+        try:
+            return (await self.machine_at(self.tail)).name
+        except (Damage, UnknownVersion) as error:
+            prefix = layout.machine(self.scope.group, 0).rpartition("/")[0] + "/"
+            for info in reversed(await self.log.store.page(prefix)):
+                number = info.key.rpartition("/")[2]
+                with suppress(Damage, NotAdmitted, UnknownVersion, ValueError):
+                    return (await self.machine(int(number))).name
+            raise error from None
+
+
+def _named_well(record: MachineRecord, key: str) -> MachineRecord:
+    """Names become parts of paths and of commands to type: a record with others is no good."""
+    for name in (record.name, *(disk.name for disk in record.disks)):
+        if _NAME.fullmatch(name) is None:
+            raise DamagedObject(f"has a name that cannot be used: {name!r}", subject=key)
+    return record
 
 
 @dataclass
@@ -94,24 +118,48 @@ class OpenedVault:
         check_place(found, scope)
         ring = KeyRing(self.store, scope, self.charter, self.box)
         log = Log(self.store, scope, ring)
-        return Group(scope, read_group(found), ring, log, await log.tail())
+        return Group(scope, read_group(found), ring, log, await self._tail(log))
 
     async def find(self, machine: str) -> Group:
-        """The newest group of a machine, by name or by group id. Raises ``NotFound``."""
-        names = []
+        """The newest group of a machine, by name or by group id.
+
+        Raises ``NotFound``, or ``DamagedObject`` if it may be one that cannot be read.
+        """
+        names = set()
         for group in await self.groups():
-            name = await group.name()
-            names.append(name)
-            if machine in (name, group.scope.group.hex()) and group.tail:
+            if not group.tail:
+                continue
+            if machine == group.scope.group.hex():
                 return group
-        known = ", ".join(sorted(set(filter(None, names)))) or "none"
-        raise NotFound(
-            "no machine of this name in the vault",
+            try:
+                name = await group.name()
+            except (Damage, NotAdmitted, UnknownVersion) as error:
+                self.problems.append(str(error))
+                continue
+            if machine == name:
+                return group
+            names.add(name)
+        known = ", ".join(sorted(names)) or "none"
+        failed = "".join(f"; {problem}" for problem in self.problems[:3])
+        kind = DamagedObject if failed else NotFound
+        raise kind(
+            "no machine of this name " + ("among what can be read" if failed else "in the vault"),
             operation="find machine",
             subject=machine,
-            hint=f"machines in this vault: {known}"
-            + "".join(f"; {problem}" for problem in self.problems[:3]),
+            hint=f"machines in this vault: {known}{failed}",
         )
+
+    async def _tail(self, log: Log) -> int:
+        """The newest commit. A hole before it costs the points that need what is missing, only."""
+        try:
+            return await log.tail()
+        except BrokenChain as error:
+            self.problems.append(str(error))
+        last = 0
+        async for info in walk(self.store, layout.log_prefix(log.scope.group), most=_MAX_LOG):
+            number = info.key.rpartition("/")[2]
+            last = int(number) if number.isdecimal() else last
+        return last
 
     async def _group_ids(self) -> list[bytes]:
         """One short page for each group: what lies inside it is skipped by its name."""

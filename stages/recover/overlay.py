@@ -22,6 +22,7 @@ import trio
 from stages.model import BLOCK
 from stages.nbd import wire
 from stages.nbd.device import Device, DeviceFlags, DeviceInfo, Extent, FileRange, Part
+from stages.nbd.hops import SharedHops
 from stages.nbd.ranges import RangeLocks
 from stages.nbd.replies import clip
 from stages.ports import Buffer, Machine
@@ -52,6 +53,7 @@ class Overlay:
         self._file = file
         self._map = blocks
         self._offload = machine.offload
+        self._hops = SharedHops(machine.offload)
         self._clock = machine.clock
         self._info = DeviceInfo(
             base.info.name,
@@ -102,7 +104,7 @@ class Overlay:
         ours = [(run.offset, run.size) for run in runs if run.present]
         if not ours:
             return await self._base.read(offset, length)
-        contents = iter(await self._offload.run(partial(self._file.read, ours)))
+        contents = iter(await self._hops.run(partial(self._file.read, ours)))
         parts: list[Part] = []
         for run in runs:
             if run.present:
@@ -151,7 +153,7 @@ class Overlay:
         runs = self._map.runs(offset, length, most=wire.MAX_EXTENTS)
         ours = [(run.offset, run.size) for run in runs if run.present]
         probe = partial(self._file.extents, ours, wire.MAX_EXTENTS)
-        local = iter(await self._offload.run(probe) if ours else ())
+        local = iter(await self._hops.run(probe) if ours else ())
         found: list[Extent] = []
         for run in runs:
             if run.present:
@@ -254,7 +256,7 @@ class Overlay:
 
     async def _joined(self, parts: Sequence[Part]) -> bytes:
         if any(isinstance(part, FileRange) for part in parts):
-            return await self._offload.run(partial(_join, parts))
+            return await self._hops.run(partial(_join, parts))
         return _join(parts)
 
     async def _write_zeros(self, start: int, end: int) -> None:
@@ -271,7 +273,7 @@ class Overlay:
     async def _change(self, first: int, stop: int, call: Callable[[], None]) -> None:
         """Change the file under a lock, then count the blocks as present: no await in between."""
         self._changes += 1
-        await self._offload.run(call)
+        await self._hops.run(call)
         self._map.mark(first, stop - first)
 
     async def _sync(self) -> None:
@@ -291,52 +293,6 @@ class Overlay:
             await self._offload.run(partial(self._file.save, snapshot))
             self._saved_version = snapshot.version
         self._saved_changes = changes
-
-
-def _joined(self, parts: Sequence[Part]) -> bytes:
-        if any(isinstance(part, FileRange) for part in parts):
-            return await self._offload.run(partial(_join, parts))
-        return _join(parts)
-
-    async def _write_zeros(self, start: int, end: int) -> None:
-        zeros = memoryview(bytes(min(_PIECE, max(0, end - start))))
-        for at in range(start, end, _PIECE):
-            await self.write(at, zeros[: end - at], fua=False)
-
-    async def _clear(self, first: int, stop: int) -> None:
-        offset = first * BLOCK
-        size = min(stop * BLOCK, self._info.size) - offset
-        async with self._locks.hold(first, stop):
-            await self._change(first, stop, partial(self._file.clear, offset, size))
-
-    async def _change(self, first: int, stop: int, call: Callable[[], None]) -> None:
-        """Change the file under a lock, then count the blocks as present: no await in between."""
-        self._changes += 1
-        await self._offload.run(call)
-        self._map.mark(first, stop - first)
-
-    async def _sync(self) -> None:
-        """The order that makes a map true: snapshot, then data, then the map."""
-        if self._failed is not None:
-            raise OSError(errno.EIO, "an earlier sync of the overlay failed") from self._failed
-        changes = self._changes
-        if changes == self._saved_changes:
-            return
-        snapshot = self._map.snapshot() if self._map.version != self._saved_version else None
-        try:
-            await self._offload.run(self._file.file.fdatasync)
-        except OSError as error:
-            self._failed = error
-            raise
-        if snapshot is not None:
-            await self._offload.run(partial(self._file.save, snapshot))
-            self._saved_version = snapshot.version
-        self._saved_changes = changes
-
-
-def _blocks(offset: int, length: int) -> tuple[int, int]:
-    """The blocks that a range touches: first, and one past the last."""
-    return offset // BLOCK, -(-(offset + length) // BLOCK)
 
 
 def _join(parts: Sequence[Part]) -> bytes:

@@ -109,11 +109,6 @@ class PointMap:
         """The point's stamp in UTC."""
         return datetime.fromtimestamp(self.header.stamp / 1e6, UTC)
 
-    @property
-    def uses_checkpoint(self) -> bool:
-        """True if part of the map comes from a checkpoint's pages."""
-        return bool(self._rows)
-
     def disk(self, name: str) -> Disk:
         """A disk of the point by name. Raises ``NotFound``."""
         for disk in self.machine.disks:

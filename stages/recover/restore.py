@@ -78,6 +78,7 @@ class Restore:
         self._point = point
         self._machine = machine
         self._salvage = salvage
+        self._holed: set[int] = set()  # disks with damage
 
     def check(self, targets: list[Target]) -> None:
         """Refuse, before anything is written, what would destroy something."""
@@ -101,9 +102,9 @@ class Restore:
             done = [await self._fill(landing, advance or _nobody) for landing in landings]
             if self._sweep.lost and not self._salvage:
                 raise self._damaged(targets)
-            damaged = {extent.disk for extent in self._sweep.damage}
             for landing in landings:
-                name = partial(landing.name, damaged=landing.target.disk.name in damaged)
+                damaged = landing.target.disk.number in self._holed
+                name = partial(landing.name, damaged=damaged)
                 await self._files(landing.target, name)
             for landing in landings:
                 await self._files(landing.target, landing.settle)
@@ -148,6 +149,7 @@ class Restore:
 
         damage = await self._sweep.extract(window, write, keeper.moved)
         if damage:
+            self._holed.add(window.disk.number)
             await self._machine.offload.run(partial(landing.lose, damage))
         keeper.reached(window.first + len(window.locations), whole=not damage)
         return _content(window) - sum(extent.length for extent in damage)

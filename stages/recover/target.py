@@ -143,10 +143,11 @@ class Landing:
                     f"delete {self.target.partial} and {progress_path(self.target)}, or choose "
                     "another folder",
                 )
-            self.start = min(known["done"], self.target.disk.blocks)
+            if self._file.stat().size == self.target.disk.size:
+                self.start = min(known["done"], self.target.disk.blocks)
         if not self.start:
             self._file.truncate(0)
-            self._remember(0)
+        self._remember(self.start)
 
     def _remember(self, done: int) -> None:
         own = self._file.stat()

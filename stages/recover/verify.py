@@ -15,7 +15,7 @@ from stages.recover.extract import DamagedExtent
 from stages.recover.opened import Group
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
-from stages.recover.sweep import Sweep
+from stages.recover.sweep import MAX_DAMAGE, Sweep
 from stages.vault import layout
 from stages.vault.checkpoint import DIGESTS, FRAMES, MAP, Manifest, PageName
 from stages.vault.rollup import SPAN, decode
@@ -50,10 +50,11 @@ class Verified:
 class Verify:
     """Verifies one point of a group, its history included."""
 
-    def __init__(self, group: Group, machine: Machine, seq: int):
+    def __init__(self, group: Group, machine: Machine, seq: int, *, workers: int = 2):
         self._group = group
         self._machine = machine
         self._seq = seq
+        self._workers = workers
         self._problems: list[Problem] = []
 
     async def run(self, advance: Callable[[int], None] | None = None) -> Verified:
@@ -62,12 +63,13 @@ class Verify:
         await self._unlisted()
         await self._rollups()
         await self._checkpoints()
+        self._passed_over()
         try:
             point = await PointMap.build(self._group, self._machine.files, self._seq)
         except Damage as error:
             self._problems.append(Problem(error.subject, error.message, True))
             return Verified(self._seq, commits, 0, 0, tuple(self._problems), ())
-        sweep = Sweep(point, self._machine)
+        sweep = Sweep(point, self._machine, workers=self._workers)
         try:
             for disk in point.machine.disks:
                 for first in sweep.windows(disk):
@@ -75,8 +77,10 @@ class Verify:
                     await sweep.extract(window, _discard)
                     if advance is not None:
                         advance(len(window.locations) * BLOCK)
+        except Damage as error:
+            self._problems.append(Problem(error.subject, error.message, True))
         finally:
-            sweep.point.close()
+            point.close()
         return Verified(
             self._seq,
             commits,
@@ -92,13 +96,26 @@ class Verify:
         while at < self._seq:
             until = min(self._seq, at + SPAN)
             try:
-                commits = await self._group.log.stretch(at + 1, until, link)
+                commits = await self._group.log.stretch(at + 1, until, link, rollups=False)
                 link = commits[-1].link
                 whole += len(commits)
             except Damage as error:
                 self._problems.append(Problem(error.subject, error.message, True))
+                whole += await self._one_by_one(at + 1, until, error.subject)
                 link = None
             at = until
+        return whole
+
+    async def _one_by_one(self, first: int, last: int, known: str) -> int:
+        """Name everything that is damaged in a stretch, not only what was met first."""
+        whole = 0
+        for seq in range(first, last + 1):
+            try:
+                await self._group.log.signed(seq)
+                whole += 1
+            except Damage as error:
+                if error.subject != known and len(self._problems) < MAX_DAMAGE:
+                    self._problems.append(Problem(error.subject, error.message, True))
         return whole
 
     async def _unlisted(self) -> None:
@@ -108,16 +125,22 @@ class Verify:
         after = last if self._group.tail else ""
         for info in await self._group.log.store.page(prefix, after):
             self._problems.append(Problem(info.key, "lies beyond the end of the log", False))
+
+    def _passed_over(self) -> None:
+        """What reading went round by itself."""
+        known = {problem.key for problem in self._problems}
         for note in self._group.log.ignored:
             key, _, reason = note.partition(": ")
-            self._problems.append(Problem(key, reason, False))
+            if key not in known:
+                self._problems.append(Problem(key, reason, False))
 
     async def _rollups(self) -> None:
         for last in range(SPAN, self._seq + 1, SPAN):
             key = layout.rollup(self._group.scope.group, last)
             try:
                 heads = decode(await self._group.log.store.get(key), key)
-                commits = await self._group.log.stretch(last - SPAN + 1, last, None)
+                first = last - SPAN + 1
+                commits = await self._group.log.stretch(first, last, None, rollups=False)
                 for head, commit in zip(heads, commits, strict=True):
                     if not head.endswith(commit.body) or commit.container.signature not in head:
                         self._problems.append(Problem(key, "differs from the log", False))

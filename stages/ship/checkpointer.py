@@ -24,7 +24,9 @@ from stages.vault.paged import PagedArray
 
 SHARE = 0.05  # checkpoint bytes stay below this share of shipped bytes
 _PART_BYTES = 8 << 20
-_MAP_PAGE = PAGE_ROWS * 24  # an upper bound of a map page and a digest page, sealed
+_ROW_BYTES = 24  # a row of map and digests together
+_PLACE_BYTES = 24  # a row of a page table
+_SEALED = 512  # what sealing a page or a manifest adds, or naming an epoch in it: an upper bound
 
 
 @dataclass
@@ -46,8 +48,22 @@ class Checkpointer:
     def due(self) -> bool:
         """True if a checkpoint now would stay within its share of what was shipped since."""
         ledger = self._session.ledger
-        dirty = sum(int(disk.dirty.flags.sum()) for disk in ledger.record.disks.values())
-        return 0 < dirty * _MAP_PAGE <= SHARE * ledger.tail.stored
+        if not any(disk.dirty.flags.any() for disk in ledger.record.disks.values()):
+            return False
+        return self._most() <= SHARE * ledger.tail.stored
+
+    def _most(self) -> int:
+        """Bytes that a checkpoint now would store, at most: incompressible pages, all tables."""
+        ledger = self._session.ledger
+        size = _SEALED * (1 + len(ledger.epoch_rows))
+        for disk in ledger.record.disks.values():
+            flags = disk.dirty.flags
+            pages = int((flags & disk.map.stored(PAGE_ROWS)).sum())
+            size += pages * (PAGE_ROWS * _ROW_BYTES + _SEALED) + len(flags) * 2 * _PLACE_BYTES
+        for epoch, directory in ledger.record.frames.items():
+            kept = max(0, len(ledger.tables.get(f"epoch-{epoch}", ())) - 1) * PAGE_ROWS
+            size += (directory.rows - kept) * 16 + _SEALED
+        return size + sum(map(len, ledger.tables.values())) * _PLACE_BYTES
 
     async def write(self) -> None:
         """Write a checkpoint at the tail. Interrupted, it leaves parts that nothing refers to."""
@@ -115,11 +131,12 @@ class Checkpointer:
     async def _page(self, name: PageName, array: PagedArray) -> tuple[int, int, int]:
         first = name.page * PAGE_ROWS
         count = min(PAGE_ROWS, array.rows - first)
-        uniform = _uniform(array, first, count, name.what)
-        if uniform is not None:
-            return name.seq, uniform, 0
+        rows = self._session.ledger.rows(array, first, count)
+        if isinstance(rows, tuple):
+            if _needs_no_page(rows, name.what):
+                return name.seq, rows[-1], 0
+            rows = np.tile(np.array(rows, np.uint64), (count, 1))
         writer = self._session.writer
-        rows = array.read(first, count)
         stored = checkpoint.seal_page(
             writer.scope, self._session.keys, name, rows, writer.machine.entropy
         )
@@ -145,9 +162,6 @@ class Checkpointer:
         return self._session.writer.scope.group
 
 
-def _uniform(array: PagedArray, first: int, count: int, what: int) -> int | None:
-    """The value of a page whose rows are all equal and need no storage."""
-    row = array.uniform(first, count)
-    if row is None or what == FRAMES or (what == DIGESTS and row[0]):
-        return None
-    return row[-1]
+def _needs_no_page(row: tuple[int, ...], what: int) -> bool:
+    """True if a page whose rows all equal ``row`` can be told in a table row."""
+    return what == MAP or (what == DIGESTS and row[0] == 0)

@@ -118,6 +118,17 @@ def index_of(group: list[Stored]) -> tuple[SegmentIndex, ...]:
     return tuple(segments)
 
 
+def index_bytes(segment: Segment) -> int:
+    """What a segment adds to an intent, at most: its index, digests and locations."""
+    return sum(
+        32 * len(batch.data)
+        + 48 * len(batch.refs)
+        + 16 * len(batch.zero.start)
+        + 16 * len(batch.chunk_digests)
+        for batch in segment.batches
+    )
+
+
 def intent_of(
     header: Header, parts: list[Buffer], plain: bytes, group: list[Stored], locations: U64
 ) -> Intent:

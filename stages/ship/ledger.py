@@ -8,50 +8,41 @@ exactly the settled commits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from contextlib import suppress
+from dataclasses import replace
 
 from stages import durable
 from stages.errors import DamagedObject, StateDamaged
-from stages.model import U64, Bools, Disk
+from stages.model import U64, Disk
 from stages.ports import Machine
-from stages.ship.record import DirtyPages, Record, frames_path
+from stages.ship.record import Record
+from stages.ship.snapshot import MAX_SIZE, Snapshot
+from stages.ship.snapshot import Tail as Tail
+from stages.ship.trouble import state_call
 from stages.ship.wal import Intent, Wal
-from stages.vault.codec import Fields, pack
-from stages.vault.commit import Header, decode_body, read_header
+from stages.vault.commit import Header, SegmentIndex, decode_body, read_header
 from stages.vault.container import Kind, parse
+from stages.vault.paged import PagedArray
 from stages.vault.sealing import Scope
 
 WAL_LIMIT = 32 << 20
-MAX_SNAPSHOT = 1 << 30
-NO_DIGEST = bytes(32)
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """The newest settled commit, and what follows from it. ``seq`` 0: nothing yet."""
-
-    seq: int = 0
-    link: bytes = NO_DIGEST
-    epoch: int = 0
-    next_frame: int = 0
-    last_consistent: int = 0
-    stamp: int = 0
-    checkpoint: int = 0
-    stored: int = 0  # bytes put since that checkpoint
+_ARRAYS = ("disk-", "epoch-")  # names of the arrays' files
 
 
 class Ledger:
-    """The record of one group. Calls block (file I/O); the caller serialises them."""
+    """The record of one group. Calls block (file I/O); the caller serialises them.
 
+    What the file system refuses is raised as ``NoSpace`` or ``StateError``; then the ledger is of
+    no use any more, and the next one goes on from what is durable.
+    """
+
+    @state_call("open state")
     def __init__(self, machine: Machine, folder: str, scope: Scope):
+        self.folder = folder
         files = machine.files
         self._files = files
         self._entropy = machine.entropy
         self._lock = machine.offload.lock()  # a scan reads digests while commits settle
-        self._folder = folder
         self._scope = scope
         self.tail = Tail()
         self.disks: dict[int, Disk] = {}
@@ -63,25 +54,27 @@ class Ledger:
         self.pending: dict[int, list[Intent]] = {}
         self._wal = Wal(files.open_append(f"{folder}/wal"))
 
+    @state_call("recover state")
     def recover(self) -> None:
         """Load the snapshot; hold intents back until ``settle`` says what became of them."""
-        data = None
-        if self._files.stat(f"{self._folder}/snapshot") is not None:
-            data = self._files.read(f"{self._folder}/snapshot", MAX_SNAPSHOT)
-        if data is not None:
+        path = f"{self.folder}/snapshot"
+        if self._files.stat(path) is not None:
+            data = self._files.read(path, MAX_SIZE)
             try:
-                self._load(Fields.decode(data, f"{self._folder}/snapshot"))
-            except (DamagedObject, ValueError) as error:
+                self._load(Snapshot.decode(data, path))
+            except (DamagedObject, ValueError, KeyError) as error:
                 raise StateDamaged(
                     str(error),
                     operation="recover state",
-                    subject=f"{self._folder}/snapshot",
+                    subject=path,
                     hint="move the machine's state folder away: the next run begins a new base",
                 ) from None
         for intent in self._wal.recover():
             if intent.seq > self.tail.seq:
                 self.pending.setdefault(intent.seq, []).append(intent)
+        self._sweep()
 
+    @state_call("keep disks")
     def set_disks(self, machine: int, disks: tuple[Disk, ...]) -> None:
         """The geometry in force from now on; durable at once."""
         self.machine = machine
@@ -91,7 +84,9 @@ class Ledger:
             self.next_disk = max(self.next_disk, disk.number + 1)
         self.record.keep_disks(self.disks)
         self.checkpoint_state()
+        self._sweep()  # only now: until then a crash leads back to the disks of before
 
+    @state_call("keep an intent")
     def intend(self, intent: Intent) -> None:
         """Write an intent down, durably, before its put (R11)."""
         if self._wal.size > WAL_LIMIT:
@@ -106,17 +101,17 @@ class Ledger:
                 return intent
         return None
 
+    @state_call("settle a commit")
     def settle(self, intent: Intent) -> Header:
         """The commit of ``intent`` is in the vault: fold it into the arrays, move the tail."""
-        found = parse(intent.head, "intent", Kind.COMMIT)
-        header = read_header(found, self._scope, intent.seq)
-        segments = decode_body(intent.plain, header, "intent")
+        header, segments = self._meaning(intent)
         with self._lock:
             self.record.apply(
                 header, segments, intent.digests, intent.ref_digests, intent.ref_locations
             )
             for chunk in intent.chunks:
-                self.record.disks[chunk.disk].chunks.write(chunk.first, chunk.digests)
+                if chunk.disk in self.record.disks:
+                    self.record.disks[chunk.disk].set_chunks(chunk.first, chunk.digests)
         self.tail = replace(
             self.tail,
             seq=intent.seq,
@@ -125,12 +120,29 @@ class Ledger:
             next_frame=header.first_frame + header.frames,
             last_consistent=intent.seq if header.consistent else header.last_consistent,
             stamp=header.stamp,
-            stored=self.tail.stored + found.size + sum(ref.size for ref in header.objects),
+            stored=self.tail.stored + _size(intent) + sum(ref.size for ref in header.objects),
         )
         for seq in [seq for seq in self.pending if seq <= intent.seq]:
             del self.pending[seq]
         return header
 
+    @state_call("forget digests")
+    def doubt_pending(self) -> None:
+        """Know nothing of the blocks named in intents whose commit is not in the vault (R3).
+
+        An earlier life may have settled one of them before the vault lost it.
+        """
+        with self._lock:
+            for intents in self.pending.values():
+                for intent in intents:
+                    self.record.doubt(*self._meaning(intent))
+
+    @state_call("look up references")
+    def resolve(self, header: Header, segments: tuple[SegmentIndex, ...]) -> U64:
+        """Locations (m, 1) of what the references of the next commit stand for."""
+        return self.record.resolve(header, segments)
+
+    @state_call("note a checkpoint")
     def checkpointed(self, seq: int, tables: dict[str, U64]) -> None:
         """A checkpoint at ``seq``, the tail, is complete in the vault."""
         self.tables = tables
@@ -143,98 +155,88 @@ class Ledger:
         closed = [self.record.frames.pop(epoch) for epoch in ended]
         self.checkpoint_state()
         for directory in closed:
-            directory.close()
-        for epoch in ended:
-            self._files.unlink(frames_path(self._folder, epoch))
+            with suppress(OSError):
+                directory.close()
+        self._sweep()
 
+    @state_call("keep state")
     def checkpoint_state(self) -> None:
         """Sync all arrays and the snapshot, then clear the log, unless intents are open in it."""
         with self._lock:
             tables = {name: array.sync() for name, array in self.record.arrays()}
-        durable.replace(
-            self._files,
-            f"{self._folder}/snapshot",
-            pack(self._fields(tables)),
-            token=self._entropy.token(8).hex(),
-        )
+        data = self._snapshot(tables).encode()
+        token = self._entropy.token(8).hex()
+        durable.replace(self._files, f"{self.folder}/snapshot", data, token=token)
         if not self.pending:
             self._wal.clear()
 
+    @state_call("read digests")
     def blocks(self, disk: int, first: int, count: int) -> U64:
         """Digests (count, 2) of blocks as the vault has them at its committed position."""
         with self._lock:
             return self.record.disks[disk].digests.read(first, count)
 
+    @state_call("read digests")
     def chunks(self, disk: int, first: int, count: int) -> U64:
         """Digests (count, 2) of chunks, unknown where only single blocks are known."""
         with self._lock:
             return self.record.disks[disk].chunks.read(first, count)
 
+    @state_call("read the block map")
+    def rows(self, array: PagedArray, first: int, count: int) -> tuple[int, ...] | U64:
+        """Rows of one of the arrays: the one row that all equal, or (count, columns)."""
+        with self._lock:
+            row = array.uniform(first, count)
+            return array.read(first, count) if row is None else row
+
     def close(self) -> None:
-        """Release all files."""
+        """Release all files. Nothing depends on it: what counts was synced before."""
         self.record.close()
-        self._wal.close()
+        with suppress(OSError):
+            self._wal.close()
 
-    def _fields(self, tables: dict[str, bytes]) -> dict[str, Any]:
-        tail = self.tail
-        return {
-            "seq": tail.seq,
-            "link": tail.link,
-            "epoch": tail.epoch,
-            "next_frame": tail.next_frame,
-            "last_consistent": tail.last_consistent,
-            "stamp": tail.stamp,
-            "checkpoint": tail.checkpoint,
-            "stored": tail.stored,
-            "machine": self.machine,
-            "next_disk": self.next_disk,
-            "disks": [
-                {
-                    "number": disk.number,
-                    "name": disk.name,
-                    "size": disk.size,
-                    "dirty": np.packbits(self.record.disks[disk.number].dirty.flags).tobytes(),
-                }
-                for disk in self.disks.values()
-            ],
-            "epochs": [{"epoch": epoch} for epoch in self.record.frames],
-            "ended": [{"epoch": e, "frames": rows} for e, rows in self.epoch_rows.items()],
-            "tables": [{"name": name, "table": table} for name, table in tables.items()],
-            "pages": [
-                {"name": name, "table": table.tobytes()} for name, table in self.tables.items()
-            ],
-        }
+    def _meaning(self, intent: Intent) -> tuple[Header, tuple[SegmentIndex, ...]]:
+        found = parse(intent.head, "intent", Kind.COMMIT)
+        header = read_header(found, self._scope, intent.seq)
+        return header, decode_body(intent.plain, header, "intent")
 
-    def _load(self, fields: Fields) -> None:
-        self.tail = Tail(
-            seq=fields.number("seq"),
-            link=fields.raw("link", 32),
-            epoch=fields.number("epoch"),
-            next_frame=fields.number("next_frame"),
-            last_consistent=fields.number("last_consistent"),
-            stamp=fields.number("stamp"),
-            checkpoint=fields.number("checkpoint"),
-            stored=fields.number("stored"),
+    def _sweep(self) -> None:
+        """Remove files of disks and epochs that have gone, and what killed writers left."""
+        known = {array.path for _, array in self.record.arrays()}
+        for name in self._files.listdir(self.folder):
+            path = f"{self.folder}/{name}"
+            ours = name.startswith(_ARRAYS) or durable.TEMP_MARK in name
+            if ours and path not in known:
+                self._files.unlink(path)
+
+    def _snapshot(self, arrays: dict[str, bytes]) -> Snapshot:
+        return Snapshot(
+            tail=self.tail,
+            machine=self.machine,
+            next_disk=self.next_disk,
+            disks=tuple(self.disks.values()),
+            dirty={number: self.record.disks[number].dirty.flags for number in self.disks},
+            epochs=tuple(self.record.frames),
+            ended=self.epoch_rows,
+            arrays=arrays,
+            pages=self.tables,
         )
-        self.machine = fields.number("machine")
-        self.next_disk = fields.number("next_disk")
-        dirty: dict[int, Bools] = {}
-        for entry in fields.maps("disks", 4096):
-            disk = Disk(entry.number("number"), entry.text("name"), entry.number("size"))
+
+    def _load(self, found: Snapshot) -> None:
+        self.tail = found.tail
+        self.machine = found.machine
+        self.next_disk = found.next_disk
+        self.epoch_rows = found.ended
+        self.tables = found.pages
+        for disk in found.disks:
             self.disks[disk.number] = disk
-            self.record.open_disk(disk)
-            dirty[disk.number] = np.unpackbits(entry.array("dirty", np.uint8)).astype(np.bool_)
-        for entry in fields.maps("epochs", 1 << 24):
-            self.record.open_frames(entry.number("epoch"))
-        for entry in fields.maps("ended", 1 << 24):
-            self.epoch_rows[entry.number("epoch")] = entry.number("frames")
-        arrays = dict(self.record.arrays())
-        for entry in fields.maps("tables", 1 << 24):
-            arrays[entry.text("name")].restore(entry.raw("table"))
-        for number, disk in self.disks.items():
-            record = self.record.disks[number]
-            record.dirty = DirtyPages()
-            record.dirty.resize(disk.blocks)
-            record.dirty.flags = dirty[number][: len(record.dirty.flags)].copy()
-        for entry in fields.maps("pages", 1 << 24):
-            self.tables[entry.text("name")] = entry.array("table", np.uint64, 3)
+            self.record.open_disk(disk).dirty.flags = found.dirty[disk.number]
+        for epoch in found.epochs:
+            self.record.open_frames(epoch)
+        for name, array in self.record.arrays():
+            array.restore(found.arrays[name])
+
+
+def _size(intent: Intent) -> int:
+    """Bytes of the commit's object."""
+    return parse(intent.head, "intent", Kind.COMMIT).size

@@ -177,7 +177,11 @@ class LogSession:
             for each in self._lineage(intent):
                 self.ledger.settle(each)
             break
+        newest = max(self.ledger.pending, default=0)
+        if newest > self.ledger.tail.seq + 1:  # it was only planned once the one before was there
+            raise self._rolled_back(newest - 1)
         # What did not arrive stays on the books: it may still come, late (R11).
+        await self.writer.machine.offload.run(self.ledger.doubt_pending)
         await self.writer.machine.offload.run(self.ledger.checkpoint_state)
 
     def _lineage(self, intent: Intent) -> list[Intent]:
@@ -209,18 +213,21 @@ class LogSession:
             try:
                 found = await self.writer.store.get(key, 0, HEAD_SIZE + MAX_HEADER)
             except ObjectMissing:
-                raise BrokenChain(
-                    "the newest commit this daemon made is not in the vault any more",
-                    operation="open log",
-                    subject=key,
-                    hint="was the vault restored from an older copy? Move the machine's state "
-                    "folder away to begin a new base beside the old points",
-                ) from None
+                raise self._rolled_back(tail.seq) from None
             if parse(found, key, Kind.COMMIT).digest != tail.link:
                 raise self._foreign(key, await self.writer.store.get(key))
         following = layout.commit(group, tail.seq + 1)
         if await self.writer.store.info(following) is not None:
             raise self._foreign(following, await self.writer.store.get(following))
+
+    def _rolled_back(self, seq: int) -> BrokenChain:
+        return BrokenChain(
+            "a commit that this daemon made is not in the vault any more",
+            operation="open log",
+            subject=layout.commit(self.writer.scope.group, seq),
+            hint="was the vault restored from an older copy? Move the machine's state folder away "
+            "to begin a new base beside the old points",
+        )
 
     def _group(self) -> str:
         return f"{self.writer.store.url} group {self.writer.scope.group.hex()}"

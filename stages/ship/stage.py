@@ -9,7 +9,14 @@ from stages.crypto.digest import digest
 from stages.errors import StoreError
 from stages.model import SealedSegment
 from stages.ship.checkpointer import Checkpointer
-from stages.ship.compose import Stored, header_of, index_of, intent_of, spans_of
+from stages.ship.compose import (
+    Stored,
+    header_of,
+    index_bytes,
+    index_of,
+    intent_of,
+    spans_of,
+)
 from stages.ship.gather import gather
 from stages.ship.rollups import Rollups
 from stages.ship.session import LogSession
@@ -22,6 +29,7 @@ from stages.vault.sealing import seal_body
 
 GROUP_SEGMENTS = 16  # segments of one commit inside a gap, where no point is lost by it
 GROUP_BYTES = 256 << 20
+GROUP_INDEX = 32 << 20  # bytes of index: one more of the largest segments still fits in an intent
 INDEX_BYTES = 64 << 20  # a commit of references only has no content, but a body
 
 
@@ -116,6 +124,7 @@ class Ship:
             group[-1].segment.in_gap
             and len(group) < GROUP_SEGMENTS
             and sum(stored.stored_bytes for stored in group) < GROUP_BYTES
+            and sum(index_bytes(stored.segment) for stored in group) < GROUP_INDEX
             and sum(stored.index_bytes for stored in group) < INDEX_BYTES
         )
 
@@ -130,7 +139,7 @@ class Ship:
         body = seal_body(writer.scope, Kind.COMMIT, session.keys, header.seq, plain, entropy)
         inline = tuple(frame for stored in group for frame in stored.frames)
         parts = build(Kind.COMMIT, header.fields(writer.scope), writer.signer, body, inline)
-        intent = intent_of(header, parts, plain, group, ledger.record.resolve(header, index))
+        intent = intent_of(header, parts, plain, group, ledger.resolve(header, index))
         self.newest = await session.advance(intent, parts)
         self.commits += 1
         self._meter.bytes_out += sum(len(part) for part in parts)

@@ -1,7 +1,8 @@
 """The write-ahead log of the writer's record: intents (R11) and what they will change.
 
-One record per put of a commit: length, checksum, payload. Bytes after the first record that does
-not verify are a torn tail of an append that nothing has relied on, and are cut off.
+One record per put of a commit: mark, length, checksum (of the record's offset and payload), payload.
+A record that does not verify and has no good one after it is the torn tail of an append that nothing
+has relied on, and is cut off. One with a good record after it is damage: what was relied on is lost.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from stages.model import U64
 from stages.ports import OpenFile
 from stages.vault.codec import Fields, pack
 
-_HEAD = struct.Struct("<II16s")
+_HEAD = struct.Struct("<4sI16s")
+_MARK = b"BINT"
 MAX_RECORD = 256 << 20
+_STEP = 1 << 20  # bytes searched at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +108,21 @@ class Wal:
         self.size = 0
 
     def recover(self) -> Iterator[Intent]:
-        """All intact records from the start; cuts a torn tail. Call once, before ``append``."""
+        """All intact records from the start; cuts a torn tail. Call once, before ``append``.
+
+        Raises ``StateDamaged``.
+        """
         end = self._file.stat().size
         at = 0
-        while at < end:
-            payload = self._record(at, end)
-            if payload is None:
-                break
+        while (payload := self._record(at, end)) is not None:
             at += _HEAD.size + len(payload)
             try:
                 yield Intent.decode(payload, self._file.path)
             except DamagedObject as error:
-                raise StateDamaged(
-                    error.message,
-                    operation="recover state",
-                    subject=self._file.path,
-                    hint="move the machine's state folder away: the next run begins a new base",
-                ) from None
+                raise self._damaged(error.message) from None
         if at < end:
+            if self._good_beyond(at, end):
+                raise self._damaged(f"the record at byte {at} is not what was written")
             self._file.truncate(at)
             self._file.fsync()
         self.size = at
@@ -130,13 +130,16 @@ class Wal:
     def append(self, intent: Intent) -> None:
         """Durable on return. On an error the record is cut off again or will be on recovery."""
         payload = intent.encode()
-        head = _HEAD.pack(len(payload), 0, digest([payload])[:16])
+        if len(payload) > MAX_RECORD:
+            raise ValueError(f"an intent of {len(payload)} bytes could not be read again")
+        head = _HEAD.pack(_MARK, len(payload), _checksum(self.size, payload))
         try:
             self._file.append([head, payload])
+            self._file.fdatasync()
         except OSError:
+            # Also after a failed sync: the record may be in the cache and never on the disk.
             self._file.truncate(self.size)
             raise
-        self._file.fdatasync()
         self.size += len(head) + len(payload)
 
     def clear(self) -> None:
@@ -150,13 +153,35 @@ class Wal:
         self._file.close()
 
     def _record(self, at: int, end: int) -> bytes | None:
-        head = self._file.pread(at, _HEAD.size)
+        """The payload of the record at ``at``, or None if there is no good one."""
+        head = self._file.pread(at, _HEAD.size) if at < end else b""
         if len(head) < _HEAD.size:
             return None
-        length, zero, checksum = _HEAD.unpack(head)
-        if zero or length > min(MAX_RECORD, end - at - _HEAD.size):
+        mark, length, checksum = _HEAD.unpack(head)
+        if mark != _MARK or length > min(MAX_RECORD, end - at - _HEAD.size):
             return None
         payload = self._file.pread(at + _HEAD.size, length)
-        if len(payload) != length or digest([payload])[:16] != checksum:
-            return None
-        return payload
+        return payload if _checksum(at, payload) == checksum else None
+
+    def _good_beyond(self, at: int, end: int) -> bool:
+        """True if a good record begins after ``at``."""
+        for start in range(at + 1, end, _STEP):
+            piece = self._file.pread(start, _STEP + len(_MARK) - 1)
+            found = piece.find(_MARK)
+            while found >= 0:
+                if self._record(start + found, end) is not None:
+                    return True
+                found = piece.find(_MARK, found + 1)
+        return False
+
+    def _damaged(self, what: str) -> StateDamaged:
+        return StateDamaged(
+            what,
+            operation="recover state",
+            subject=self._file.path,
+            hint="move the machine's state folder away: the next run begins a new base",
+        )
+
+
+def _checksum(at: int, payload: bytes) -> bytes:
+    return digest([at.to_bytes(8, "little"), payload])[:16]

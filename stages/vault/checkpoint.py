@@ -97,11 +97,12 @@ def open_page(scope: Scope, keys: EpochKeys, name: PageName, stored: bytes, subj
 
     Rows that were not stored, because the disk ended before, are zero.
     """
-    head = stored[: HEADER.size]
-    if head != _head(name, keys.epoch, len(stored) - HEADER.size) or len(stored) > MAX_STORED:
+    head, sealed = stored[: HEADER.size], stored[HEADER.size :]
+    bounded = HEADER.size <= len(stored) <= MAX_STORED
+    if not bounded or head != _head(name, keys.epoch, len(sealed)):
         raise DamagedObject(f"not page {name.page} of {name.owner}", subject=subject)
     try:
-        packed = scope.cipher.open(keys.index, stored[HEADER.size :], _aad(scope, head))
+        packed = scope.cipher.open(keys.index, sealed, _aad(scope, head))
     except OpenFailed:
         raise DamagedObject(f"page {name.page} does not open", subject=subject) from None
     columns = COLUMNS[name.what]

@@ -92,7 +92,7 @@ def encode_private(key: PrivateKey, passphrase: str | None, entropy: Entropy) ->
         return _dump(fields)
     salt = entropy.token(SALT_SIZE)
     fields["kdf"] = {"name": "argon2id", "ops": OPS, "memory": MEMORY, "salt": salt.hex()}
-    sealing = stretch(passphrase, salt)
+    sealing = stretch(passphrase, salt, ops=OPS, memory=MEMORY)
     fields["secret"] = _CIPHER.seal(sealing, secret, _aad(fields), entropy).hex()
     return _dump(fields)
 
@@ -123,7 +123,8 @@ def decode_private(data: bytes, passphrase: str | None, subject: str) -> Private
 def _unseal(fields: dict[str, Any], sealed: bytes, passphrase: str | None, subject: str) -> bytes:
     kdf = fields["kdf"]
     ops, memory, salt = kdf["ops"], kdf["memory"], bytes.fromhex(kdf["salt"])
-    if kdf["name"] != "argon2id" or not 1 <= ops <= MAX_OPS or not 8192 <= memory <= MAX_MEMORY:
+    bounded = 1 <= ops <= MAX_OPS and 8192 <= memory <= MAX_MEMORY and len(salt) == SALT_SIZE
+    if kdf["name"] != "argon2id" or not bounded:
         raise _malformed(subject)
     if passphrase is None:
         raise WrongPassphrase("needs a passphrase", subject=subject)
@@ -209,9 +210,19 @@ def _parse(data: bytes, subject: str, what: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _malformed(subject) from None
     if kind != what:
-        raise KeyFailure(f"this is a Backstay {kind}, wanted is a {what}", subject=subject)
+        raise KeyFailure(
+            f"this is a Backstay {kind}, wanted is a {what}",
+            operation="open key",
+            subject=subject,
+            hint="NAME.key is the private key, NAME.pub the public one",
+        )
     if version != VERSION:
-        raise UnknownVersion(f"key file version {version!r}", subject=subject)
+        raise UnknownVersion(
+            f"key file version {version!r}, this program reads {VERSION}",
+            operation="open key",
+            subject=subject,
+            hint="use the Backstay release that wrote it, or a newer one",
+        )
     return dict(fields)
 
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 import numpy as np
 import zstandard
 
-from stages.model import U8, U64, Ints, Runs
+from stages.model import U8, U64, Bools, Ints, Runs
 from stages.ports import OpenFile
 
 PAGE_ROWS = 4096
@@ -42,14 +42,13 @@ class PagedArray:
     def resize(self, rows: int) -> None:
         """Grow with zeros, or cut; what is cut and grown again is zero.
 
+        Cutting writes nothing: the rows are still there for who restores an older page table.
         Raises ``ValueError`` for more rows than ``sync`` could keep.
         """
         pages = -(-rows // PAGE_ROWS)
         if self._state_bytes(pages) > _MAX_STATE:
             raise ValueError(f"{rows} rows are more than an array holds")
-        if rows < self.rows:
-            self.fill(rows, self.rows - rows, 0)
-        elif rows > self.rows:
+        if rows > self.rows:
             self._clear_tail()
         old = len(self._state)
         if pages < old:
@@ -150,6 +149,13 @@ class PagedArray:
         if self._state[low:high].any() or (self._uniform[low:high] != self._uniform[low]).any():
             return None
         return tuple(self._uniform[low].tolist())
+
+    def stored(self, rows: int) -> Bools:
+        """Which stretches of ``rows`` rows (a multiple of the page's) take file space."""
+        pages = rows // PAGE_ROWS
+        padded = np.zeros(-(-len(self._state) // pages) * pages, np.uint8)
+        padded[: len(self._state)] = self._state
+        return np.asarray(padded.reshape(-1, pages).any(axis=1), np.bool_)
 
     def flush(self) -> None:
         """Write dirty pages to the file (no fsync)."""

@@ -87,3 +87,21 @@ def test_clones_keep_content_and_holes(tmp_path: Path) -> None:
     assert inputs.same(source, clone)
     assert inputs.content_of(clone) == inputs.content_of(source)
     assert inputs.content_of(clone).allocated < 1 << 20
+
+
+def test_a_file_with_several_names_is_taken_once_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 1000)
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    (tmp_path / "d").write_bytes(b"y" * 1000)
+    picked = [one.path.name for one in inputs.pick(1 << 20, (str(tmp_path),))]
+    assert picked == ["a", "d"]
+
+
+def test_no_folder_fills_the_image_alone(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        for number in range(20):
+            (tmp_path / folder / str(number)).write_bytes(b"x" * 1000)
+    picked = list(inputs.pick(10_000, (str(tmp_path),)))
+    assert [one.path.parent.name for one in picked] == ["a", "a", "b", "b"]

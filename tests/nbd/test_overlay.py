@@ -217,9 +217,9 @@ async def test_a_flush_names_only_what_it_synced() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(disk.flush)
         await offload.reached.wait()
-        await overlay.write(8 * BLOCK, memoryview(b"b" * BLOCK), fua=False)
+        await overlay.write(12 * BLOCK, memoryview(b"b" * BLOCK), fua=False)
         offload.go_on.set()
-    disk.put(8 * BLOCK, b"b" * BLOCK)
+    disk.put(12 * BLOCK, b"b" * BLOCK)
     for seed in range(6):
         await disk.restart(power_cut=seed)
 

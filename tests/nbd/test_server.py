@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import stat
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from stages.nbd.server import NbdServer
 from stages.nbd.session import Limits
 from tests.nbd.memory import MemoryDevice, info
 from tests.nbd.serving import Client, Served, connected, serving, short_directory
-from tests.nbd.spoken import NEWSTYLE, request, write
+from tests.nbd.spoken import NEWSTYLE, option, request, write
 from tests.nbd.test_session import Gated
 
 
@@ -332,3 +333,41 @@ async def test_a_client_may_abort_and_hang_up_at_once() -> None:
             await stream.send_all(NEWSTYLE + wire.OPTION.pack(wire.OPTION_MAGIC, 2, 0))
         await served.settled(1)
         assert served.ended[0].how == "left"
+
+
+def mangled(dice: random.Random) -> bytes:
+    """A good session with some bytes changed, cut or doubled."""
+    name = option(wire.OPT_EXPORT_NAME, b"disk")
+    requests = [
+        request(dice.randrange(9), dice.randrange(1 << 21), dice.randrange(1 << 17), cookie=9)
+        for _ in range(5)
+    ]
+    said = bytearray(NEWSTYLE + option(wire.OPT_STRUCTURED_REPLY) + name + b"".join(requests))
+    for _ in range(dice.randrange(4)):
+        at = dice.randrange(len(said))
+        change = dice.randrange(3)
+        if change == 0:
+            said[at] ^= 1 << dice.randrange(8)
+        elif change == 1:
+            del said[at : at + dice.randrange(30)]
+        else:
+            said[at:at] = said[at : at + dice.randrange(30)]
+    return bytes(said)
+
+
+async def test_mangled_sessions_are_no_defect() -> None:
+    dice = random.Random(11)
+    device = MemoryDevice(info())
+    async with serving(device) as served, connected(served) as bystander:
+        for _ in range(200):
+            async with connected(served, None) as client:
+                with suppress(trio.BrokenResourceError):
+                    await client.stream.send_all(mangled(dice))
+                    await client.stream.send_eof()
+                    while await client.stream.receive_some(1 << 20):
+                        pass
+        await served.settled(200)
+        assert {ended.how for ended in served.ended} <= {"left", "lost", "protocol"}
+        assert served.server.statistics().memory.held == 0
+        await bystander.ask(write(0, b"x"))
+        assert await bystander.read(0, 1) == b"x"

@@ -174,6 +174,31 @@ async def test_a_slow_request_does_not_hold_up_others() -> None:
         assert {(await client.reply()).cookie for _ in range(50)} == set(range(50))
 
 
+class Tardy(MemoryDevice):
+    """Looks at what it writes only some turns later."""
+
+    async def write(self, offset: int, data: memoryview, fua: bool) -> None:
+        for _ in range(offset % 7):
+            await trio.lowlevel.checkpoint()
+        await super().write(offset, data, fua)
+
+
+async def test_a_payload_stays_until_the_device_has_written_it() -> None:
+    device = Tardy(info())
+    limits = Limits(buffer_bytes=64 << 10)
+    async with serving(device, limits=limits) as served, connected(served) as client:
+
+        async def send() -> None:
+            for i in range(250):
+                await client.stream.send_all(write(i * 4000, bytes([i]) * 4000, cookie=i))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            assert {(await client.reply()).cookie for _ in range(250)} == set(range(250))
+    expected = b"".join(bytes([i]) * 4000 for i in range(250))
+    assert device.content[: len(expected)] == expected
+
+
 async def test_requests_in_flight_are_bounded() -> None:
     device = Gated()
     limits = Limits(requests=7)

@@ -1,0 +1,1 @@
+"""Faults, at the command line: what the user sees, what is left behind, how it goes on."""

@@ -1,0 +1,87 @@
+"""One scenario that has everything in it: segments, references, zeros, a checkpoint, a rollup."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from stages.model import BLOCK
+from tests.whole.reading import check, check_verified, differing, newest
+from tests.whole.small import eager_checkpoints, small_pages, small_rollups
+from tests.whole.world import KIB, Process, Tuning, World, simulate
+
+Make = Callable[[World], Process]
+
+
+@contextmanager
+def small() -> Iterator[None]:
+    """The sizes that the scenario is made for."""
+    with ExitStack() as stack:
+        for each in (small_pages(), small_rollups(), eager_checkpoints()):
+            stack.enter_context(each)
+        yield
+
+
+def first_disks(world: World) -> None:
+    """Two disks: content, a hole, blocks that occur twice, also across disks."""
+    dice = random.Random(7)
+    doubled = dice.randbytes(6 * BLOCK)
+    world.disks["a"] = bytearray(
+        dice.randbytes(20 * BLOCK) + bytes(24 * BLOCK) + doubled + dice.randbytes(9 * BLOCK + 700)
+    )
+    world.disks["b"] = bytearray(doubled + dice.randbytes(30 * BLOCK) + doubled)
+    world.sparse.add("a")
+
+
+def change_disks(world: World) -> None:
+    """Some content changes, some becomes zero, some a copy of other content."""
+    dice = random.Random(8)
+    a, b = world.disks["a"], world.disks["b"]
+    a[3 * BLOCK : 19 * BLOCK] = dice.randbytes(16 * BLOCK)
+    a[44 * BLOCK : 47 * BLOCK] = bytes(3 * BLOCK)
+    b[8 * BLOCK : 24 * BLOCK] = a[:16 * BLOCK]
+    b[25 * BLOCK : 27 * BLOCK] = bytes(2 * BLOCK)
+
+
+def started(tuning: Tuning) -> World:
+    """Before the first run."""
+    world = World(3, tuning)
+    first_disks(world)
+    return world
+
+
+def after_one_run(tuning: Tuning) -> World:
+    """One good run, and changes since."""
+    world = started(tuning)
+    world.protect()
+    change_disks(world)
+    return world
+
+
+BEGINNINGS = {"first run": started, "second run": after_one_run}
+TUNING = Tuning(seal_bytes=48 * KIB, inline=16 * KIB, in_flight=2)
+
+
+def worlds(begin: Callable[[Tuning], World], tuning: Tuning) -> Iterator[World]:
+    """As many equal worlds as are asked for."""
+    world = begin(tuning)
+    while True:
+        yield copy.deepcopy(world)
+
+
+def heals(world: World) -> None:
+    """A healthy run succeeds, and nothing was skipped or lost on the way.
+
+    Then the disks go back to what they held at first: what a failed run has left behind must not
+    make the next one believe that this is in the vault already.
+    """
+    world.protect()
+    check(world)
+    for name, content in world.attempts[0].items():
+        world.disks[name][:] = content
+    outcome = world.protect()
+    wrong = differing(newest(world), world.attempts[-1])
+    assert not wrong, f"point {outcome.seq} after the way back: {wrong}"
+    simulate(0, check_verified, world)
