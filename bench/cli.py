@@ -110,7 +110,7 @@ def _list(subjects: tuple[Subject, ...], as_json: bool) -> None:
         click.echo(f"{name:<12}{title}")
     click.echo()
     for name, missing in there.items():
-        click.echo(f"{name:<28}{f'not installed: {missing}' if missing else 'installed'}")
+        click.echo(f"{name:<32}{f'not installed: {missing}' if missing else 'installed'}")
 
 
 def main() -> None:

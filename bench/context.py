@@ -40,7 +40,7 @@ class Scale:
 
 
 QUICK = Scale(
-    content=96 << 20, disk=10 << 30, written=1 << 30, commits=300, huge=64 << 30, mapped=4 << 30
+    content=64 << 20, disk=10 << 30, written=1 << 30, commits=300, huge=64 << 30, mapped=4 << 30
 )
 
 

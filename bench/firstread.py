@@ -78,7 +78,7 @@ def _exactly(peer: socket.socket, size: int) -> bytes:
 
 def main(argv: list[str]) -> None:
     """Start the export, read a block, stop it."""
-    from bench.synthetic import DISK, MACHINE, Made, content
+    from bench.made import DISK, MACHINE, Made, content
     from stages.model import BLOCK
 
     made, path = Made.load(Path(argv[0])), argv[1]

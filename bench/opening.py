@@ -15,8 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bench.synthetic import DISK, MACHINE, Made, content
-from stages.crypto.sign import Signer
+from bench.made import DISK, MACHINE, Made, content
 from stages.model import BLOCK
 from stages.nbd.device import FileRange
 from stages.ports import Buffer, Machine
@@ -26,15 +25,10 @@ from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.points import choose
 from stages.recover.sweep import Sweep
-from stages.ship.checkpointer import Checkpointer
-from stages.ship.ledger import Ledger
-from stages.ship.session import LogSession, Writer
 from stages.store.file import FileStore
 from stages.store.port import PAGE, ObjectInfo, ObjectStore, Put
 from stages.system import this_machine
-from stages.vault.charter import load
 from stages.vault.keyfile import decode_private
-from stages.vault.sealing import Scope
 
 
 class FarStore:
@@ -149,6 +143,13 @@ async def window(made: Made, _delay: float, _seed: int) -> dict[str, object]:
 
 async def checkpoint(made: Made, _delay: float, _seed: int) -> dict[str, object]:
     """Take up the writer's record and write a checkpoint of all of it."""
+    from stages.crypto.sign import Signer
+    from stages.ship.checkpointer import Checkpointer
+    from stages.ship.ledger import Ledger
+    from stages.ship.session import LogSession, Writer
+    from stages.vault.charter import load
+    from stages.vault.sealing import Scope
+
     ports = this_machine()
     store = FileStore(made.vault, ports)
     watch = Watch(ports)

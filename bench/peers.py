@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.measure import Command, checked
-from bench.subjects import PASSWORD, Copy, Subject
+from bench.subjects import PASSWORD, Copy, Subject, python_command
 
 PATH = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
 
@@ -161,7 +162,47 @@ class QemuImgCopy(Copy):
         return target / "image"
 
 
-PEERS: tuple[type[Subject], ...] = (Restic, Borg, ZstdAge, QemuImg)
+class Naive(Subject):
+    """The copy one would write first (``bench.naive``)."""
+
+    name = "naive asyncio copy (aiofiles)"
+
+    def missing(self) -> str:
+        """The one package that only this needs."""
+        return "" if find_spec("aiofiles") else "aiofiles"
+
+    def open(self, folder: Path, image: Path) -> Copy:
+        """A key."""
+        from bench.naive import new_key
+
+        copy = NaiveCopy(folder, image)
+        new_key(copy.key)
+        return copy
+
+
+class NaiveCopy(Copy):
+    """One file of sealed frames."""
+
+    def __init__(self, folder: Path, image: Path):
+        super().__init__(folder, image)
+        self.key = folder / "naive.key"
+
+    def backup(self) -> Command:
+        """Everything, each time."""
+        paths = (str(self.image), str(self.repository), str(self.key))
+        return python_command("bench.naive", "copy", *paths)
+
+    def restore(self, target: Path) -> Command:
+        """To a sparse file."""
+        paths = (str(self.repository), str(self.restored(target)), str(self.key))
+        return python_command("bench.naive", "back", *paths)
+
+    def restored(self, target: Path) -> Path:
+        """One file."""
+        return target / "image"
+
+
+PEERS: tuple[type[Subject], ...] = (Restic, Borg, ZstdAge, QemuImg, Naive)
 
 
 def _shell(script: str, *arguments: str) -> Command:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.errors import DamagedObject, MissingTool
+from stages import errors
+from stages.errors import BackstayError, DamagedObject, MissingTool
 
 MACHINE, DISK = "demo", "root"
 _CONTENT = 96 << 20
@@ -166,11 +167,7 @@ class Demo:
             command, cwd=folder or self._folder, env=env, capture_output=True, check=False
         )
         if done.returncode:
-            raise DamagedObject(
-                done.stderr.decode(errors="replace").strip(),
-                operation="demo",
-                subject="backstay " + " ".join(arguments),
-            )
+            raise _failure(done.stderr.decode(errors="replace"), " ".join(arguments))
         return dict(json.loads(done.stdout))
 
     def _call(self, *command: str) -> None:
@@ -178,11 +175,25 @@ class Demo:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         if done.returncode:
-            raise DamagedObject(
+            raise BackstayError(
                 done.stdout.decode(errors="replace").strip(),
                 operation="demo",
-                subject=" ".join(command[:2]),
+                subject=" ".join(command),
             )
+
+
+def _failure(said: str, command: str) -> BackstayError:
+    """The error that a command ended with, as its own."""
+    subject = f"backstay {command}"
+    try:
+        fields = json.loads(said)
+        kind = getattr(errors, fields["error"])
+        failed = kind(fields["message"], operation="demo", subject=subject, hint=fields["hint"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        failed = None
+    if isinstance(failed, BackstayError):
+        return failed
+    return BackstayError(said.strip(), operation="demo", subject=subject)
 
 
 def _tool(name: str) -> str:

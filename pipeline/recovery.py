@@ -174,8 +174,7 @@ async def restore_point(
     async with access.vault(patience=_WORKING) as vault:
         group = await vault.find(order.machine)
         choice, point, targets = await plan_restore(group, order, access.ports)
-        beside = (*choice.notes, *vault.problems, *group.log.ignored)
-        choice = Choice(choice.point, tuple(dict.fromkeys(beside)))
+        choice = _with_problems(choice, vault, group)
         restore = Restore(point, access.ports, salvage=order.salvage, workers=access.workers)
         try:
             restore.check(targets)
@@ -185,7 +184,13 @@ async def restore_point(
             report = await restore.run(targets, advance)
         finally:
             restore.close()
-        return choice, report
+        return _with_problems(choice, vault, group), report
+
+
+def _with_problems(choice: Choice, vault: OpenedVault, group: Group) -> Choice:
+    """Note what reading has gone round, so that nobody takes the vault for undamaged."""
+    notes = (*choice.notes, *vault.problems, *group.log.ignored)
+    return Choice(choice.point, tuple(dict.fromkeys(notes)))
 
 
 async def drill_vault(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,14 @@ class StateFolder:
         with in_words("open state", path):
             durable.make_dirs(machine.files, path)
             held = machine.files.open_write(f"{path}/lock", create=True)
-            if held.lock():
-                return StateFolder(machine, path, held)
-            held.close()
+            try:
+                if held.lock():
+                    _settle(machine.files, path)
+                    return StateFolder(machine, path, held)
+            except BaseException:
+                _release(held)
+                raise
+            _release(held)
         raise StateLocked(
             "another Backstay process is using it",
             operation="open state",
@@ -72,7 +78,8 @@ class StateFolder:
         """Where the record of one machine in one vault is kept; created."""
         path = f"{self.path}/machines/{name}/{vault.hex()}"
         with in_words("open state", path):
-            durable.make_dirs(self._files, path)
+            durable.make_dirs_below(self._files, self.path, path, set())
+            durable.sweep(self._files, durable.parent(path))
         return path
 
     def identity(self, folder: str) -> Identity:
@@ -116,7 +123,7 @@ class StateFolder:
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
-            self._lock.close()
+            _release(self._lock)
 
     def _write(self, path: str, fields: dict[str, Any]) -> None:
         data = json.dumps(fields, indent=1).encode() + b"\n"
@@ -125,9 +132,11 @@ class StateFolder:
             durable.replace(self._files, path, data, token=self._machine.entropy.token(8).hex())
 
     def _read(self, path: str) -> dict[str, Any]:
+        with in_words("open state", path):
+            data = self._files.read(path, _MAX_FILE)
         try:
-            fields = json.loads(self._files.read(path, _MAX_FILE))
-        except (OSError, ValueError):
+            fields = json.loads(data)
+        except ValueError:
             raise self._damaged(path) from None
         if not isinstance(fields, dict):
             raise self._damaged(path)
@@ -142,3 +151,17 @@ class StateFolder:
             hint="put back the file from a copy, or move the folder away: the next run then "
             "begins a new base, and all earlier points stay restorable",
         )
+
+
+def _settle(files: Files, path: str) -> None:
+    """Make durable what an earlier life may have made and not synced; remove what it left."""
+    files.sync_dir(path)
+    durable.sweep(files, path)
+    with suppress(OSError):  # a folder above that cannot be opened is somebody else's
+        files.sync_dir(durable.parent(path))
+
+
+def _release(lock: OpenFile) -> None:
+    """Closing unlocks, whatever it returns."""
+    with suppress(OSError):
+        lock.close()

@@ -66,6 +66,13 @@ def replace(files: Files, path: str, data: Buffer, *, token: str) -> None:
     files.sync_dir(parent(path))
 
 
+def sweep(files: Files, folder: str) -> None:
+    """Remove what killed calls of ``replace`` left in ``folder``; the caller has it locked."""
+    for name in files.listdir(folder):
+        if TEMP_MARK in name:
+            files.unlink(f"{folder}/{name}")
+
+
 def create(files: Files, path: str, parts: Sequence[Buffer], *, temp_dir: str, token: str) -> bool:
     """Durably create ``path`` unless it exists; False if it does. Readers never see a part of it.
 

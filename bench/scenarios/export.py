@@ -17,9 +17,9 @@ from bench.subjects import BACKSTAY, json_of, python_command
 from bench.synthetic import long_log
 
 TITLE = "first read from an export, by the vault's distance"
-COMMAND = "backstay export + NBD read, file vault"
-NEAR = "open + read in one process, file vault"
-FAR = "open + read in one process, each get + {} ms"
+COMMAND = "backstay export + NBD read"
+NEAR = "open + read, file vault"
+FAR = "open + read, each get + {} ms"
 DELAY = 0.03  # seconds
 NEAR_GOAL, FAR_GOAL = 1.0, 3.0  # seconds
 

@@ -28,7 +28,7 @@ _COMMANDS = {
     "status": ("run", "Show what is protected and how fresh it is."),
     "points": ("recover", "List a machine's recovery points."),
     "verify": ("recover", "Prove that a point can be restored."),
-    "restore": ("recover", "Bring a machine's disks back."),
+    "restore": ("restore", "Bring a machine's disks back."),
     "export": ("export", "Serve a point's disks over NBD at once."),
     "rescue": ("recover", "Show what a vault holds and the next command to give."),
     "bench": ("bench", "Measure beside other programs on this machine."),

@@ -197,5 +197,3 @@ def _notes(choice: Choice) -> None:
         if note not in said:
             say(f"note: {note}")
             said.add(note)
-
-

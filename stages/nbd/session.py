@@ -175,13 +175,12 @@ class Session:
             await self._hand_over(parser, turn)
 
     async def _hand_over(self, parser: RequestParser, turn: _Turn) -> None:
-        limits = self._limits
+        most = self._limits.requests
+        most_bytes = min(self._limits.request_bytes, self._limits.shared_bytes)
         while True:
-            while self._in_flight >= limits.requests:
+            while self._in_flight >= most:
                 await self._drained.park()
-            batch = parser.take(
-                limits.requests - self._in_flight, limits.request_bytes - self._held
-            )
+            batch = parser.take(most - self._in_flight, most_bytes - self._held)
             if batch is not None:
                 await turn.run(batch)
             elif parser.blocked:

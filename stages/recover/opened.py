@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,7 +28,6 @@ from stages.vault.terms import KeyRing, check_place, check_signer
 
 MAX_GROUPS = 100_000
 _MAX_LOG = 100_000_000  # commits looked through for the end of a log with holes
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
@@ -56,7 +54,7 @@ class Group:
             check_place(found, self.scope)
             keys = await self.ring.keys(found.header.number("epoch"))
             body = data[found.body_at : found.tail_at]
-            self.machines[number] = _named_well(read_machine(found, self.scope, keys, body), key)
+            self.machines[number] = read_machine(found, self.scope, keys, body)
         return self.machines[number]
 
     async def machine_at(self, seq: int) -> MachineRecord:
@@ -76,14 +74,6 @@ class Group:
                 with suppress(Damage, NotAdmitted, UnknownVersion, ValueError):
                     return (await self.machine(int(number))).name
             raise error from None
-
-
-def _named_well(record: MachineRecord, key: str) -> MachineRecord:
-    """Names become parts of paths and of commands to type: a record with others is no good."""
-    for name in (record.name, *(disk.name for disk in record.disks)):
-        if _NAME.fullmatch(name) is None:
-            raise DamagedObject(f"has a name that cannot be used: {name!r}", subject=key)
-    return record
 
 
 @dataclass

@@ -96,7 +96,7 @@ class Restore:
         with ExitStack() as stack:
             landings = []
             for target in targets:
-                begin = partial(Landing.open, self._machine, target, self._identity(target))
+                begin = partial(Landing.open, self._machine.files, target, self._identity(target))
                 landings.append(await self._files(target, begin))
                 stack.callback(landings[-1].close)
             done = [await self._fill(landing, advance or _nobody) for landing in landings]

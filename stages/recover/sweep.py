@@ -7,7 +7,7 @@ fetched and not yet opened is bounded by ``AHEAD`` hauls of at most ``HAUL_BYTES
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import trio
@@ -95,12 +95,24 @@ class Sweep:
             for haul in hauls(self.point.group.scope.group, wanted, rows):
                 await room.acquire()
                 nursery.start_soon(one, haul)
-        self._note(found)
-        return found
-
-    def _note(self, found: list[DamagedExtent]) -> None:
+        found = _joined(found)
         self.lost += sum(extent.length for extent in found)
         self.damage.extend(found[: MAX_DAMAGE - len(self.damage)])
+        return found
+
+
+def _joined(extents: list[DamagedExtent]) -> list[DamagedExtent]:
+    """In the order of the disk; those that touch and have one cause become one."""
+    found: list[DamagedExtent] = []
+    for extent in sorted(extents, key=lambda extent: extent.offset):
+        last = found[-1] if found else None
+        if last and extent == replace(
+            extent, offset=last.offset + last.length, key=last.key, reason=last.reason
+        ):
+            found[-1] = replace(last, length=last.length + extent.length)
+        else:
+            found.append(extent)
+    return found
 
 
 def content_runs(need: FrameNeed) -> list[tuple[int, int, int]]:

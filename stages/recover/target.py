@@ -11,6 +11,7 @@ All calls block; what the file system refuses is an ``OSError``.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,13 @@ import numpy as np
 from stages import durable
 from stages.errors import TargetError
 from stages.model import BLOCK, Disk, Runs
-from stages.ports import Buffer, Files, FileStat, Machine, OpenFile
+from stages.ports import Buffer, Files, FileStat, OpenFile
 from stages.recover.extract import DamagedExtent
 from stages.recover.sweep import Window
 from stages.vault.location import ZERO
 
 _MAX_PROGRESS = 64 << 10
+_TOKEN = "restore"  # noqa: S105 - the lock makes this the only writer: a crash leaves no litter
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +46,28 @@ class Target:
 class Landing:
     """An opened and locked target. ``start`` is the first block still to do."""
 
-    def __init__(self, machine: Machine, target: Target, identity: str, file: OpenFile):
+    def __init__(self, files: Files, target: Target, identity: str, file: OpenFile):
         self.target = target
         self.start = 0
-        self._machine = machine
-        self._files = machine.files
+        self._files = files
         self._identity = identity
         self._file = file
 
     @staticmethod
-    def open(machine: Machine, target: Target, identity: str) -> Landing:
+    def open(files: Files, target: Target, identity: str) -> Landing:
         """Open or create and lock it, and find out where to go on.
 
         ``identity`` names the content: vault, group, point, disk. Raises ``TargetError`` if it is
         in use, or the half-done work of something else.
         """
-        files = machine.files
         if not target.device:
             durable.make_dirs(files, durable.parent(target.path))
             if is_named(files, target, identity):
-                found = Landing(machine, target, identity, files.open_read(target.path))
+                found = Landing(files, target, identity, files.open_read(target.path))
                 found.start = target.disk.blocks
                 return found
         file = files.open_write(target.partial, create=not target.device)
-        landing = Landing(machine, target, identity, file)
+        landing = Landing(files, target, identity, file)
         try:
             landing._take()
         except BaseException:
@@ -112,14 +112,19 @@ class Landing:
             )
 
     def settle(self) -> None:
-        """All disks have their names: nothing needs to be known of this restore any more."""
+        """All disks have their names: nothing needs to be known of this restore any more.
+
+        What cannot be removed stays: the disks are whole, and that is what counts.
+        """
         if not self.target.device:
-            self._files.unlink(self.target.partial)  # a crash may have left it beside its name
-            self._files.unlink(progress_path(self.target))
+            with suppress(OSError):
+                self._files.unlink(self.target.partial)  # a crash may have left it beside its name
+                self._files.unlink(progress_path(self.target))
 
     def close(self) -> None:
-        """Release file and lock."""
-        self._file.close()
+        """Release file and lock. What counts was synced before; an error here says nothing new."""
+        with suppress(OSError):
+            self._file.close()
 
     def _take(self) -> None:
         if not self._file.lock():
@@ -129,6 +134,7 @@ class Landing:
         here = self._files.stat(self.target.partial)
         if here is None or not _same(here, self._file.stat()):
             raise refused(self.target, "was just finished by another process", "look at it first")
+        self._files.unlink(progress_path(self.target) + durable.TEMP_MARK + _TOKEN)
         self._resume()
         self._file.truncate(self.target.disk.size)
 
@@ -152,9 +158,8 @@ class Landing:
     def _remember(self, done: int) -> None:
         own = self._file.stat()
         fields = {"of": self._identity, "done": done, "file": [own.device, own.inode]}
-        token = self._machine.entropy.token(8).hex()
         path = progress_path(self.target)
-        durable.replace(self._files, path, json.dumps(fields).encode(), token=token)
+        durable.replace(self._files, path, json.dumps(fields).encode(), token=_TOKEN)
 
     def _zero(self, runs: Runs, window: Window) -> None:
         size = self.target.disk.size

@@ -205,9 +205,9 @@ class Ledger:
         known = {array.path for _, array in self.record.arrays()}
         for name in self._files.listdir(self.folder):
             path = f"{self.folder}/{name}"
-            ours = name.startswith(_ARRAYS) or durable.TEMP_MARK in name
-            if ours and path not in known:
+            if name.startswith(_ARRAYS) and path not in known:
                 self._files.unlink(path)
+        durable.sweep(self._files, self.folder)
 
     def _snapshot(self, arrays: dict[str, bytes]) -> Snapshot:
         return Snapshot(

@@ -104,6 +104,19 @@ class Log:
         ``before``: the digest of commit ``first - 1``, None if it is not known. At most a rollup's
         span at a time. ``rollups`` False reads every commit from its own object. Raises ``Damage``.
         """
+        if not rollups:
+            return await self._linked(first, last, before, rollups=False)
+        try:
+            return await self._linked(first, last, before, rollups=True)
+        except (Damage, NotAdmitted, UnknownVersion) as error:
+            # A rollup is a copy that nobody signed: what it says counts only if it fits.
+            found = await self._linked(first, last, before, rollups=False)
+            self.ignored.append(f"{error}, in a rollup; the log is read instead")
+            return found
+
+    async def _linked(
+        self, first: int, last: int, before: bytes | None, *, rollups: bool
+    ) -> list[Commit]:
         found = await self._collect(first, last, rollups=rollups)
         commits = [found[seq] for seq in range(first, last + 1)]
         await self._check_signature(commits[-1])

@@ -264,14 +264,18 @@ class PagedArray:
         self._file.pwrite(page * self._page_bytes, values.data)
 
     def _by_page(self, rows: U64) -> tuple[Ints | None, list[int], list[int]]:
-        """Group row numbers by page: a stable order (None if ascending already), bounds, pages."""
+        """Group row numbers by page: a stable order (None if they are), bounds, pages.
+
+        16 bits sort several times as fast as 64, and are enough for a disk of a terabyte.
+        """
         if not len(rows):
             return None, [0], []
         self._check(0, int(rows.max()) + 1)
         pages = rows // np.uint64(PAGE_ROWS)
         order = None
-        if (rows[1:] < rows[:-1]).any():
-            order = np.argsort(rows, kind="stable")
+        if (pages[1:] < pages[:-1]).any():
+            few = int(pages.max()) < 1 << 16
+            order = np.argsort(pages.astype(np.uint16) if few else pages, kind="stable")
             pages = pages[order]
         starts = np.concatenate(([0], np.flatnonzero(pages[1:] != pages[:-1]) + 1))
         return order, [*starts.tolist(), len(rows)], pages[starts].tolist()

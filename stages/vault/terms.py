@@ -104,11 +104,21 @@ def _taken(key: str) -> StoreError:
 
 
 async def next_epoch(store: ObjectStore, group: bytes, after: int) -> int:
-    """The first epoch above ``after`` that nobody has claimed."""
-    epoch = after + 1
-    while await store.info(layout.term(group, epoch)) is not None:
-        epoch += 1
-    return epoch
+    """The first epoch above ``after`` that nobody has claimed.
+
+    Starts that never made a commit leave epochs behind, in any number but without a hole: so the
+    end is looked for in doubling steps, then by bisecting.
+    """
+    low, high = after, after + 1
+    while await store.info(layout.term(group, high)) is not None:
+        low, high = high, high + 2 * (high - low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if await store.info(layout.term(group, middle)) is not None:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def check_signer(found: Container, charter: Charter, *, operator: bool = False) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +88,15 @@ def test_peers_that_are_installed_bring_back_what_they_took(tmp_path: Path) -> N
         entry = outcome.entry(peer.name)
         assert entry is not None
         assert entry.median("stored")
+
+
+def test_the_naive_copy_keeps_holes_and_odd_ends(tmp_path: Path) -> None:
+    naive = pytest.importorskip("bench.naive")
+    source, packed, found = (tmp_path / name for name in ("source", "packed", "found"))
+    source.write_bytes(b"x" * 300_000 + bytes(600_000) + b"y" * 100_001 + bytes(5))
+    naive.new_key(tmp_path / "key")
+    key = (tmp_path / "key").read_bytes()
+    asyncio.run(naive.copy(source, packed, key))
+    asyncio.run(naive.back(packed, found, key))
+    assert found.read_bytes() == source.read_bytes()
+    assert packed.stat().st_size < 20_000

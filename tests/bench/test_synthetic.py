@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from bench import opening, synthetic
+from bench.made import Made
 from bench.scenarios import export, scale
-from bench.synthetic import Made
 from stages.model import BLOCK
 from stages.recover.verify import Verify
 from stages.store.file import FileStore

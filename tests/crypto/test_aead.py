@@ -50,7 +50,7 @@ def test_xchacha20poly1305_as_published() -> None:
 
 
 @BOTH
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(plain=st.binary(max_size=5000), aad=st.binary(max_size=200))
 def test_what_was_sealed_opens(cipher: Cipher, plain: bytes, aad: bytes) -> None:
     sealed = cipher.seal(KEY, plain, aad, SeededEntropy("nonce"))

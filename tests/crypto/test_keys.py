@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from blake3 import blake3
 from nacl import bindings
+from nacl.exceptions import RuntimeError as SodiumFailed
+from nacl.pwhash import argon2id
 
 from stages.crypto import passphrase
 from stages.crypto.box import OVERHEAD, BoxSecret, seal_to
@@ -119,8 +121,8 @@ def test_a_stretched_passphrase_depends_on_everything() -> None:
 
 def test_too_little_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: object, **more: object) -> bytes:
-        raise passphrase.SodiumFailed("Unexpected failure in key derivation")
+        raise SodiumFailed("Unexpected failure in key derivation")
 
-    monkeypatch.setattr(passphrase.argon2id, "kdf", fails)
+    monkeypatch.setattr(argon2id, "kdf", fails)
     with pytest.raises(OutOfMemory, match="64 MiB"):
         passphrase.stretch("a", bytes(16))

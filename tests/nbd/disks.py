@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
 import trio
 
 from stages.model import BLOCK
@@ -19,7 +20,6 @@ from tests.ports.watched import InlineOffload
 from tests.whole.memfiles import MemFiles
 
 T = TypeVar("T")
-SECTOR = 512
 SIZE = 40 * BLOCK + 700
 HOLE = wire.STATE_HOLE | wire.STATE_ZERO
 
@@ -64,13 +64,18 @@ class FakeClock:
 
 
 class HeldOffload(InlineOffload):
-    """Stops before or after one call of a method by name, until released."""
+    """Stops before the next call, or after one of a method by name, until released."""
 
     def __init__(self) -> None:
         self.hold = ""
+        self.hold_next = False
         self.reached, self.go_on = trio.Event(), trio.Event()
 
     async def run(self, call: Callable[[], T]) -> T:
+        if self.hold_next:
+            self.hold_next = False
+            self.reached.set()
+            await self.go_on.wait()
         found = await super().run(call)
         if self.hold and getattr(call, "__name__", "") == self.hold:
             self.hold = ""
@@ -99,27 +104,27 @@ async def content(overlay: Overlay) -> bytes:
 
 @dataclass
 class Disk:
-    """An overlay and what it must hold: per sector, all that it may be after a power cut."""
+    """An overlay and what it must hold; after a power cut each byte as in one of ``versions``.
+
+    Bytes, not sectors: files in memory also tear writes that share a sector.
+    """
 
     base: Base = field(default_factory=Base)
     files: MemFiles = field(default_factory=MemFiles)
     overlay: Overlay = field(init=False)
     model: bytearray = field(init=False)
-    maybe: dict[int, set[bytes]] = field(default_factory=dict)
+    versions: list[bytes] = field(default_factory=list)  # since the last flush
 
     async def open(self) -> Disk:
         self.overlay = await opened(self.base, self.files)
         self.model = bytearray(self.base.content)
+        self.durable()
         return self
 
     def put(self, offset: int, data: bytes) -> None:
-        """Change the model; the sectors may be old or new until a flush."""
-        end = offset + len(data)
-        for at in range(offset - offset % SECTOR, end, SECTOR):
-            self.maybe.setdefault(at, {bytes(self.model[at : at + SECTOR])})
-        self.model[offset:end] = data
-        for at in range(offset - offset % SECTOR, end, SECTOR):
-            self.maybe[at].add(bytes(self.model[at : at + SECTOR]))
+        """Change the model."""
+        self.model[offset : offset + len(data)] = data
+        self.versions.append(bytes(self.model))
 
     async def write(self, offset: int, data: bytes) -> None:
         await self.overlay.write(offset, memoryview(data), fua=False)
@@ -139,7 +144,11 @@ class Disk:
 
     async def flush(self) -> None:
         await self.overlay.flush()
-        self.maybe.clear()
+        self.durable()
+
+    def durable(self) -> None:
+        """What is there now stays, whatever happens."""
+        self.versions = [bytes(self.model)]
 
     async def restart(self, *, power_cut: int | None = None) -> None:
         """Kill the process, perhaps with the power, and open again; accepts what may be."""
@@ -148,12 +157,13 @@ class Disk:
         else:
             self.files.power_cut(power_cut)
         self.overlay = await opened(self.base, self.files)
-        found = await content(self.overlay)
-        for at in range(0, len(found), SECTOR):
-            allowed = self.maybe.get(at, {bytes(self.model[at : at + SECTOR])})
-            assert found[at : at + SECTOR] in allowed, f"sector at {at}"
-        self.model[:] = found
-        # What a crash left in doubt stays in doubt until it is written and flushed anew.
+        found = np.frombuffer(await content(self.overlay), np.uint8)
+        allowed = np.zeros(len(found), np.bool_)
+        for version in self.versions:
+            allowed |= found == np.frombuffer(version, np.uint8)
+        assert allowed.all(), f"byte {int(np.argmin(allowed))}"
+        # What the crash left in doubt stays in doubt until the next flush.
+        self.put(0, found.tobytes())
 
     async def check(self) -> None:
         assert await content(self.overlay) == self.model

@@ -6,22 +6,28 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from stages.nbd.listening import TcpAddress
+from stages.nbd.listening import TcpAddress, UnixAddress
 from stages.recover.overlay import Overlay
 from stages.system import this_machine
+from tests.nbd.disks import Base
+from tests.nbd.disks import content as content_of
 from tests.nbd.memory import MemoryDevice, info
-from tests.nbd.serving import Served, serving
+from tests.nbd.serving import Served, serving, short_directory
 
 ODD = (9 << 20) + 1234
 SECTORS = (9 << 20) + 1536  # qemu writes whole sectors, also beyond an odd end
+ROOT = Path(__file__).resolve().parents[2]
 FOUR = ("--threads=4", "--connections=4")
 
 
@@ -231,3 +237,29 @@ async def test_clients_at_once_on_one_overlay(tmp_path: Path) -> None:
             expected[number * 3 << 20 : (number * 3 << 20) + (1 << 20)] = file.read_bytes()
         assert copy.read_bytes() == expected
     await overlay.close()
+
+
+async def test_what_was_flushed_outlives_a_killed_server(tmp_path: Path) -> None:
+    base, path = Base(1 << 20), str(tmp_path / "ov")
+    with short_directory() as directory:
+        socket = f"{directory}/s"
+        command = [sys.executable, "-m", "tests.nbd.overlay_server", path, socket]
+        async with trio.open_nursery() as nursery:
+            start = partial(
+                trio.run_process, command, stdout=subprocess.PIPE, check=False, cwd=ROOT
+            )
+            server: trio.Process = await nursery.start(start)
+            assert server.stdout is not None
+            assert await server.stdout.receive_some() == b"serving\n"
+            steps = ("write -P 1 1k 64k", "write -z 200k 9k", "flush", "write -P 2 500k 64k")
+            arguments = [part for step in steps for part in ("-c", step)]
+            await tool("qemu-io", "-f", "raw", *arguments, UnixAddress(socket).uri("disk"))
+            server.kill()
+    overlay = await Overlay.open(base, this_machine(), path, identity="killed")
+    found = await content_of(overlay)
+    await overlay.close()
+    expected = bytearray(base.content)
+    expected[1 << 10 : 65 << 10] = b"\1" * (64 << 10)
+    expected[200 << 10 : 209 << 10] = bytes(9 << 10)
+    assert found[: 500 << 10] == expected[: 500 << 10]
+    assert found[564 << 10 :] == expected[564 << 10 :]

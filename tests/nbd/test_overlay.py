@@ -100,7 +100,7 @@ async def perform(disk: Disk, number: int, operation: tuple[str, int, int]) -> N
         await disk.flush()
     elif kind == "close":
         await disk.overlay.close()
-        disk.maybe.clear()
+        disk.durable()
         await disk.restart()
     elif kind == "hydrate":
         await hydrate(disk.overlay, offset)
@@ -222,6 +222,29 @@ async def test_a_flush_names_only_what_it_synced() -> None:
     disk.put(12 * BLOCK, b"b" * BLOCK)
     for seed in range(6):
         await disk.restart(power_cut=seed)
+
+
+async def test_a_block_is_the_bases_until_it_is_written() -> None:
+    base, offload = Base(), HeldOffload()
+    overlay = await opened(base, MemFiles(), offload)
+    offload.hold_next = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(overlay.write, 100, memoryview(b"x" * 100), False)
+        await offload.reached.wait()
+        assert (await content(overlay)) == base.content
+        offload.go_on.set()
+    assert (await content(overlay))[100:200] == b"x" * 100
+
+
+async def test_hydration_clears_what_a_crash_left() -> None:
+    disk = await Disk().open()
+    hole = 5 * BLOCK
+    await disk.overlay.write(hole, memoryview(b"x" * BLOCK), fua=False)
+    disk.put(hole, b"x" * BLOCK)
+    await disk.restart()  # the write is in the file, but in no map
+    assert not any((await content(disk.overlay))[hole : hole + BLOCK])
+    await disk.overlay.hydrate()
+    assert await content(disk.overlay) == disk.base.content
 
 
 async def opened_again(disk: Disk, offload: HeldOffload) -> Overlay:

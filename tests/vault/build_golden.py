@@ -11,6 +11,7 @@ import json
 import lzma
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,7 @@ DIGEST_KEY = bytes(range(32))
 ROOT = Disk(0, "root", 90 * BLOCK + 100)
 DATA = Disk(1, "data", 17_000 * BLOCK)  # three pages of a map
 GROWN = Disk(1, "data", 17_100 * BLOCK)
+CUT = Disk(0, "root", 60 * BLOCK)
 
 
 class KeepingStore(MemoryStore):
@@ -50,7 +52,7 @@ class KeepingStore(MemoryStore):
         super().__init__()
         self.objects: dict[str, bytes] = {}
 
-    async def put(self, key: str, parts: list[Buffer]) -> Put:  # type: ignore[override]
+    async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
         found = await super().put(key, parts)
         if found is Put.CREATED:
             self.objects[key] = b"".join(parts)
@@ -78,6 +80,7 @@ class Story:
         await self.author.describe(number, *disks)
         for disk in disks:
             content = self.disks.setdefault(disk.number, bytearray())
+            del content[disk.size :]
             content.extend(bytes(disk.size - len(content)))
             self.names[disk.number] = disk.name
 
@@ -175,15 +178,19 @@ async def build(name: str, folder: str) -> Golden:
 
 
 async def _long_history(story: Story, author: Author) -> None:
-    """A second term, a disk that grows, a rollup, a second checkpoint, a fuzzy end."""
+    """A second term, disks that grow and shrink, a rollup, a second checkpoint, a fuzzy end."""
     await author.session.open()
     author.restart_numbers()
     await story.describe(2, ROOT, GROWN)
     for seq in range(3, 258):
+        if seq in (120, 130):
+            await story.describe(seq // 10 - 9, CUT if seq == 120 else ROOT, GROWN)
         content = {seq % 90: text_block(f"commit {seq}")} if seq % 4 else {}
         extra = {17_050: text_block("grown")} if seq == 10 else {}
         await story.commit(
-            (_batch(0, content), _batch(1, extra)), in_gap=seq % 16 == 5, note=seq in (10, 256)
+            (_batch(0, content), _batch(1, extra)),
+            in_gap=seq % 16 == 5,
+            note=seq in (10, 125, 130, 256),
         )
         if seq == 200:
             await author.checkpoint()

@@ -130,6 +130,7 @@ class Reader:
         fields: dict[str, Any] = msgpack.unpackb(zstandard.decompress(packed))
         return fields
 
+    @lru_cache  # noqa: B019
     def machine(self, number: int) -> dict[str, Any]:
         found = self.object(f"machine/{number:08d}", MACHINE)
         return self.body(found, MACHINE, number)
@@ -175,9 +176,11 @@ class Map:
         self.reader = reader
         self.blocks: dict[tuple[int, int], int] = {}
         self.places: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self.sizes: dict[int, int] = {}
 
     def fold(self, commit: Object) -> None:
         header = commit.header
+        self._resize(self.reader.machine(header["machine"]))
         body = self.reader.body(commit, COMMIT, header["seq"])
         frame = header["first_frame"]
         for segment in body["segments"]:
@@ -190,6 +193,14 @@ class Map:
                 slots += [header["epoch"] << 40 | frame << 8 | slot for slot in range(blocks)]
                 frame += 1
             self._segment(segment["parts"], iter(slots))
+
+    def _resize(self, machine: dict[str, Any]) -> None:
+        for disk in machine["disks"]:
+            number, blocks = disk["number"], -(-disk["size"] // BLOCK)
+            if blocks < self.sizes.get(number, 0):
+                for cut in [at for at in self.blocks if at[0] == number and at[1] >= blocks]:
+                    del self.blocks[cut]
+            self.sizes[number] = blocks
 
     def _segment(self, parts: list[dict[str, Any]], slots: Iterator[int]) -> None:
         for part in parts:
@@ -212,6 +223,7 @@ class Map:
         assert manifest.header["seq"] == seq
         body = self.reader.body(manifest, MANIFEST, seq)
         for disk in body["disks"]:
+            self.sizes[disk["number"]] = disk["blocks"]
             rows = self._rows(1, disk["number"], disk["map"], disk["blocks"])
             self.blocks |= {(disk["number"], at): row[0] for at, row in enumerate(rows)}
             self._rows(2, disk["number"], disk["digests"], disk["blocks"])

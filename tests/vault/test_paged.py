@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stages.model import U64, Runs
-from stages.ports import Buffer, FileStat
+from stages.ports import Buffer, OpenFile
 from stages.vault import paged
 from stages.vault.paged import PagedArray
 from tests.vault.test_runs import runs_of
@@ -65,36 +66,10 @@ class TornFile:
     def close(self) -> None:
         pass
 
-    # The rest of the port: an array needs none of it.
-    def fileno(self) -> int:
-        raise NotImplementedError
 
-    def pread(self, offset: int, length: int) -> bytes:
-        raise NotImplementedError
-
-    def append(self, parts: Sequence[Buffer]) -> None:
-        raise NotImplementedError
-
-    def truncate(self, size: int) -> None:
-        raise NotImplementedError
-
-    def punch(self, offset: int, length: int) -> None:
-        raise NotImplementedError
-
-    def fsync(self) -> None:
-        raise NotImplementedError
-
-    def stat(self) -> FileStat:
-        raise NotImplementedError
-
-    def next_data(self, offset: int) -> int | None:
-        raise NotImplementedError
-
-    def next_hole(self, offset: int) -> int:
-        raise NotImplementedError
-
-    def lock(self) -> bool:
-        raise NotImplementedError
+def array_in(file: TornFile, columns: int = 1, cache: int = 0) -> PagedArray:
+    """An array needs but a few calls of the port."""
+    return PagedArray(cast(OpenFile, file), columns, cache=cache)
 
 
 def _put(data: bytearray, offset: int, content: bytes) -> None:
@@ -113,7 +88,7 @@ class Arrays(RuleBasedStateMachine):
         self.page_rows, paged.PAGE_ROWS = paged.PAGE_ROWS, PAGE
         self.columns = columns
         self.file = TornFile()
-        self.array = PagedArray(self.file, columns, cache=0)
+        self.array = array_in(self.file, columns)
         self.model = np.zeros((0, columns), np.uint64)
         self.table = self.array.sync()
         self.seen = [self.model]  # since that
@@ -165,7 +140,7 @@ class Arrays(RuleBasedStateMachine):
         given = row if pair else value
         self.change(lambda array: array.fill(first, count, given), model)
 
-    @precondition(lambda self: len(self.model))
+    @precondition(lambda self: len(self.model) > 0)
     @rule(data=st.data(), value=VALUES)
     def fill_runs(self, data: st.DataObject, value: int) -> None:
         runs = Runs.of(np.array(sorted(set(self.numbers(data))), np.uint64))
@@ -173,7 +148,7 @@ class Arrays(RuleBasedStateMachine):
         model[runs.blocks().astype(np.int64)] = value
         self.change(lambda array: array.fill_runs(runs, value), model)
 
-    @precondition(lambda self: len(self.model))
+    @precondition(lambda self: len(self.model) > 0)
     @rule(data=st.data())
     def scatter(self, data: st.DataObject) -> None:
         rows = np.array(self.numbers(data), np.uint64)
@@ -183,7 +158,7 @@ class Arrays(RuleBasedStateMachine):
             model[row] = value
         self.change(lambda array: array.scatter(rows, values), model)
 
-    @precondition(lambda self: len(self.model))
+    @precondition(lambda self: len(self.model) > 0)
     @rule(data=st.data())
     def assign(self, data: st.DataObject) -> None:
         blocks = sorted(set(self.numbers(data))) if data.draw(st.booleans()) else []
@@ -198,14 +173,14 @@ class Arrays(RuleBasedStateMachine):
     def numbers(self, data: st.DataObject) -> list[int]:
         return data.draw(st.lists(st.integers(0, len(self.model) - 1), max_size=30))
 
-    @precondition(lambda self: len(self.model))
+    @precondition(lambda self: len(self.model) > 0)
     @rule(data=st.data())
     def gather(self, data: st.DataObject) -> None:
         rows = np.array(self.numbers(data), np.uint64)
         self.file.full = False
         assert (self.array.gather(rows) == self.model[rows.astype(np.int64)]).all()
 
-    @precondition(lambda self: len(self.model))
+    @precondition(lambda self: len(self.model) > 0)
     @rule(data=st.data())
     def uniform(self, data: st.DataObject) -> None:
         first, count = self.span(data)
@@ -230,7 +205,7 @@ class Arrays(RuleBasedStateMachine):
         if flush:
             self.array.flush()
         self.file.crash(random.Random(seed))
-        self.array = PagedArray(self.file, self.columns, cache=0)
+        self.array = array_in(self.file, self.columns)
         self.array.restore(self.table)
         self._check_restored()
         for change in self.changes:
@@ -269,7 +244,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def filled(rows: int, columns: int = 1) -> tuple[PagedArray, TornFile]:
     """An array of stored pages with a number in each row."""
     file = TornFile()
-    array = PagedArray(file, columns, cache=0)
+    array = array_in(file, columns)
     array.resize(rows)
     values = np.arange(1, rows * columns + 1, dtype=np.uint64).reshape(-1, columns)
     array.write(0, values)
@@ -286,8 +261,8 @@ def test_a_full_disk_is_an_error_and_nothing_else() -> None:
         for attempt in (
             lambda: array.read(0, 10 * PAGE),
             lambda: array.fill(3, 1, 99),
-            lambda: array.sync(),
-            lambda: array.flush(),
+            array.sync,
+            array.flush,
         ):
             with pytest.raises(OSError, match="No space"):
                 attempt()
@@ -297,7 +272,7 @@ def test_a_full_disk_is_an_error_and_nothing_else() -> None:
 
 @pytest.mark.usefixtures("small_pages")
 def test_growing_shows_zeros_even_where_a_fill_ran_up_to_the_end() -> None:
-    array = PagedArray(TornFile(), 1)
+    array = array_in(TornFile())
     array.resize(3)
     array.fill(0, 3, 7)
     array.resize(PAGE + 1)
@@ -311,7 +286,7 @@ def test_growing_shows_zeros_even_where_a_fill_ran_up_to_the_end() -> None:
 @pytest.mark.usefixtures("small_pages")
 def test_uniform_pages_take_no_file() -> None:
     file = TornFile()
-    array = PagedArray(file, 2, cache=0)
+    array = array_in(file, 2)
     array.resize(1000 * PAGE)
     array.fill(0, 1000 * PAGE, (0, 1))
     array.fill(5, 900 * PAGE, 0)
@@ -346,7 +321,7 @@ def test_rows_beyond_the_end_are_refused(wrong: Callable[[PagedArray], object]) 
 
 def test_an_array_is_no_larger_than_its_table_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paged, "_MAX_STATE", 17 * 10)
-    array = PagedArray(TornFile(), 2)
+    array = array_in(TornFile(), 2)
     array.resize(10 * paged.PAGE_ROWS)
     with pytest.raises(ValueError, match="rows"):
         array.resize(10 * paged.PAGE_ROWS + 1)
@@ -369,14 +344,14 @@ def test_a_damaged_table_is_told_as_such() -> None:
     array, _ = filled(3 * paged.PAGE_ROWS)
     table = array.sync()
     for damaged in _damaged(table):
-        with pytest.raises(ValueError):  # noqa: PT011
+        with pytest.raises(ValueError):
             array.restore(damaged)
     array.restore(table)
     assert array.read(0, 3)[:, 0].tolist() == [1, 2, 3]
 
 
 def test_an_empty_array_is_kept_too() -> None:
-    array = PagedArray(TornFile(), 2)
+    array = array_in(TornFile(), 2)
     array.restore(array.sync())
     assert array.rows == 0
     assert array.read(0, 0).shape == (0, 2)

@@ -22,7 +22,7 @@ def test_heads_come_back() -> None:
 
 def test_the_layout_is_the_documented_one() -> None:
     sizes = struct.pack("<256I", *(len(head) for head in HEADS))
-    assert DATA == b"BROL\x01\x00\x00\x00\x00\x01\x00\x00" + sizes + b"".join(HEADS)
+    assert b"BROL\x01\x00\x00\x00\x00\x01\x00\x00" + sizes + b"".join(HEADS) == DATA
 
 
 @pytest.mark.parametrize("count", [0, 255, 257])

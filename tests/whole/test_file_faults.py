@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from stages.errors import BackstayError, NoSpace, StateError
+from stages.errors import NoSpace, StateError
 from tests.ports.watched import Tripwire
 from tests.whole.scenario import BEGINNINGS, TUNING, heals, small, worlds
-from tests.whole.world import STATE, Process, Tuning, World
+from tests.whole.world import STATE, Crash, Process, Tuning, World
 
 # Nothing depends on these any more when they are done.
-HARMLESS = {"close", "unlink"}
+HARMLESS = {"close"}
+WRITES = {"open_write", "open_append", "append", "pwrite", "truncate", "mkdir", "rename"}
+SYNCS = {"fsync", "fdatasync", "sync_dir"}
+EXPLORE = int(os.environ.get("BACKSTAY_EXPLORE", "1"))
+T = TypeVar("T")
 Begin = Callable[[Tuning], World]
 
 
@@ -49,21 +54,64 @@ def test_every_kind_of_step_is_met() -> None:
 
 
 @pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=["full", "trouble"])
-@pytest.mark.parametrize("late", [False, True], ids=["undone", "done"])
-def test_the_run_ends_in_words_and_the_next_heals(begin: Begin, code: int, late: bool) -> None:
+def test_a_full_disk_is_told_and_the_next_run_heals(begin: Begin) -> None:
+    fresh = worlds(begin, TUNING)
+    for number, (name, path) in enumerate(steps(begin)):
+        if name in WRITES | SYNCS:
+            world = next(fresh)
+            process = world.process()
+            in_state(process, Tripwire(number, errno.ENOSPC))
+            with pytest.raises(NoSpace) as raised:
+                world.protect(process)
+            assert raised.value.hint, (name, path)
+            assert raised.value.subject.startswith(STATE)
+            heals(world, number)
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_a_step_that_fails_when_it_is_done(begin: Begin) -> None:
     fresh = worlds(begin, TUNING)
     for number, (name, path) in enumerate(steps(begin)):
         world = next(fresh)
         process = world.process()
-        in_state(process, Tripwire(number, code, late))
+        in_state(process, Tripwire(number, errno.EIO, late=True))
         try:
             world.protect(process)
-        except BackstayError as error:
-            wanted = NoSpace if code == errno.ENOSPC else StateError
-            assert isinstance(error, wanted), f"{name} {path}: {error!r}"
-            assert error.hint
+        except StateError as error:
+            assert error.hint, (name, path)
             assert error.subject.startswith(STATE)
         else:
             assert name in HARMLESS, f"{name} {path} failed and nobody noticed"
-        heals(world)
+        heals(world, number)
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_power_fails_at_every_step(begin: Begin) -> None:
+    fresh = worlds(begin, TUNING)
+    for number, (name, _) in enumerate(steps(begin)):
+        for seed in range(number, number + EXPLORE) if name in WRITES | SYNCS else ():
+            world = next(fresh)
+            process = world.process()
+            in_state(process, PowerCut(process, number, after=seed % 2 == 0))
+            with pytest.raises(Crash):
+                world.protect(process)
+            world.files.power_cut(seed)
+            heals(world, number)
+
+
+class PowerCut(Tripwire):
+    """The process ends at a step, before or after its effect."""
+
+    def __init__(self, process: Process, at: int, *, after: bool):
+        super().__init__()
+        self._process = process
+        self._at = at
+        self._after = after
+
+    def __call__(self, name: str, path: str, call: Callable[[], T]) -> T:
+        self.names.append(name)
+        if len(self.names) - 1 != self._at:
+            return call()
+        if self._after:
+            call()
+        raise self._process.die()

@@ -1,0 +1,94 @@
+"""Finding a machine in a vault that may be damaged in places."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.errors import DamagedObject, MissingData, NotFound
+from stages.model import BLOCK, Disk
+from stages.recover.opened import open_vault
+from stages.recover.pointmap import PointMap
+from stages.recover.points import choose
+from stages.vault import layout
+from tests.recover.past import PEOPLE, CountingStore, Past, machine, noise, open_group, past
+
+ROOT = 1
+DISK = Disk(ROOT, "root", 200 * BLOCK)
+
+
+async def commits(made: Past, count: int) -> None:
+    for at in range(count):
+        await made.write((ROOT, noise(at, 3)))
+
+
+async def test_by_name_or_by_id() -> None:
+    async with past(DISK) as made:
+        await commits(made, 2)
+        store, gid = made.author.store, made.author.scope.group
+        assert (await open_group(store)).tail == 2
+        assert (await open_group(store, gid.hex())).tail == 2
+        with pytest.raises(NotFound) as caught:
+            await open_group(store, "web2")
+        assert "machines in this vault: web1" in caught.value.hint
+
+
+async def test_a_group_without_commits_is_no_machine() -> None:
+    async with past(DISK) as made:
+        with pytest.raises(NotFound, match="no machine"):
+            await made.group()
+
+
+async def test_the_name_is_known_though_the_newest_commit_is_damaged() -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await commits(made, 3)
+        await store.spoil(layout.commit(made.author.scope.group, 3), 120)
+        group = await made.group()
+        assert group.tail == 3
+        assert (await choose(group, "web1", 2)).point.seq == 2
+
+
+async def test_no_name_at_all_is_damage_not_absence() -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await commits(made, 1)
+        await store.delete(layout.machine(made.author.scope.group, 1))
+        with pytest.raises(DamagedObject, match="among what can be read"):
+            await made.group()
+        assert (await made.group_by_id()).tail == 1
+
+
+@pytest.mark.parametrize("hole", [1, 2, 5, 8])
+async def test_a_hole_costs_what_needs_it(hole: int) -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await commits(made, 9)
+        await made.author.checkpoint()
+        await commits(made, 1)
+        await store.delete(layout.commit(made.author.scope.group, hole))
+        vault = await open_vault(store, PEOPLE.operator)
+        group = await vault.find("web1")
+        assert group.tail == 10
+        files = machine().files
+        choice = await choose(group, "web1", None)
+        assert choice.point.seq == 10
+        (await PointMap.build(group, files, 10)).close()  # the checkpoint covers it
+        for seq in range(1, 10):
+            if seq < hole or seq == 9:
+                (await PointMap.build(group, files, seq)).close()
+            else:
+                with pytest.raises(MissingData):
+                    await PointMap.build(group, files, seq)
+
+
+async def test_a_large_hole_is_said() -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await commits(made, 40)
+        for seq in range(4, 30):
+            await store.delete(layout.commit(made.author.scope.group, seq))
+        vault = await open_vault(store, PEOPLE.operator)
+        group = await vault.find("web1")
+        assert group.tail == 40
+        (problem,) = vault.problems
+        assert "commit 4 is missing" in problem
