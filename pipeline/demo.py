@@ -212,6 +212,8 @@ def _copy_files(tree: Path, limit: int) -> int:
     library = Path(sysconfig.get_path("stdlib"))
     for source in _regular_files(library):
         length = source.stat().st_size
+        if size > limit * 0.99:
+            break
         if size + length > limit:
             continue
         target = tree / source.relative_to(library)
@@ -222,9 +224,11 @@ def _copy_files(tree: Path, limit: int) -> int:
 
 
 def _regular_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            yield path
+    for above, folders, names in os.walk(folder):
+        folders.sort()
+        for path in (Path(above, name) for name in sorted(names)):
+            if path.is_file() and not path.is_symlink():
+                yield path
 
 
 def _allocated(path: Path) -> int:

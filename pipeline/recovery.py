@@ -150,10 +150,10 @@ async def plan_restore(
     group: Group, order: RestoreOrder, ports: Machine
 ) -> tuple[Choice, PointMap, list[Target]]:
     """Choose the point, read its map, name the targets."""
-    choice = await choose(group, order.machine, order.at)
+    choice = await choose(group, order.machine, order.at, salvage=order.salvage)
     if order.expect is not None:
         await _check_expected(group, order.expect)
-    point = await PointMap.build(group, ports.files, choice.point.seq)
+    point = await PointMap.build(group, ports.files, choice.point.seq, salvage=order.salvage)
     targets = [Target(point.disk(name), path, device=True) for name, path in order.devices]
     if order.folder is not None:
         taken = {target.disk.name for target in targets}

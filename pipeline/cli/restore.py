@@ -103,7 +103,9 @@ def restore(
     lines = [f"{d.path}: {human(d.size)}, {human(d.content)} of content" for d in report.disks]
     lines += [f"  {extent_text(extent)}" for extent in report.damage[:LISTED]]
     if report.damage:
-        lines.append("DAMAGED: the extents above read as zeros")
+        older = any(extent.older for extent in report.damage)
+        other = " or, where they may be older, as at an earlier moment" if older else ""
+        lines.append(f"DAMAGED: the extents above read as zeros{other}")
     emit(as_json, fields, "\n".join(lines))
     if report.damage:
         end_with(Damage.exit_code)

@@ -43,4 +43,5 @@ def extent_fields(extent: DamagedExtent) -> dict[str, Any]:
         "length": extent.length,
         "object": extent.key,
         "reason": extent.reason,
+        "older": extent.older,
     }

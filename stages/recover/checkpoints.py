@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from stages.errors import (
-    Damage,
-    DamagedObject,
-    MissingData,
-    NotAdmitted,
-    ObjectMissing,
-    UnknownVersion,
-)
+from stages.errors import UNREADABLE, DamagedObject, MissingData, ObjectMissing
 from stages.model import U64
 from stages.recover.opened import Group
 from stages.vault import checkpoint, layout
@@ -28,10 +21,15 @@ async def nearest(group: Group, newest: Commit) -> Manifest | None:
     for seq in (newest.header.seq, newest.header.checkpoint):
         try:
             manifest = await read(group, seq) if seq else None
-        except (Damage, NotAdmitted, UnknownVersion) as error:
+        except UNREADABLE as error:
             group.log.ignored.append(f"{error}; commits are read instead")
             continue
         if manifest is None:
+            if seq and seq == newest.header.checkpoint:
+                key = layout.manifest(group.scope.group, seq)
+                group.log.ignored.append(
+                    f"{key}: a checkpoint is missing; commits are read instead"
+                )
             continue
         if seq < newest.header.seq or manifest.link == newest.link:
             return manifest
@@ -64,5 +62,8 @@ async def fetch_page(group: Group, name: PageName, place: int, length: int) -> U
         stored = await group.log.store.get(key, offset, length)
     except ObjectMissing:
         raise MissingData("a checkpoint's pages are missing", subject=key) from None
-    keys = await group.ring.keys(checkpoint.page_epoch(stored, key))
+    try:
+        keys = await group.ring.keys(checkpoint.page_epoch(stored, key))
+    except UNREADABLE as error:
+        raise DamagedObject(f"a page without a key: {error}", subject=key) from None
     return checkpoint.open_page(group.scope, keys, name, stored, key)

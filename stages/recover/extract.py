@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import zstandard
 
-from stages.errors import Damage, DamagedObject, ObjectMissing
+from stages.errors import UNREADABLE, DamagedObject, ObjectMissing
 from stages.model import BLOCK, Disk, Runs
 from stages.ports import Offload
 from stages.recover.opened import Group
 from stages.recover.plan import FrameNeed, Haul
 from stages.vault import frame
 from stages.vault.container import HEAD_SIZE, PREFIX
-from stages.vault.sealing import EpochKeys
 
 Sink = Callable[[FrameNeed, bytes], None]
 Lost = list[tuple[FrameNeed, str]]
@@ -26,13 +25,17 @@ _TAILS = 65536  # commits whose tail is remembered
 
 @dataclass(frozen=True, slots=True)
 class DamagedExtent:
-    """Bytes of a disk whose content cannot be had, and why."""
+    """Bytes of a disk whose content cannot be had, and why.
+
+    ``older``: what is there instead is content of an earlier moment, else it is zeros.
+    """
 
     disk: str
     offset: int
     length: int
     key: str
     reason: str
+    older: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Fetched:
 
     haul: Haul
     data: bytes
-    keys: dict[int, EpochKeys]
+    keys: dict[int, bytes]
     failure: str = ""
 
 
@@ -63,15 +66,15 @@ class Extractor:
 
         Store errors other than a missing object are raised: they say nothing about the data.
         """
-        keys = {}
+        keys: dict[int, bytes] = {}
         try:
             offset = haul.offset + (await self._tail_at(haul.key) if haul.tail else 0)
             data = await self._group.log.store.get(haul.key, offset, haul.length)
             for epoch in {need.epoch for _, _, need in haul.frames}:
-                keys[epoch] = await self._group.ring.keys(epoch)
+                keys[epoch] = await self._group.ring.data_key(epoch)
         except ObjectMissing:
             return Fetched(haul, b"", {}, "the object is missing")
-        except Damage as error:
+        except UNREADABLE as error:
             reason = error.message if error.subject == haul.key else str(error)
             return Fetched(haul, b"", {}, reason)
         return Fetched(haul, data, keys)
@@ -96,8 +99,8 @@ class Extractor:
             at = offset - haul.offset
             stored = fetched.data[at : at + length]
             try:
-                keys = fetched.keys[need.epoch]
-                content = self._content(need, stored, keys, haul.key, expander)
+                data_key = fetched.keys[need.epoch]
+                content = self._content(need, stored, data_key, haul.key, expander)
             except DamagedObject as error:
                 lost.append((need, error.message))
                 continue
@@ -109,14 +112,12 @@ class Extractor:
         self,
         need: FrameNeed,
         stored: bytes,
-        keys: EpochKeys,
+        data_key: bytes,
         key: str,
         expander: zstandard.ZstdDecompressor,
     ) -> bytes:
-        if keys.data is None:
-            raise DamagedObject("no key for frames", subject=key)
         scope = self._group.scope
-        head, packed = frame.unseal(scope, keys.data, need.epoch, need.number, stored, key)
+        head, packed = frame.unseal(scope, data_key, need.epoch, need.number, stored, key)
         if int(need.slots[-1]) >= head.blocks:
             raise DamagedObject("frame of fewer blocks than its index says", subject=key)
         return frame.expand(head, packed, expander, key)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from stages.crypto.box import BoxSecret
 from stages.errors import (
+    UNREADABLE,
     BrokenChain,
     Damage,
     DamagedObject,
     KeyFailure,
+    MissingData,
     NotAdmitted,
     NotFound,
     ObjectMissing,
@@ -61,6 +63,13 @@ class Group:
         """The machine record in force at a commit."""
         return await self.machine((await self.log.signed(seq)).header.machine)
 
+    async def usable(self) -> bool:
+        """True if there is a consistent point, or damage that has to be told about."""
+        try:
+            return bool(await self.log.consistent_before(self.tail))
+        except UNREADABLE:
+            return True
+
     async def name(self) -> str:
         """The machine's name: by the newest commit, or the newest record that can be read."""
         if not self.tail:
@@ -91,24 +100,40 @@ class OpenedVault:
         for gid in await self._group_ids():
             try:
                 found.append(await self.group(gid))
-            except (Damage, KeyFailure, UnknownVersion) as error:
+            except (KeyFailure, *UNREADABLE) as error:
                 self.problems.append(str(error))
         return sorted(found, key=lambda group: -group.record.created)
 
     async def group(self, gid: bytes) -> Group:
-        """Open one group and find its tail. Raises ``Damage`` or ``KeyFailure``."""
+        """Open one group and find its tail. Raises ``Damage`` or ``KeyFailure``.
+
+        Without its record a group can be read all the same; ``problems`` says so.
+        """
         scope = Scope(self.charter.vault, gid, self.charter.cipher)
-        key = layout.group_record(gid)
+        ring = KeyRing(self.store, scope, self.charter, self.box)
+        log = Log(self.store, scope, ring)
+        tail = await self._tail(log)
+        try:
+            record = await self._record(scope)
+        except UNREADABLE as error:
+            if not tail:
+                raise
+            self.problems.append(str(error))
+            record = GroupRecord(0, None)
+            with suppress(*UNREADABLE):
+                record = GroupRecord((await log.signed(1)).header.wall, None)
+        return Group(scope, record, ring, log, tail)
+
+    async def _record(self, scope: Scope) -> GroupRecord:
+        key = layout.group_record(scope.group)
         try:
             data = await self.store.get(key, 0, HEAD_SIZE + MAX_HEADER)
         except ObjectMissing:
-            raise BrokenChain("the group's record is missing", subject=key) from None
+            raise MissingData("the group's record is missing", subject=key) from None
         found = parse(data, key, Kind.GROUP)
         check_signer(found, self.charter)
         check_place(found, scope)
-        ring = KeyRing(self.store, scope, self.charter, self.box)
-        log = Log(self.store, scope, ring)
-        return Group(scope, read_group(found), ring, log, await self._tail(log))
+        return read_group(found)
 
     async def find(self, machine: str) -> Group:
         """The newest group of a machine, by name or by group id.
@@ -116,6 +141,7 @@ class OpenedVault:
         Raises ``NotFound``, or ``DamagedObject`` if it may be one that cannot be read.
         """
         names = set()
+        newest: Group | None = None
         for group in await self.groups():
             if not group.tail:
                 continue
@@ -123,12 +149,21 @@ class OpenedVault:
                 return group
             try:
                 name = await group.name()
-            except (Damage, NotAdmitted, UnknownVersion) as error:
+            except UNREADABLE as error:
                 self.problems.append(str(error))
                 continue
-            if machine == name:
-                return group
             names.add(name)
+            if machine != name:
+                continue
+            if await group.usable():
+                if newest is not None:
+                    self.problems.append(
+                        f"group {newest.scope.group.hex()}, newer, has no consistent point yet"
+                    )
+                return group
+            newest = newest or group
+        if newest is not None:
+            return newest
         known = ", ".join(sorted(names)) or "none"
         failed = "".join(f"; {problem}" for problem in self.problems[:3])
         kind = DamagedObject if failed else NotFound

@@ -8,17 +8,19 @@ memory stays bounded by caches.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 import trio
 
-from stages.errors import Damage, DamagedObject, NoSpace, NotFound
-from stages.model import U64, Disk
+from stages.errors import UNREADABLE, BackstayError, DamagedObject, NoSpace, NotFound
+from stages.model import U64, Disk, Runs
 from stages.ports import Files
 from stages.recover.checkpoints import fetch_page, nearest
 from stages.recover.delta import Delta
+from stages.recover.doubt import Doubt, Hole
 from stages.recover.opened import Group
 from stages.vault import checkpoint, layout, location
 from stages.vault.checkpoint import FRAMES, MAP, PAGE_ROWS, Manifest, PageName
@@ -46,8 +48,20 @@ class _Frames:
 class PointMap:
     """Locations of all blocks of all disks at commit ``seq``. Make it with ``build``."""
 
-    def __init__(self, group: Group, files: Files, machine: MachineRecord, header: Header):
+    def __init__(
+        self,
+        group: Group,
+        files: Files,
+        machine: MachineRecord,
+        header: Header,
+        *,
+        salvage: bool = False,
+    ):
         self.group = group
+        self.doubt: Doubt | None = None
+        self._salvage = salvage
+        self._folded = 0
+        self._lost_records: set[int] = set()
         self.machine = machine
         self.header = header
         self.seq = header.seq
@@ -63,24 +77,34 @@ class PointMap:
         self._rebuilt = False
 
     @staticmethod
-    async def build(group: Group, files: Files, seq: int, *, checkpoints: bool = True) -> PointMap:
+    async def build(
+        group: Group, files: Files, seq: int, *, checkpoints: bool = True, salvage: bool = False
+    ) -> PointMap:
         """Read the nearest checkpoint's manifest and fold the commits after it.
 
         A damaged checkpoint costs time, not data: the commits before it are folded instead.
         ``checkpoints`` False does so from the start. Raises ``Damage`` naming the object that
-        stands in the way, ``NoSpace`` if there is no room for scratch files.
+        stands in the way, ``NoSpace`` if there is no room for scratch files. ``salvage`` goes on
+        without a commit that cannot be read: ``doubt`` then says what may be older.
         """
         newest = await group.log.signed(seq)
         machine = await group.machine(newest.header.machine)
+
+        def begin(*, salvage: bool) -> PointMap:
+            return PointMap(group, files, machine, newest.header, salvage=salvage)
+
         manifest = await nearest(group, newest) if checkpoints else None
         if manifest is not None:
             try:
-                return await PointMap(group, files, machine, newest.header)._read(manifest)
-            except Damage as error:
-                self = await PointMap(group, files, machine, newest.header)._read(None)
-                self._pass_over(error)
-                return self
-        return await PointMap(group, files, machine, newest.header)._read(None)
+                return await begin(salvage=False)._read(manifest)
+            except UNREADABLE as error:
+                with suppress(*UNREADABLE):
+                    self = await begin(salvage=False)._read(None)
+                    self._pass_over(error)
+                    return self
+            if salvage:  # with holes: from the checkpoint there are fewer
+                return await begin(salvage=True)._read(manifest)
+        return await begin(salvage=salvage)._read(None)
 
     async def _read(self, manifest: Manifest | None) -> PointMap:
         """Take over a checkpoint, fold what follows; whatever fails leaves no files open."""
@@ -91,10 +115,14 @@ class PointMap:
                 at, link = manifest.seq, manifest.link
             while at < self.seq:
                 until = min(self.seq, (at // SPAN + 1) * SPAN)
-                commits = await self.group.log.stretch(at + 1, until, link)
-                for commit in commits:
-                    await self._fold(commit)
-                at, link = until, commits[-1].link
+                try:
+                    link = await self._stretch(at + 1, until, link)
+                except UNREADABLE:
+                    if not self._salvage:
+                        raise
+                    await self._around_holes(max(at, self._folded) + 1, until)
+                    link = None
+                at = until
             self._know(self.machine)
         except OSError as error:
             self.close()
@@ -103,6 +131,37 @@ class PointMap:
             self.close()
             raise
         return self
+
+    async def _stretch(self, first: int, last: int, link: bytes | None) -> bytes:
+        commits = await self.group.log.stretch(first, last, link)
+        for commit in commits:
+            await self._fold(commit)
+            self._folded = commit.header.seq
+        return commits[-1].link
+
+    async def _around_holes(self, first: int, last: int) -> None:
+        """Commit by commit, each proven by its own signature; what cannot be read is a hole."""
+        link: bytes | None = None
+        for seq in range(first, last + 1):
+            key = layout.commit(self.group.scope.group, seq)
+            try:
+                commit = await self.group.log.signed(seq)
+                if link not in (None, commit.header.previous):
+                    self._hole(Hole(key, "does not follow the commit before it"))
+                link = commit.link
+                await self._fold(commit)
+            except UNREADABLE as error:
+                reason = error.message if error.subject == key else str(error)
+                self._hole(Hole(key, reason))
+                link = None
+            self._folded = seq
+
+    def _hole(self, hole: Hole) -> None:
+        if self.doubt is None:
+            self.doubt = Doubt(self._files)
+        for disk in self.machine.disks:
+            self._room(disk.number, disk.blocks)
+        self.doubt.hole(hole, {disk: array.rows for disk, array in self._scratch.items()})
 
     @property
     def time(self) -> datetime:
@@ -124,7 +183,7 @@ class PointMap:
         """Locations (count,) of blocks; 0 and 1 are zeros. Raises ``Damage``."""
         try:
             return await self._locations(disk, first, count)
-        except Damage as error:
+        except UNREADABLE as error:
             await self._without_checkpoint(error)
         return await self._locations(disk, first, count)
 
@@ -132,11 +191,11 @@ class PointMap:
         """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
         try:
             return await self._all_places(frames)
-        except Damage as error:
+        except UNREADABLE as error:
             await self._without_checkpoint(error)
         return await self._all_places(frames)
 
-    async def _without_checkpoint(self, error: Damage) -> None:
+    async def _without_checkpoint(self, error: BackstayError) -> None:
         """A page is damaged: read the log from its beginning instead, once for all callers.
 
         Raises ``error`` if there was no checkpoint to blame.
@@ -146,9 +205,12 @@ class PointMap:
                 return
             if not self._tables:
                 raise error
-            fresh = PointMap(self.group, self._files, self.machine, self.header)
+            fresh = PointMap(
+                self.group, self._files, self.machine, self.header, salvage=self._salvage
+            )
             await fresh._read(None)
             self.close()
+            self.doubt = fresh.doubt
             # Whoever is in the middle of a read holds what it needs of the old ones.
             self._scratch, self._frames = fresh._scratch, fresh._frames
             self._tables, self._rows = {}, {}
@@ -157,7 +219,7 @@ class PointMap:
             self._rebuilt = True
             self._pass_over(error)
 
-    def _pass_over(self, error: Damage) -> None:
+    def _pass_over(self, error: BackstayError) -> None:
         self.group.log.ignored.append(f"{error}; commits are read instead")
 
     async def _locations(self, disk: int, first: int, count: int) -> U64:
@@ -193,6 +255,8 @@ class PointMap:
         """Release the scratch files."""
         for array in self._scratch.values():
             array.close()
+        if self.doubt is not None:
+            self.doubt.close()
 
     async def _places(self, epoch: int, numbers: U64) -> U64:
         known = self._frames.get(epoch)
@@ -231,7 +295,7 @@ class PointMap:
 
     async def _fold(self, commit: Commit) -> None:
         header = commit.header
-        self._know(await self.group.machine(header.machine))
+        await self._follow(header.machine)
         keys = await self.group.ring.keys(header.epoch)
         segments = commit.index(self.group.scope, keys)
         key = commit.container.key
@@ -241,7 +305,9 @@ class PointMap:
             match step:
                 case SetData(disk=disk, runs=runs, locations=locations):
                     self._scratch[disk].assign(runs, locations)
+                    self._certain(disk, runs)
                 case SetZero(disk=disk, runs=runs):
+                    self._certain(disk, runs)
                     array = self._scratch[disk]
                     for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
                         array.fill(start, count, location.ZERO)
@@ -250,6 +316,8 @@ class PointMap:
                     for disk in np.unique(step.disk).tolist():
                         here = step.disk == disk
                         self._scratch[disk].scatter(step.block[here], found[here])
+                    if self.doubt is not None:
+                        self._copy_doubt(step, self.doubt)
         at = header.first_frame
         frames = self._frames.setdefault(header.epoch, _Frames(_NOTHING))
         for segment in segments:
@@ -259,6 +327,34 @@ class PointMap:
                 frames.first.append(at)
                 frames.rows.append(location.places(number, inline, segment.spans))
                 at += len(segment.spans)
+
+    def _certain(self, disk: int, runs: Runs) -> None:
+        if self.doubt is not None:
+            self.doubt.clear(disk, runs)
+
+    @staticmethod
+    def _copy_doubt(step: CopyRefs, doubt: Doubt) -> None:
+        holes = np.zeros((len(step.block), 1), np.uint64)
+        for disk in np.unique(step.target_disk).tolist():
+            here = step.target_disk == disk
+            holes[here] = doubt.take(disk, step.target_block[here])
+        for disk in np.unique(step.disk).tolist():
+            here = step.disk == disk
+            doubt.give(disk, step.block[here], holes[here])
+
+    async def _follow(self, number: int) -> None:
+        """The machine record that a commit names; one of the past can be done without."""
+        if number not in self._lost_records:
+            try:
+                self._know(await self.group.machine(number))
+            except UNREADABLE as error:
+                if number == self.machine.number:
+                    raise
+                self._lost_records.add(number)
+                self.group.log.ignored.append(f"{error}; sizes are taken from the one in force")
+        if number in self._lost_records:
+            for disk in self.machine.disks:
+                self._room(disk.number, disk.blocks)
 
     async def _targets(self, step: CopyRefs, key: str) -> U64:
         """What references stand for, as the map is now; unset becomes an explicit zero."""
@@ -307,6 +403,8 @@ class PointMap:
             )
         if array.rows < blocks:
             array.resize(blocks)
+        if self.doubt is not None:
+            self.doubt.cover(disk, array.rows)
 
     def _adopt(self, manifest: Manifest) -> None:
         for disk in manifest.disks:

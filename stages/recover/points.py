@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from stages.errors import Damage, KeyFailure, NotFound
+from stages.errors import UNREADABLE, Damage, NotFound, UnknownVersion
 from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
@@ -67,11 +67,14 @@ async def newest(group: Group, count: int, *, all_points: bool = False) -> list[
     return found
 
 
-async def choose(group: Group, machine: str, at: int | str | None) -> Choice:
+async def choose(
+    group: Group, machine: str, at: int | str | None, *, salvage: bool = False
+) -> Choice:
     """A point: ``at`` a commit's number, a stamp in µs ("@..."), or None for the newest.
 
     By number any point is given; else the newest consistent one (at or before the stamp) whose
-    data has all arrived. Raises ``NotFound`` with the neighbours, ``Damage`` with what to try.
+    data has all arrived; ``salvage`` does not mind missing data. Raises ``NotFound`` with the
+    neighbours, ``Damage`` with what to try.
     """
     if isinstance(at, int):
         return await _by_number(group, machine, at)
@@ -80,14 +83,14 @@ async def choose(group: Group, machine: str, at: int | str | None) -> Choice:
         if at is not None:
             last = await group.log.at_or_before(int(at.removeprefix("@")), group.tail)
         seq = await group.log.consistent_before(last)
-    except Damage as error:
+    except (Damage, UnknownVersion) as error:
         error.hint = error.hint or (
             "'backstay points --all' lists what is whole; give one as --at '#NUMBER'"
         )
         raise
     if not seq:
         raise await _no_point(group, machine, at, last)
-    choice = await _complete(group, seq)
+    choice = await _complete(group, seq, salvage=salvage)
     if at is None:
         return choice
     following = await _consistent_after(group, last)
@@ -114,38 +117,40 @@ async def _by_number(group: Group, machine: str, seq: int) -> Choice:
     return Choice(as_point(commit.header, commit.link), notes)
 
 
-async def _complete(group: Group, seq: int) -> Choice:
+async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
     """``seq`` or the newest consistent point before it whose data has all arrived.
 
     In a geo-replicated store a commit can arrive before its data; only the newest commits of the
     log can be affected, so only those are looked at. A point needs the data of all before it.
     """
     chosen = await group.log.signed(seq)
+    if salvage:
+        return Choice(as_point(chosen.header, chosen.link), ())
     low = max(1, group.tail - COMPLETE_WINDOW + 1)
     commits = await _readable(group, low, seq) if low <= seq else []
-    first_bad = await _first_incomplete(group, [commit.header for commit in commits])
+    first_bad, key = await _first_incomplete(group, [commit.header for commit in commits])
     notes: list[str] = []
     for commit in reversed(commits):
         if not commit.header.consistent:
             continue
         if commit.header.seq < first_bad:
             return Choice(as_point(commit.header, commit.link), tuple(notes))
-        notes.append(f"point #{commit.header.seq} passed over: its data has not all arrived")
+        notes.append(f"point #{commit.header.seq} passed over: {key} has not all arrived")
     # What is missing is older than the window: that is damage, no delay. Restoring will say so.
     return Choice(as_point(chosen.header, chosen.link), ())
 
 
-async def _first_incomplete(group: Group, headers: list[Header]) -> int:
-    """The first commit that names a data object which is missing or of another size."""
+async def _first_incomplete(group: Group, headers: list[Header]) -> tuple[int, str]:
+    """The first commit that names a data object which is missing or of another size, and that."""
     pending = iter([(header, ref) for header in headers for ref in header.objects])
-    bad = [group.tail + 1]
+    bad = [(group.tail + 1, "")]
 
     async def look() -> None:
         for header, ref in pending:
             key = layout.data(group.scope.group, header.epoch, ref.number)
             info = await group.log.store.info(key)
             if info is None or info.size != ref.size:
-                bad.append(header.seq)
+                bad.append((header.seq, key))
 
     async with crew() as nursery:
         for _ in range(_PARALLEL):
@@ -180,7 +185,7 @@ async def _readable(group: Group, first: int, last: int) -> list[Commit]:
     for low, high in _spans(first, last):
         try:
             found += await group.log.stretch(low, high, None)
-        except (Damage, KeyFailure):
+        except UNREADABLE:
             found += await _one_by_one(group, low, high)
     return found
 
@@ -194,7 +199,7 @@ async def _one_by_one(group: Group, first: int, last: int) -> list[Commit]:
         async with limit:
             try:
                 found[seq] = await group.log.signed(seq)
-            except (Damage, KeyFailure) as error:
+            except UNREADABLE as error:
                 failed[seq] = str(error)
 
     async with crew() as nursery:

@@ -259,4 +259,9 @@ def _failed(path: str, error: OSError) -> BackstayError:
             subject=path,
             hint="make room and give the same command again: it goes on where it stopped",
         )
-    return TargetError(error.strerror or str(error), operation="restore", subject=path)
+    return TargetError(
+        error.strerror or str(error),
+        operation="restore",
+        subject=path,
+        hint="give a folder or device that can be written to",
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import trio
 
-from stages.model import U64, Disk
+from stages.model import BLOCK, U64, Disk
 from stages.ports import Machine
 from stages.recover.extract import DamagedExtent, Extractor, Sink, extents_of
 from stages.recover.plan import FrameNeed, Haul, hauls, needs
@@ -95,10 +95,27 @@ class Sweep:
             for haul in hauls(self.point.group.scope.group, wanted, rows):
                 await room.acquire()
                 nursery.start_soon(one, haul)
-        found = _joined(found)
+        found = _joined([*found, *self._doubtful(window)])
         self.lost += sum(extent.length for extent in found)
         self.damage.extend(found[: MAX_DAMAGE - len(self.damage)])
         return found
+
+    def _doubtful(self, window: Window) -> list[DamagedExtent]:
+        """What may be older than the point: it is restored, and listed all the same."""
+        if self.point.doubt is None:
+            return []
+        disk, count = window.disk, len(window.locations)
+        return [
+            DamagedExtent(
+                disk.name,
+                first * BLOCK,
+                min(blocks * BLOCK, disk.size - first * BLOCK),
+                hole.key,
+                f"may be older: {hole.reason}",
+                older=True,
+            )
+            for first, blocks, hole in self.point.doubt.runs(disk.number, window.first, count)
+        ]
 
 
 def _joined(extents: list[DamagedExtent]) -> list[DamagedExtent]:

@@ -10,6 +10,7 @@ All calls block; what the file system refuses is an ``OSError``.
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Landing:
         self._files = files
         self._identity = identity
         self._file = file
+        self._held: OpenFile | None = None
 
     @staticmethod
     def open(files: Files, target: Target, identity: str) -> Landing:
@@ -71,7 +73,7 @@ class Landing:
         try:
             landing._take()
         except BaseException:
-            file.close()
+            landing.close()
             raise
         return landing
 
@@ -88,6 +90,8 @@ class Landing:
         """What cannot be had reads as zeros, on a device too."""
         if self.target.device:
             for extent in damage:
+                if extent.older:
+                    continue
                 self._zero_range(extent.offset, extent.length)
 
     def sync(self, done: int | None = None) -> None:
@@ -123,13 +127,15 @@ class Landing:
 
     def close(self) -> None:
         """Release file and lock. What counts was synced before; an error here says nothing new."""
-        with suppress(OSError):
-            self._file.close()
+        for file in filter(None, (self._held, self._file)):
+            with suppress(OSError):
+                file.close()
 
     def _take(self) -> None:
         if not self._file.lock():
             raise refused(self.target, "is being restored by another process", "wait for it")
         if self.target.device:
+            self._claim()
             return
         here = self._files.stat(self.target.partial)
         if here is None or not _same(here, self._file.stat()):
@@ -137,6 +143,16 @@ class Landing:
         self._files.unlink(progress_path(self.target) + durable.TEMP_MARK + _TOKEN)
         self._resume()
         self._file.truncate(self.target.disk.size)
+
+    def _claim(self) -> None:
+        """Hold the device against mounting; who holds it already, RAID or LVM say, keeps it."""
+        try:
+            self._held = self._files.open_read(self.target.path, exclusive=True)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            what = "is in use (mounted, or part of RAID, LVM, swap)"
+            raise refused(self.target, what, "free it first, or give another device") from None
 
     def _resume(self) -> None:
         """An empty file is begun; another one has to be this restore's own."""

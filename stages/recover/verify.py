@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.errors import Damage, NotAdmitted, ObjectMissing
+from stages.errors import UNREADABLE, Damage, ObjectMissing
 from stages.model import BLOCK, U64
 from stages.ports import Machine
 from stages.recover.checkpoints import fetch_page, nearest
@@ -15,9 +15,11 @@ from stages.recover.extract import DamagedExtent
 from stages.recover.opened import Group
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
+from stages.recover.records import wrong_records
 from stages.recover.sweep import MAX_DAMAGE, Sweep
 from stages.vault import layout
 from stages.vault.checkpoint import DIGESTS, FRAMES, MAP, Manifest, PageName
+from stages.vault.log import Commit
 from stages.vault.rollup import SPAN, decode
 
 
@@ -56,6 +58,8 @@ class Verify:
         self._seq = seq
         self._workers = workers
         self._problems: list[Problem] = []
+        self._epochs: set[int] = set()
+        self._machines: set[int] = set()
 
     async def run(self, advance: Callable[[int], None] | None = None) -> Verified:
         """Check log, rollups, checkpoints and every frame of the point."""
@@ -63,12 +67,16 @@ class Verify:
         await self._unlisted()
         await self._rollups()
         await self._checkpoints()
+        for wrong in await wrong_records(self._group, self._epochs, self._machines):
+            self._problems.append(Problem(wrong.key, wrong.reason, False))
         self._passed_over()
         try:
-            point = await PointMap.build(self._group, self._machine.files, self._seq)
-        except Damage as error:
-            self._problems.append(Problem(error.subject, error.message, True))
+            point = await PointMap.build(self._group, self._machine.files, self._seq, salvage=True)
+        except UNREADABLE as error:
+            self._fatal(error.subject, error.message)
             return Verified(self._seq, commits, 0, 0, tuple(self._problems), ())
+        for hole in point.doubt.holes if point.doubt is not None else ():
+            self._fatal(hole.key, hole.reason)  # restoring goes on after it with salvage only
         sweep = Sweep(point, self._machine, workers=self._workers)
         try:
             for disk in point.machine.disks:
@@ -78,7 +86,7 @@ class Verify:
                     if advance is not None:
                         advance(len(window.locations) * BLOCK)
         except Damage as error:
-            self._problems.append(Problem(error.subject, error.message, True))
+            self._fatal(error.subject, error.message)
         finally:
             point.close()
         return Verified(
@@ -98,9 +106,11 @@ class Verify:
             try:
                 commits = await self._group.log.stretch(at + 1, until, link, rollups=False)
                 link = commits[-1].link
+                self._saw(commits)
                 whole += len(commits)
-            except Damage as error:
-                self._problems.append(Problem(error.subject, error.message, True))
+            except UNREADABLE as error:
+                # A point that does not need it is whole all the same: reading it will tell.
+                self._problems.append(Problem(error.subject, error.message, False))
                 whole += await self._one_by_one(at + 1, until, error.subject)
                 link = None
             at = until
@@ -111,12 +121,21 @@ class Verify:
         whole = 0
         for seq in range(first, last + 1):
             try:
-                await self._group.log.signed(seq)
+                self._saw([await self._group.log.signed(seq)])
                 whole += 1
-            except Damage as error:
+            except UNREADABLE as error:
                 if error.subject != known and len(self._problems) < MAX_DAMAGE:
-                    self._problems.append(Problem(error.subject, error.message, True))
+                    self._problems.append(Problem(error.subject, error.message, False))
         return whole
+
+    def _saw(self, commits: list[Commit]) -> None:
+        self._epochs.update(commit.header.epoch for commit in commits)
+        self._machines.update(commit.header.machine for commit in commits)
+
+    def _fatal(self, key: str, reason: str) -> None:
+        """The point cannot be restored: also if the object is known to be damaged already."""
+        others = [problem for problem in self._problems if problem.key != key]
+        self._problems = [*others, Problem(key, reason, True)]
 
     async def _unlisted(self) -> None:
         """Objects in the log beyond its tail: foreign, or after a hole."""
@@ -130,7 +149,8 @@ class Verify:
         """What reading went round by itself."""
         known = {problem.key for problem in self._problems}
         for note in self._group.log.ignored:
-            key, _, reason = note.partition(": ")
+            operation, _, rest = note.partition(": ")
+            key, _, reason = (note if "/" in operation else rest).partition(": ")
             if key not in known:
                 self._problems.append(Problem(key, reason, False))
 
@@ -147,7 +167,7 @@ class Verify:
                         break
             except ObjectMissing:
                 self._problems.append(Problem(key, "a rollup is missing: reads slower", False))
-            except Damage as error:
+            except UNREADABLE as error:
                 self._problems.append(Problem(error.subject, error.message, False))
 
     async def _checkpoints(self) -> None:
@@ -155,7 +175,7 @@ class Verify:
         try:
             newest = await self._group.log.signed(self._seq)
             manifest = await nearest(self._group, newest)
-        except (Damage, NotAdmitted) as error:
+        except UNREADABLE as error:
             self._problems.append(Problem(error.subject, error.message, False))
             return
         if manifest is None:

@@ -64,7 +64,7 @@ class Ledger:
                 self._load(Snapshot.decode(data, path))
             except (DamagedObject, ValueError, KeyError) as error:
                 raise StateDamaged(
-                    str(error),
+                    error.message if isinstance(error, DamagedObject) else str(error),
                     operation="recover state",
                     subject=path,
                     hint="move the machine's state folder away: the next run begins a new base",

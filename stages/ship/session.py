@@ -67,7 +67,10 @@ class LogSession:
         Raises ``Fenced``, ``BrokenChain``, ``DamagedObject`` or store errors.
         """
         await self._settle_open_intents()
-        await self._check_tail()
+        if not await self._is_tail():
+            # The put of an earlier life has arrived this moment: there is no other after it.
+            await self._settle_open_intents()
+            await self._is_tail()
         epoch = self.ledger.tail.epoch
         for _ in range(_CLAIM_TRIES):
             epoch = await next_epoch(self.writer.store, self.writer.scope.group, epoch)
@@ -204,8 +207,8 @@ class LogSession:
             found.append(before[0])
         return found[::-1]
 
-    async def _check_tail(self) -> None:
-        """The vault's newest commit must be our recorded tail (R13)."""
+    async def _is_tail(self) -> bool:
+        """The vault's newest commit must be our recorded tail (R13); False if it is an intent."""
         tail = self.ledger.tail
         group = self.writer.scope.group
         if tail.seq:
@@ -217,8 +220,12 @@ class LogSession:
             if parse(found, key, Kind.COMMIT).digest != tail.link:
                 raise self._foreign(key, await self.writer.store.get(key))
         following = layout.commit(group, tail.seq + 1)
-        if await self.writer.store.info(following) is not None:
-            raise self._foreign(following, await self.writer.store.get(following))
+        if await self.writer.store.info(following) is None:
+            return True
+        found = await self.writer.store.get(following)
+        if self.ledger.intent_of(tail.seq + 1, digest([found])) is None:
+            raise self._foreign(following, found)
+        return False
 
     def _rolled_back(self, seq: int) -> BrokenChain:
         return BrokenChain(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from stages.errors import (
+    UNREADABLE,
     BackstayError,
     BrokenChain,
     Damage,
@@ -29,7 +30,7 @@ from stages.vault.container import FIRST_READ, Container, Kind, header_reach, pa
 from stages.vault.sealing import EpochKeys, Scope, open_body
 from stages.vault.terms import KeyRing, check_signer
 
-PARALLEL = 16
+PARALLEL = 32
 _LOOK_BEYOND = 16  # a hole in the log must not pass for its end
 _GENESIS = bytes(32)
 
@@ -82,7 +83,7 @@ class Log:
             try:
                 await self.signed(newest)
             except NotAdmitted as error:
-                self.ignored.append(str(error))
+                self._note(str(error))
                 newest -= 1
                 continue
             except (Damage, UnknownVersion):
@@ -111,7 +112,7 @@ class Log:
         except (Damage, NotAdmitted, UnknownVersion) as error:
             # A rollup is a copy that nobody signed: what it says counts only if it fits.
             found = await self._linked(first, last, before, rollups=False)
-            self.ignored.append(f"{error}, in a rollup; the log is read instead")
+            self._note(f"{error}, in a rollup; the log is read instead")
             return found
 
     async def _linked(
@@ -125,6 +126,7 @@ class Log:
             raise _does_not_follow(commits[0])
         for commit, following in itertools.pairwise(commits):
             if not _follows(commit, following):
+                await self._check_signature(commit)  # or was the one before it changed?
                 raise _does_not_follow(following)
         return commits
 
@@ -157,13 +159,26 @@ class Log:
         return seq if header.consistent else header.last_consistent
 
     async def _check_signature(self, commit: Commit) -> None:
+        """An admitted writer's, and the one's whose epoch it is.
+
+        A term that is lost or damaged costs the second part only: that is noted.
+        """
         writer = check_signer(commit.container, self.ring.charter)
-        if writer != await self.ring.writer(commit.header.epoch):
+        try:
+            holder = await self.ring.writer(commit.header.epoch)
+        except UNREADABLE as error:
+            self._note(f"{error}; whose epoch it was is not checked")
+            return
+        if writer != holder:
             raise NotAdmitted(
                 "signed by another writer than its epoch's",
                 operation="read log",
                 subject=commit.container.key,
             )
+
+    def _note(self, what: str) -> None:
+        if what not in self.ignored:
+            self.ignored.append(what)
 
     async def _collect(self, first: int, last: int, *, rollups: bool) -> dict[int, Commit]:
         """All commits of a range, from rollups where a whole one helps, else one by one."""
@@ -198,14 +213,14 @@ class Log:
         except ObjectMissing:
             return {}
         except DamagedObject as error:
-            self.ignored.append(f"{error}; the log is read instead")
+            self._note(f"{error}; the log is read instead")
             return {}
         found = {}
         for seq, head in zip(range(end - rollup.SPAN + 1, end + 1), heads, strict=True):
             try:
                 found[seq] = self._parse(seq, head)
             except (DamagedObject, UnknownVersion):
-                self.ignored.append(f"{key}: entry {seq} is damaged, read from the log instead")
+                self._note(f"{key}: entry {seq} is damaged, read from the log instead")
         return found
 
     async def _one(self, seq: int) -> Commit:
@@ -236,7 +251,7 @@ class Log:
                 found[seq] = (await self.signed(seq)).header.stamp
             except (Damage, NotAdmitted, UnknownVersion) as error:
                 failed.append(error)
-                self.ignored.append(f"{error}; passed over")
+                self._note(f"{error}; passed over")
 
         async with crew() as nursery:
             for seq in seqs:

@@ -7,6 +7,7 @@ keys, each in an object of its own so that recipients can be added later without
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -14,6 +15,7 @@ import trio
 from stages.crypto.box import BoxSecret, seal_to
 from stages.crypto.sign import Signer
 from stages.errors import (
+    UNREADABLE,
     DamagedObject,
     MissingData,
     NotAdmitted,
@@ -122,8 +124,13 @@ async def next_epoch(store: ObjectStore, group: bytes, after: int) -> int:
 
 
 def check_signer(found: Container, charter: Charter, *, operator: bool = False) -> bytes:
-    """The admitted key that signed ``found``; ``NotAdmitted`` if it is nobody's."""
+    """The admitted key that signed ``found``.
+
+    Raises ``DamagedObject`` if nobody signed it as it is, ``NotAdmitted`` if a stranger did.
+    """
     writer = found.header.raw("writer", 32)
+    if not found.signed_by(writer):
+        raise DamagedObject("the signature does not verify", subject=found.key)
     known = charter.admits(writer) or (operator and writer == charter.operator)
     if not known:
         raise NotAdmitted(
@@ -131,8 +138,6 @@ def check_signer(found: Container, charter: Charter, *, operator: bool = False) 
             subject=found.key,
             hint="it is ignored; if the writer is yours: backstay vault admit",
         )
-    if not found.signed_by(writer):
-        raise DamagedObject("the signature does not verify", subject=found.key)
     return writer
 
 
@@ -153,15 +158,28 @@ class KeyRing:
     box: BoxSecret
     uses: Sequence[str] = (DATA, INDEX)
     _known: dict[int, EpochKeys] = field(default_factory=dict)
+    _data: dict[int, bytes] = field(default_factory=dict)
     _writers: dict[int, bytes] = field(default_factory=dict)
 
     async def keys(self, epoch: int) -> EpochKeys:
-        """The keys of ``epoch``. Raises ``WrongKey``, ``Damage`` or ``NotAdmitted``."""
+        """The keys of ``epoch``; ``data`` is None where ``data_key`` would raise ``Damage``.
+
+        Raises ``WrongKey``, ``Damage`` or ``NotAdmitted`` if there is no index key.
+        """
         if epoch not in self._known:
-            await self.writer(epoch)
-            found = {use: await self._open(epoch, use) for use in self.uses}
-            self._known[epoch] = EpochKeys(epoch, found.get(DATA), found[INDEX])
+            index = await self._open(epoch, INDEX)
+            data = None
+            if DATA in self.uses:
+                with suppress(*UNREADABLE):  # without frames there are still indexes
+                    data = await self.data_key(epoch)
+            self._known[epoch] = EpochKeys(epoch, data, index)
         return self._known[epoch]
+
+    async def data_key(self, epoch: int) -> bytes:
+        """The key of the frames of ``epoch``. Raises as ``keys`` does."""
+        if epoch not in self._data:
+            self._data[epoch] = await self._open(epoch, DATA)
+        return self._data[epoch]
 
     async def load(self, epochs: Collection[int]) -> None:
         """Fetch the keys of several epochs side by side; raises what ``keys`` does."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -69,20 +70,21 @@ class World:
 
     root: Path
     names: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     undo: list[Callable[[], None]] = field(default_factory=list)
 
     def path(self, name: str) -> Path:
         """A path below the folder."""
         return self.root / name
 
-    def backstay(self, *arguments: str, env: dict[str, str] | None = None) -> Said:
+    def backstay(self, *arguments: str) -> Said:
         """Run a command in this process, in the folder, without a terminal."""
         out, err = io.StringIO(), io.StringIO()
         with (
             contextlib.chdir(self.root),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            patch.dict(os.environ, env or {}),
+            patch.dict(os.environ, self.env),
             patch("os.isatty", return_value=False),
             patch("pipeline.assembly.RetryStore", _Impatient),
         ):
@@ -108,12 +110,34 @@ class World:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | self.env | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    @property
+    def group(self) -> str:
+        """The machine's group, as a path of the world."""
+        return f"vault/groups/{self.names['group']}"
+
+    @property
+    def tail(self) -> int:
+        """The number of its newest commit."""
+        return int(self.names["tail"])
+
+    def object(self, name: str) -> str:
+        """An object of the group, as a path of the world."""
+        return f"{self.group}/{name}"
+
+    def commit(self, seq: int) -> str:
+        """A commit, as a path of the world."""
+        return self.object(f"log/{seq:015d}")
+
+    def data(self) -> list[str]:
+        """The data objects, oldest first, as paths of the world."""
+        return [f"vault/{key}" for key in self.objects() if f"{self.names['group']}/data/" in key]
 
     def objects(self, vault: str = "vault") -> list[str]:
         """The keys of all objects of a vault."""
@@ -166,6 +190,11 @@ def text_like(size: int) -> bytes:
     return b"".join(b"%012d backstay\n" % number for number in range(size // 22 + 1))[:size]
 
 
+def random_bytes(size: int) -> bytes:
+    """Bytes that no compressor makes smaller, the same each time."""
+    return np.random.default_rng(size).bytes(size)
+
+
 def make_image(path: Path, size: int, parts: dict[int, bytes]) -> None:
     """A sparse file of ``size`` bytes with content at offsets."""
     with path.open("wb") as file:
@@ -203,28 +232,44 @@ def build(root: Path) -> World:
     )
     make_image(root / "data.img", MIB + 1000, {0: rng.bytes(80 * KIB), MIB: b"the end" * 100})
     make_image(root / "db.img", MIB, {0: text_like(200 * KIB)})
-    world.fine("run", "c.yaml", "--once")
-    keep(world, "first-")
+    protect(world, "first")
     overwrite(root / "root.img", {MIB // 2: rng.bytes(300 * KIB), 5 * MIB: text_like(8 * KIB)})
     overwrite(root / "data.img", {0: bytes(40 * KIB)})
-    world.fine("run", "c.yaml", "--once", "--machine", "web1")
-    keep(world, "second-")
+    protect(world, "second", "--machine", "web1")
     overwrite(root / "root.img", {2 * MIB: rng.bytes(200 * KIB), 7 * MIB: rng.bytes(5000)})
-    world.fine("run", "c.yaml", "--once", "--machine", "web1")
+    protect(world, "third", "--machine", "web1")
+    learn_names(world)
     return world
 
 
-def keep(world: World, prefix: str) -> None:
-    """Keep a copy of the disks as they are at a point."""
+def learn_names(world: World) -> None:
+    """What the program has drawn at random, or counted."""
+    listing = json.loads(world.fine("points", "web1", *ACCESS, "--json"))
+    charter = json.loads(world.path("vault/vault.json").read_bytes())["charter"]
+    world.names |= {
+        "root": str(world.root),
+        "vault": charter["vault"],
+        "writer": charter["writers"][0]["key"],
+        "group": listing["group"],
+        "tail": str(listing["newest"]),
+        "digest": listing["points"][0]["digest"],
+    }
+
+
+def protect(world: World, name: str, *more: str) -> None:
+    """Make a point: its number is ``names[name]``, copies of its disks are called NAME-DISK.img."""
+    world.fine("run", "c.yaml", "--once", *more)
     for image in DISKS.values():
-        shutil.copyfile(world.path(image), world.path(f"{prefix}{image}"))
+        shutil.copyfile(world.path(image), world.path(f"{name}-{image}"))
+    listing = json.loads(world.fine("points", "web1", *ACCESS, "--count", "1", "--json"))
+    world.names[name] = str(listing["points"][0]["seq"])
 
 
 @contextmanager
 def copied(template: World, root: Path) -> Iterator[World]:
     """A copy of a world to spoil."""
     shutil.copytree(template.root, root)
-    world = World(root, dict(template.names))
+    world = World(root, template.names | {"root": str(root)})
     try:
         yield world
     finally:

@@ -111,17 +111,34 @@ async def test_a_damaged_commit_loses_its_inline_frames() -> None:
         assert {each.key for each in found.damage} == {key}
 
 
-@pytest.mark.parametrize("use", ["data", "index"])
-async def test_a_wrapped_key_that_is_gone_costs_its_epoch(use: str) -> None:
+async def _lose_keys(store: CountingStore, use: str) -> None:
+    for key in await store.keys(f"/{use}"):
+        if "/for/" in key:
+            await store.delete(key)
+
+
+async def test_an_index_key_that_is_gone_costs_its_epoch() -> None:
     store = CountingStore()
     async with past(DISK, store=store) as made:
         await a_disk(made)
-        for key in await store.keys(f"/{use}"):
-            if "/for/" in key:
-                await store.delete(key)
-        ports = machine()
+        await _lose_keys(store, "index")
         with pytest.raises(Damage, match="key"):
-            await PointMap.build(await made.group_by_id(), ports.files, made.tail)
+            await PointMap.build(await made.group_by_id(), machine().files, made.tail)
+
+
+async def test_a_data_key_that_is_gone_costs_the_frames_of_its_epoch() -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await a_disk(made)
+        await _lose_keys(store, "data")
+        ports = machine()
+        point = await PointMap.build(await made.group_by_id(), ports.files, made.tail)
+        sweep = Sweep(point, ports)
+        for disk in point.machine.disks:
+            await sweep.extract(await sweep.locate(disk, 0), lambda _need, _content: None)
+        point.close()
+        assert sweep.lost
+        assert all("wrapped key" in each.reason for each in sweep.damage)
 
 
 async def test_trouble_of_the_store_is_no_damage() -> None:

@@ -41,12 +41,17 @@ async def test_every_damaged_commit_is_named() -> None:
         await store.spoil(layout.commit(gid, 2), 300)
         await store.delete(layout.commit(gid, 3))
         found = await verified(made)
-        assert not found.whole
-        assert {problem.key for problem in found.problems if problem.fatal} >= {
-            layout.commit(gid, 2),
-            layout.commit(gid, 3),
-        }
+        assert found.whole  # the checkpoint stands for them
+        wanted = {layout.commit(gid, 2), layout.commit(gid, 3)}
+        assert {problem.key for problem in found.problems} >= wanted
         assert found.commits == 3
+        found = await verified(made, 4)
+        assert found.whole
+        await store.delete(layout.manifest(gid, 4))
+        found = await verified(made)
+        assert not found.whole
+        assert {problem.key for problem in found.problems} >= wanted
+        assert {extent.key for extent in found.damage} == {layout.commit(gid, 3)}
 
 
 async def test_a_damaged_frame_is_damage_of_the_disk() -> None:

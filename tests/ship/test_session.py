@@ -371,3 +371,41 @@ async def test_a_put_that_is_never_there_ends_the_run() -> None:
         await scene.commit(author)
     assert isinstance(raised.value, BackstayError)
     author.close()
+
+
+async def test_a_put_that_arrives_while_the_next_life_opens() -> None:
+    """Just after this life has looked for it, and found nothing: it is settled all the same."""
+    scene = Scene(1)
+    author = await scene.begin()
+    author.close()
+    slow = scene.faulty(at_commit(Fault(late=100.0), 2))
+    dying = await scene.bench.opened(slow)
+    with pytest.raises(OutcomeUnknown):
+        await scene.commit(dying)
+    dying.close()
+
+    looking = Arriving(scene.bench.store, slow)
+    late = await scene.bench.opened(looking)
+    assert looking.arrived
+    assert late.ledger.tail.seq == 2
+    assert await scene.commit(late) == 3
+    group = await open_group(scene.bench.store, scene.bench.key)
+    await group.log.stretch(1, 3, None)
+    late.close()
+
+
+class Arriving(FaultStore):
+    """Abandoned puts of another life arrive after the first look at commit 2."""
+
+    def __init__(self, inner: MemoryStore, slow: FaultStore):
+        super().__init__(inner, FaultPlan(), slow.clock)
+        self._slow = slow
+        self.arrived = False
+
+    async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        try:
+            return await super().get(key, offset, length)
+        finally:
+            if key == layout.commit(GROUP, 2) and not self.arrived:
+                self.arrived = True
+                await self._slow.settle()

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from stages.errors import BackstayError
+from stages.errors import StoreUnreachable
 from stages.model import BLOCK
 from stages.store.faults import Fault, nth
 from tests.whole.reading import check, check_verified, differing, newest
 from tests.whole.small import eager_checkpoints, small_pages, small_rollups
-from tests.whole.world import Crash, Tuning, World, simulate
+from tests.whole.world import Crash, PowerCut, Process, Tuning, World, simulate
 
 LETTERS = 6  # different contents that are written again and again, so that references arise
 
@@ -69,16 +69,26 @@ class Protect:
 class Killed:
     """A run that dies at a store operation, before or after its effect; then perhaps power fails.
 
-    ``late``: the operation's put takes effect only after the next run has begun.
+    ``late``: a put on its way at that moment takes effect so many operations into the next run.
     """
 
     at: int
     after: bool
     power: bool
     seed: int
+    late: int | None = None
 
 
-Event: TypeAlias = Write | Revert | Resize | Add | Remove | Protect | Killed
+@dataclass(frozen=True)
+class PowerFails:
+    """A run that ends with the power at a file operation, before or after its effect."""
+
+    at: int
+    after: bool
+    seed: int
+
+
+Event: TypeAlias = Write | Revert | Resize | Add | Remove | Protect | Killed | PowerFails
 KINDS = ("random", "zero", "letters", "copy", "touch")
 
 
@@ -127,11 +137,17 @@ class Player:
                 self._protect()
             case Killed():
                 self._killed(event)
+            case PowerFails():
+                self._power_fails(event)
 
     def _protect(self) -> None:
         if not self.world.disks:
             return
-        outcome = self.world.protect()
+        try:
+            outcome = self.world.protect()
+        except StoreUnreachable as error:
+            assert "arrived late" in error.message
+            outcome = self.world.protect()
         wrong = differing(newest(self.world), self.world.attempts[-1])
         assert not wrong, f"newest point {outcome.seq}: {wrong}"
 
@@ -139,13 +155,31 @@ class Player:
         if not self.world.disks:
             return
         fault = Fault(after=Crash) if event.after else Fault(before=Crash)
-        process = self.world.process(nth(event.at, fault))
+        if event.late is not None:
+            fault = Fault(late=1e9)
+        process = self.world.process(nth(event.at, fault, name="put" if fault.late else ""))
+        self._fall(process)
+        if event.late is not None:
+            self.world.store.abandoned += process.opened
+            self.world.store.arrive_in = event.late
+        if event.power:
+            self.world.files.power_cut(event.seed)
+
+    def _power_fails(self, event: PowerFails) -> None:
+        if self.world.disks:
+            process = self.world.process()
+            process.around = PowerCut(process, event.at, after=event.after)
+            self._fall(process)
+            self.world.files.power_cut(event.seed)
+
+    def _fall(self, process: Process) -> None:
+        """A run that may die, or stumble over a commit of a dead one, or be through before."""
         try:
             self.world.protect(process)
         except Crash:
             pass
-        if event.power:
-            self.world.files.power_cut(event.seed)
+        except StoreUnreachable as error:
+            assert "arrived late" in error.message
 
     def _check_all(self) -> None:
         if self.world.attempts:
@@ -223,6 +257,3 @@ def small(story: Story) -> Iterator[None]:
         if story.checkpoints:
             stack.enter_context(eager_checkpoints())
         yield
-
-
-__all__ = ["BackstayError", "Player", "Story"]

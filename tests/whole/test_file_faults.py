@@ -5,21 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from stages.errors import NoSpace, StateError
 from tests.ports.watched import Tripwire
 from tests.whole.scenario import BEGINNINGS, TUNING, heals, small, worlds
-from tests.whole.world import STATE, Crash, Process, Tuning, World
+from tests.whole.world import STATE, Crash, PowerCut, Process, Tuning, World
 
 # Nothing depends on these any more when they are done.
 HARMLESS = {"close"}
 WRITES = {"open_write", "open_append", "append", "pwrite", "truncate", "mkdir", "rename"}
 SYNCS = {"fsync", "fdatasync", "sync_dir"}
 EXPLORE = int(os.environ.get("BACKSTAY_EXPLORE", "1"))
-T = TypeVar("T")
 Begin = Callable[[Tuning], World]
 
 
@@ -97,21 +96,3 @@ def test_power_fails_at_every_step(begin: Begin) -> None:
                 world.protect(process)
             world.files.power_cut(seed)
             heals(world, number)
-
-
-class PowerCut(Tripwire):
-    """The process ends at a step, before or after its effect."""
-
-    def __init__(self, process: Process, at: int, *, after: bool):
-        super().__init__()
-        self._process = process
-        self._at = at
-        self._after = after
-
-    def __call__(self, name: str, path: str, call: Callable[[], T]) -> T:
-        self.names.append(name)
-        if len(self.names) - 1 != self._at:
-            return call()
-        if self._after:
-            call()
-        raise self._process.die()

@@ -7,8 +7,20 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.whole.model import KINDS, Add, Event, Killed, Player, Protect, Remove, Resize, Revert
-from tests.whole.model import Story, Write
+from tests.whole.model import (
+    KINDS,
+    Add,
+    Event,
+    Killed,
+    Player,
+    PowerFails,
+    Protect,
+    Remove,
+    Resize,
+    Revert,
+    Story,
+    Write,
+)
 from tests.whole.world import KIB, Tuning
 
 EXPLORE = int(os.environ.get("BACKSTAY_EXPLORE", "1"))  # times as many examples
@@ -28,7 +40,10 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     WRITES,
     st.builds(Protect),
     st.builds(Killed, st.integers(0, 30), st.booleans(), st.booleans(), SEEDS),
-    st.builds(Killed, st.integers(0, 30), st.booleans(), st.booleans(), SEEDS),
+    st.builds(
+        Killed, st.integers(0, 12), st.just(value=False), st.booleans(), SEEDS, st.integers(0, 20)
+    ),
+    st.builds(PowerFails, st.integers(0, 200), st.booleans(), SEEDS),
     st.builds(Revert, DISKS, st.integers(0, 9)),
     st.builds(Resize, DISKS, SIZES),
     st.builds(Add, SIZES, st.booleans()),

@@ -30,11 +30,11 @@ from stages.errors import BackstayError
 from stages.ports import Buffer
 from stages.store.faults import NO_FAULT, Fault, FaultPlan, FaultStore, Operation, Rule
 from stages.store.memory import MemoryStore
-from stages.store.port import ObjectStore, Put
+from stages.store.port import ObjectInfo, ObjectStore, Put
 from stages.vault import layout
 from stages.vault.charter import Charter, Member, encode
 from stages.vault.keyfile import PrivateKey, encode_public, generate
-from tests.ports.watched import InlineOffload, WatchedFiles
+from tests.ports.watched import InlineOffload, Tripwire, WatchedFiles
 from tests.store.doubles import StillClock
 from tests.whole.memfiles import MemFiles
 
@@ -84,18 +84,38 @@ class Tuning:
 
 
 class WatchedStore(MemoryStore):
-    """Remembers in which attempt each epoch was begun."""
+    """Remembers in which attempt each epoch was begun; abandoned puts of the dead may arrive."""
 
     def __init__(self) -> None:
         super().__init__()
         self.attempt = 0
         self.begun: dict[int, int] = {}
+        self.abandoned: list[FaultStore] = []
+        self.arrive_in: int | None = None  # so many calls from now
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
+        await self._tick()
         found = await super().put(key, parts)
         if key.endswith("/term") and found is Put.CREATED:
             self.begun[int(key.split("/")[-2])] = self.attempt
         return found
+
+    async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        await self._tick()
+        return await super().get(key, offset, length)
+
+    async def info(self, key: str) -> ObjectInfo | None:
+        await self._tick()
+        return await super().info(key)
+
+    async def _tick(self) -> None:
+        if self.arrive_in is None:
+            return
+        self.arrive_in -= 1
+        if self.arrive_in < 0:
+            self.arrive_in = None
+            while self.abandoned:
+                await self.abandoned.pop().settle()
 
 
 @dataclass
@@ -111,6 +131,7 @@ class Process:
     dead: bool = False
     operations: list[Operation] = field(default_factory=list)
     cancel_at: int | None = None  # a store operation
+    opened: list[FaultStore] = field(default_factory=list)
 
     def die(self) -> Crash:
         self.dead = True
@@ -126,7 +147,9 @@ class Process:
         )
 
     def open_store(self) -> FaultStore:
-        return FaultStore(self.store, FaultPlan(self._fault), self.clock)
+        opened = FaultStore(self.store, FaultPlan(self._fault), self.clock)
+        self.opened.append(opened)
+        return opened
 
     def _fault(self, operation: Operation) -> Fault | None:
         if self.dead:
@@ -135,7 +158,7 @@ class Process:
         if operation.number == self.cancel_at:
             self.scope.cancel()
         fault = self.rule(operation) or NO_FAULT
-        if Crash in (fault.before, fault.after):
+        if Crash in (fault.before, fault.after) or fault.late:
             self.dead = True
         return fault
 
@@ -143,6 +166,24 @@ class Process:
         if self.dead and name != "close":
             raise Crash("a dead process writes")
         return self.around(name, path, call)
+
+
+class PowerCut(Tripwire):
+    """The process ends at a step, before or after its effect."""
+
+    def __init__(self, process: Process, at: int, *, after: bool):
+        super().__init__()
+        self._process = process
+        self._at = at
+        self._after = after
+
+    def __call__(self, name: str, path: str, call: Callable[[], T]) -> T:
+        self.names.append(name)
+        if len(self.names) - 1 != self._at:
+            return call()
+        if self._after:
+            call()
+        raise self._process.die()
 
 
 class World:
@@ -188,17 +229,6 @@ class World:
         for name, data in self.disks.items():
             self.files.put(f"/disks/{name}", bytes(data), sparse=name in self.sparse)
 
-    async def run_in(self, process: Process, *, state: str = STATE) -> Outcome:
-        """Inside a trio run: what one process does. Wrap in ``stores``."""
-        machine = process.machine
-        folder = StateFolder.open(machine, state)
-        try:
-            return await protect_once(
-                machine, self.config(state), NAME, folder, accept_shrink=True
-            )
-        finally:
-            folder.close()
-
     async def _run(self, process: Process, accept_shrink: bool) -> Outcome:
         with self.stores(lambda _: process.open_store()), process.scope:
             machine = process.machine
@@ -228,14 +258,14 @@ class World:
                 with mock.patch.object(assembly, "RetryStore", bare):
                     yield
 
-    def config(self, state: str) -> Config:
+    def config(self, state: str, folder: str = "/disks") -> Config:
         tuning = self.tuning
         small = Pipeline.model_construct(
             capture=Capture.model_construct(workers=0, batch=64 * KIB, dedup=tuning.dedup),
             cache=Cache.model_construct(seal_bytes=tuning.seal_bytes),
             ship=Ship.model_construct(in_flight=tuning.in_flight, inline=tuning.inline),
         )
-        disks = {name: Disk(path=f"/disks/{name}", capture="scan") for name in self.disks}
+        disks = {name: Disk(path=f"{folder}/{name}", capture="scan") for name in self.disks}
         config = Config(
             daemon=Daemon(state=state),
             vaults={"v": Vault(url="file:/vault", trust="/trust.pub")},
