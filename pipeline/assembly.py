@@ -99,14 +99,15 @@ async def open_writer(
     check_pin(charter, pin, store.url)
     folder = state.machine_folder(name, charter.vault)
     identity = state.identity(folder)
+    signer = state.signer()
     scope = Scope(charter.vault, identity.group, charter.cipher)
-    ledger = Ledger(ports, folder, scope)
+    ledger = Ledger(ports, folder, scope)  # from here on somebody has to close it
     try:
         ledger.recover()
     except BaseException:
         ledger.close()
         raise
-    return Writer(store, scope, charter, state.signer(), ports), ledger, identity
+    return Writer(store, scope, charter, signer, ports), ledger, identity
 
 
 def build_line(

@@ -217,6 +217,6 @@ def _taken(url: str) -> VaultError:
         "is a vault already",
         operation="init",
         subject=url,
-        hint="'backstay vault check' shows whose; if it is yours, an earlier 'backstay init' made it "
-        "and it is ready; a new vault needs a new folder",
+        hint="'backstay vault check' shows whose; if it is yours, an earlier 'backstay init' has "
+        "made it and it is ready; a new vault needs a new folder",
     )

@@ -29,6 +29,10 @@ from stages.vault.location import ZERO
 _DRILL_BLOCKS = 4096
 _OPENING = 2.0  # seconds of blips; a person is waiting, and may have mistyped the place
 _WORKING = 15.0  # where hours of work are at stake
+_AROUND = (
+    "points before it do not need it ('backstay points'); --salvage, if it can go on without, "
+    "restores the rest and lists what may be older"
+)
 SERVING = 60.0  # where a guest waits, for whom an error is worse
 
 Watch: TypeAlias = Callable[[str, int], Callable[[int], None]]  # title, total; then: how much more
@@ -153,7 +157,11 @@ async def plan_restore(
     choice = await choose(group, order.machine, order.at, salvage=order.salvage)
     if order.expect is not None:
         await _check_expected(group, order.expect)
-    point = await PointMap.build(group, ports.files, choice.point.seq, salvage=order.salvage)
+    try:
+        point = await PointMap.build(group, ports.files, choice.point.seq, salvage=order.salvage)
+    except Damage as error:
+        error.hint = error.hint or _AROUND
+        raise
     targets = [Target(point.disk(name), path, device=True) for name, path in order.devices]
     if order.folder is not None:
         taken = {target.disk.name for target in targets}
@@ -234,7 +242,8 @@ async def _drill(group: Group, ports: Machine, seq: int) -> None:
         point.close()
     if sweep.damage:
         bad = sweep.damage[0]
-        raise DamagedObject(bad.reason, operation="drill", subject=bad.key)
+        hint = "'backstay verify' says what can be restored"
+        raise DamagedObject(bad.reason, operation="drill", subject=bad.key, hint=hint)
 
 
 def _discard(need: FrameNeed, content: bytes) -> None:

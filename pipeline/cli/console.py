@@ -18,6 +18,7 @@ from stages.errors import BackstayError, ConfigError, NoSpace, leaves
 
 T = TypeVar("T")
 INTERRUPTED = 130
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +30,17 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def emit(as_json: bool, fields: dict[str, Any], text: str) -> None:
     """Print a result, for machines or for people."""
-    click.echo(json.dumps(fields, indent=1, default=str) if as_json else text)
+    tell(json.dumps(fields, indent=1, default=str) if as_json else text)
+
+
+def tell(text: str, *, leave: bool = True) -> None:
+    """Print a line of a result. If nobody reads it: the end, unless there is more to do."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:  # caught here, because click would make it exit code 1
+        code = unheard()
+        if leave:
+            sys.exit(code)
 
 
 def say(message: str) -> None:
@@ -38,10 +49,47 @@ def say(message: str) -> None:
 
 
 def run_async(work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Run an async command body. Errors come out as ``fail`` reports them."""
+    """Run an async command body. Errors come out as ``fail`` reports them.
+
+    A signal cancels it: everything that was begun is ended in order, and only then is
+    ``KeyboardInterrupt`` raised, never in the middle of something. A second one does not wait.
+    """
     import trio
 
+    # What is ignored, as by nohup, stays ignored.
+    ending = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+    if ending and threading.current_thread() is threading.main_thread():
+        return trio.run(_until_signalled, ending, work, args)
     return trio.run(work, *args)
+
+
+async def _until_signalled(
+    ending: list[signal.Signals],
+    work: Callable[..., Coroutine[Any, Any, T]],
+    args: tuple[Any, ...],
+) -> T:
+    import trio
+
+    from stages.stage import crew
+
+    ended = False
+
+    async def watch(body: trio.CancelScope) -> None:
+        nonlocal ended
+        with trio.open_signal_receiver(*ending) as signals:
+            async for _ in signals:
+                break
+        ended = True
+        body.cancel()
+
+    async with crew() as nursery:
+        with trio.CancelScope() as body:
+            nursery.start_soon(watch, body)
+            result = await work(*args)
+        nursery.cancel_scope.cancel()
+    if ended:
+        raise KeyboardInterrupt
+    return result
 
 
 def fail(error: BackstayError, as_json: bool) -> int:
@@ -89,7 +137,7 @@ def unheard() -> int:
 
 @contextmanager
 def ending_is_interruption() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does: hooks thaw, temporaries go."""
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, also where nothing is async."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -17,6 +17,7 @@ from pipeline.cli.console import (
     rate,
     run_async,
     say,
+    tell,
 )
 from stages.errors import BackstayError, SourceBusy, UsageError
 
@@ -67,7 +68,7 @@ def run(config: str, once: bool, only: tuple[str, ...], accept_shrink: bool, as_
             else:
                 results.append(found.as_fields())
                 if not as_json:
-                    click.echo(_summary(found))
+                    tell(_summary(found), leave=False)
             if complaint is not None:
                 codes.append(fail(complaint, as_json))
             unkept = _keep(ports, state, name, results[-1])

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.model import U64, Runs
+from stages.model import Runs
 from stages.ports import Files
+from stages.vault.fold import CopyRefs
 from stages.vault.paged import PagedArray
 
 _CACHE = 4 << 20
@@ -56,13 +57,15 @@ class Doubt:
         for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
             self._disks[disk].fill(start, count, 0)
 
-    def take(self, disk: int, blocks: U64) -> U64:
-        """The holes (n, 1) behind some blocks."""
-        return self._disks[disk].gather(blocks)
-
-    def give(self, disk: int, blocks: U64, holes: U64) -> None:
+    def copy(self, step: CopyRefs) -> None:
         """Blocks that were copied from others are as certain as those."""
-        self._disks[disk].scatter(blocks, holes)
+        holes = np.zeros((len(step.block), 1), np.uint64)
+        for disk in np.unique(step.target_disk).tolist():
+            here = step.target_disk == disk
+            holes[here] = self._disks[disk].gather(step.target_block[here])
+        for disk in np.unique(step.disk).tolist():
+            here = step.disk == disk
+            self._disks[disk].scatter(step.block[here], holes[here])
 
     def runs(self, disk: int, first: int, count: int) -> list[tuple[int, int, Hole]]:
         """Stretches of blocks in doubt: first block, count, newest hole."""

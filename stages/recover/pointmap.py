@@ -7,9 +7,7 @@ memory stays bounded by caches.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,31 +16,21 @@ import trio
 from stages.errors import UNREADABLE, BackstayError, DamagedObject, NoSpace, NotFound
 from stages.model import U64, Disk, Runs
 from stages.ports import Files
-from stages.recover.checkpoints import fetch_page, nearest
+from stages.recover.checkpoints import nearest
 from stages.recover.delta import Delta
+from stages.recover.directory import NOTHING, Directory, Pages
 from stages.recover.doubt import Doubt, Hole
 from stages.recover.opened import Group
-from stages.vault import checkpoint, layout, location
-from stages.vault.checkpoint import FRAMES, MAP, PAGE_ROWS, Manifest, PageName
+from stages.vault import layout, location
+from stages.vault.checkpoint import MAP, PAGE_ROWS, Manifest
 from stages.vault.commit import Header
 from stages.vault.fold import CopyRefs, SetData, SetZero, check_bounds, steps
 from stages.vault.log import Commit
 from stages.vault.records import MachineRecord
 from stages.vault.rollup import SPAN
 
-_PAGE_CACHE = 24 << 20
 _SCRATCH_CACHE = 16 << 20
 _GATHERED = 24 << 20  # of changes before they go to the scratch files, all disks together
-_NOTHING = np.zeros((0, 3), np.uint64)
-
-
-@dataclass
-class _Frames:
-    """Where an epoch's frames are: pages of the checkpoint, rows of the commits after it."""
-
-    table: U64
-    first: list[int] = field(default_factory=list)
-    rows: list[U64] = field(default_factory=list)
 
 
 class PointMap:
@@ -70,9 +58,8 @@ class PointMap:
         self._tables: dict[int, U64] = {}
         self._rows: dict[int, int] = {}
         self._sizes: dict[int, int] = {}  # blocks of the disks as of the commit folded last
-        self._frames: dict[int, _Frames] = {}
-        self._pages: OrderedDict[tuple[int, int, int], U64] = OrderedDict()
-        self._cached = 0
+        self._pages = Pages(group)
+        self._directory = Directory(self._pages, layout.commit(group.scope.group, header.seq))
         self._rebuilding = trio.Lock()
         self._rebuilt = False
 
@@ -190,10 +177,10 @@ class PointMap:
     async def places(self, frames: U64) -> U64:
         """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
         try:
-            return await self._all_places(frames)
+            return await self._directory.places(frames)
         except UNREADABLE as error:
             await self._without_checkpoint(error)
-        return await self._all_places(frames)
+        return await self._directory.places(frames)
 
     async def _without_checkpoint(self, error: BackstayError) -> None:
         """A page is damaged: read the log from its beginning instead, once for all callers.
@@ -212,10 +199,9 @@ class PointMap:
             self.close()
             self.doubt = fresh.doubt
             # Whoever is in the middle of a read holds what it needs of the old ones.
-            self._scratch, self._frames = fresh._scratch, fresh._frames
+            self._scratch, self._directory = fresh._scratch, fresh._directory
             self._tables, self._rows = {}, {}
-            self._pages.clear()
-            self._cached = 0
+            self._pages = fresh._pages
             self._rebuilt = True
             self._pass_over(error)
 
@@ -223,7 +209,7 @@ class PointMap:
         self.group.log.ignored.append(f"{error}; commits are read instead")
 
     async def _locations(self, disk: int, first: int, count: int) -> U64:
-        table = self._tables.get(disk, _NOTHING)
+        table = self._tables.get(disk, NOTHING)
         try:
             over = self._scratch[disk].read(first, count)[:, 0]
         except OSError as error:
@@ -242,56 +228,12 @@ class PointMap:
             at += step
         return np.where(over != 0, over, below)
 
-    async def _all_places(self, frames: U64) -> U64:
-        found = np.zeros((len(frames), 2), np.uint64)
-        epochs = frames >> np.uint64(32)
-        numbers = frames & np.uint64(0xFFFFFFFF)
-        for epoch in np.unique(epochs).tolist():
-            here = np.flatnonzero(epochs == epoch)
-            found[here] = await self._places(epoch, numbers[here])
-        return found
-
     def close(self) -> None:
         """Release the scratch files."""
         for array in self._scratch.values():
             array.close()
         if self.doubt is not None:
             self.doubt.close()
-
-    async def _places(self, epoch: int, numbers: U64) -> U64:
-        known = self._frames.get(epoch)
-        if known is None:
-            raise DamagedObject(f"the map names unknown epoch {epoch}", subject=self._name)
-        found = np.zeros((len(numbers), 2), np.uint64)
-        starts = np.array(known.first, np.uint64)
-        which = np.searchsorted(starts, numbers, side="right").astype(np.int64) - 1
-        for at in np.unique(which).tolist():
-            here = which == at
-            if at >= 0:
-                rows = known.rows[at]
-                offset = (numbers[here] - starts[at]).astype(np.int64)
-                if (offset < len(rows)).all():
-                    found[here] = rows[offset]
-                    continue
-            found[here] = await self._checkpointed_places(epoch, known, numbers[here])
-        if not found[:, 1].all():
-            raise DamagedObject(
-                f"the map names unknown frames of epoch {epoch}", subject=self._name
-            )
-        return found
-
-    async def _checkpointed_places(self, epoch: int, known: _Frames, numbers: U64) -> U64:
-        found = np.zeros((len(numbers), 2), np.uint64)
-        pages = numbers // np.uint64(PAGE_ROWS)
-        for page in np.unique(pages).tolist():
-            if page >= len(known.table):
-                continue
-            here = pages == page
-            rows = await self._page(PageName(FRAMES, epoch, page, 0), known.table)
-            offset = (numbers[here] % np.uint64(PAGE_ROWS)).astype(np.int64)
-            if (offset < len(rows)).all():
-                found[here] = rows[offset]
-        return found
 
     async def _fold(self, commit: Commit) -> None:
         header = commit.header
@@ -317,30 +259,12 @@ class PointMap:
                         here = step.disk == disk
                         self._scratch[disk].scatter(step.block[here], found[here])
                     if self.doubt is not None:
-                        self._copy_doubt(step, self.doubt)
-        at = header.first_frame
-        frames = self._frames.setdefault(header.epoch, _Frames(_NOTHING))
-        for segment in segments:
-            if len(segment.spans):
-                inline = segment.source < 0
-                number = header.seq if inline else header.objects[segment.source].number
-                frames.first.append(at)
-                frames.rows.append(location.places(number, inline, segment.spans))
-                at += len(segment.spans)
+                        self.doubt.copy(step)
+        self._directory.add(header, segments)
 
     def _certain(self, disk: int, runs: Runs) -> None:
         if self.doubt is not None:
             self.doubt.clear(disk, runs)
-
-    @staticmethod
-    def _copy_doubt(step: CopyRefs, doubt: Doubt) -> None:
-        holes = np.zeros((len(step.block), 1), np.uint64)
-        for disk in np.unique(step.target_disk).tolist():
-            here = step.target_disk == disk
-            holes[here] = doubt.take(disk, step.target_block[here])
-        for disk in np.unique(step.disk).tolist():
-            here = step.disk == disk
-            doubt.give(disk, step.block[here], holes[here])
 
     async def _follow(self, number: int) -> None:
         """The machine record that a commit names; one of the past can be done without."""
@@ -412,37 +336,14 @@ class PointMap:
             self._rows[disk.number] = self._sizes[disk.number] = disk.blocks
             self._room(disk.number, disk.blocks)
         for pages in manifest.epochs:
-            self._frames[pages.epoch] = _Frames(pages.table)
+            self._directory.adopt(pages)
 
     async def _map_page(self, disk: int, page: int, table: U64) -> U64:
         """Locations (PAGE_ROWS,); of a page stored before its disk grew the rest is unset."""
-        rows = (await self._page(PageName(MAP, disk, page, 0), table))[:, 0]
+        rows = (await self._pages.get(MAP, disk, page, table))[:, 0]
         if len(rows) == PAGE_ROWS:
             return rows
         return np.concatenate((rows, np.zeros(PAGE_ROWS - len(rows), np.uint64)))
-
-    async def _page(self, name: PageName, table: U64) -> U64:
-        """A checkpoint page through a bounded cache."""
-        cached = self._pages.get((name.what, name.owner, name.page))
-        if cached is not None:
-            self._pages.move_to_end((name.what, name.owner, name.page))
-            return cached
-        seq, place, length = table[name.page].tolist()
-        if length:
-            exact = PageName(name.what, name.owner, name.page, seq)
-            rows = await fetch_page(self.group, exact, place, length)
-        else:
-            rows = np.full((PAGE_ROWS, checkpoint.COLUMNS[name.what]), place, np.uint64)
-        if (name.what, name.owner, name.page) not in self._pages:  # two may have asked for it
-            self._pages[(name.what, name.owner, name.page)] = rows
-            self._cached += rows.nbytes
-        while self._cached > _PAGE_CACHE and len(self._pages) > 1:
-            self._cached -= self._pages.popitem(last=False)[1].nbytes
-        return rows
-
-    @property
-    def _name(self) -> str:
-        return layout.commit(self.group.scope.group, self.seq)
 
 
 def _no_scratch(error: OSError) -> NoSpace:

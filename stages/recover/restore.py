@@ -152,7 +152,7 @@ class Restore:
             self._holed.add(window.disk.number)
             await self._machine.offload.run(partial(landing.lose, damage))
         keeper.reached(window.first + len(window.locations), whole=not damage)
-        return _content(window) - sum(extent.length for extent in damage)
+        return _content(window) - sum(extent.length for extent in damage if not extent.older)
 
     async def _files(self, target: Target, call: Callable[[], T]) -> T:
         """Run a blocking call on the target; what the file system refuses becomes our error."""

@@ -7,6 +7,7 @@ present end is passed over, here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,9 +56,15 @@ class DiskRecord:
 
     def __init__(self, files: Files, folder: str, number: int):
         stem = f"{folder}/disk-{number:04d}"
-        self.map = PagedArray(files.open_write(f"{stem}.map", create=True), 1)
-        self.digests = PagedArray(files.open_write(f"{stem}.digests", create=True), 2)
-        self.chunks = PagedArray(files.open_write(f"{stem}.chunks", create=True), 2, cache=2 << 20)
+        with ExitStack() as opened:  # all of them or none
+            found = []
+            for name in ("map", "digests", "chunks"):
+                found.append(files.open_write(f"{stem}.{name}", create=True))
+                opened.callback(found[-1].close)
+            opened.pop_all()
+        self.map = PagedArray(found[0], 1)
+        self.digests = PagedArray(found[1], 2)
+        self.chunks = PagedArray(found[2], 2, cache=2 << 20)
         self.dirty = DirtyPages()
 
     def resize(self, disk: Disk) -> None:

@@ -16,14 +16,15 @@ from stages.errors import DamagedObject, StateDamaged
 from stages.model import U64, Disk
 from stages.ports import Machine
 from stages.ship.record import Record
-from stages.ship.snapshot import MAX_SIZE, Snapshot
-from stages.ship.snapshot import Tail as Tail
+from stages.ship.snapshot import MAX_SIZE, Snapshot, Tail
 from stages.ship.trouble import state_call
 from stages.ship.wal import Intent, Wal
 from stages.vault.commit import Header, SegmentIndex, decode_body, read_header
 from stages.vault.container import Kind, parse
 from stages.vault.paged import PagedArray
 from stages.vault.sealing import Scope
+
+__all__ = ["WAL_LIMIT", "Ledger", "Tail"]
 
 WAL_LIMIT = 32 << 20
 _ARRAYS = ("disk-", "epoch-")  # names of the arrays' files
@@ -151,12 +152,8 @@ class Ledger:
         self.tail = replace(self.tail, checkpoint=seq, stored=0)
         ended = [epoch for epoch in self.record.frames if epoch != self.tail.epoch]
         for epoch in ended:
-            self.epoch_rows[epoch] = self.record.frames[epoch].rows
-        closed = [self.record.frames.pop(epoch) for epoch in ended]
+            self.epoch_rows[epoch] = self.record.close_frames(epoch)
         self.checkpoint_state()
-        for directory in closed:
-            with suppress(OSError):
-                directory.close()
         self._sweep()
 
     @state_call("keep state")

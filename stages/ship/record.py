@@ -54,6 +54,12 @@ class Record:
             self.frames[epoch] = PagedArray(file, 2, cache=1 << 20)
         return self.frames[epoch]
 
+    def close_frames(self, epoch: int) -> int:
+        """Let go of the directory of an ended epoch; its file stays. Returns its rows."""
+        directory = self.frames.pop(epoch)
+        _close(directory)
+        return directory.rows
+
     def resolve(self, header: Header, segments: tuple[SegmentIndex, ...]) -> U64:
         """Locations (m, 1) that the references of the next commit stand for, in index order.
 

@@ -1,8 +1,9 @@
 """The write-ahead log of the writer's record: intents (R11) and what they will change.
 
-One record per put of a commit: mark, length, checksum (of the record's offset and payload), payload.
-A record that does not verify and has no good one after it is the torn tail of an append that nothing
-has relied on, and is cut off. One with a good record after it is damage: what was relied on is lost.
+One record per put of a commit: mark, length, checksum (of the record's offset and payload) and
+payload. A record that does not verify and has no good one after it is the torn tail of an append
+that nothing has relied on, and is cut off. One with a good record after it is damage: what was
+relied on is lost.
 """
 
 from __future__ import annotations

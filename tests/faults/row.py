@@ -26,7 +26,8 @@ class Row:
 
     ``sees`` is standard error without its last line, the ``hint``; ``prints`` standard output, if
     it matters. In all three ``{name}`` stands for a value of the world, ``…`` for anything on one
-    line. ``kept``: paths whose bytes must not change; ``check`` looks at the rest.
+    line. ``kept``: paths whose bytes must not change; ``check`` looks at the rest. ``heals``: once
+    the fault is taken back, a run and a restore succeed.
     """
 
     fault: str
@@ -40,6 +41,7 @@ class Row:
     check: Callable[[World], None] = nothing
     act: Callable[[World, tuple[str, ...]], Said] = in_process
     needs: str = ""
+    heals: bool = True
 
     @property
     def error(self) -> str:

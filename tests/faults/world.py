@@ -169,7 +169,8 @@ class World:
             self.undo.pop()()
 
 
-ACCESS = ("--vault", "file:./vault", "--key", "op.key")
+OPERATOR = "op.key"
+ACCESS = ("--vault", "file:./vault", "--key", OPERATOR)
 
 
 def _code_of(arguments: tuple[str, ...]) -> int:

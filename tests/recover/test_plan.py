@@ -122,6 +122,15 @@ def _gaps(haul: Haul) -> list[int]:
     ]
 
 
+def test_long_stretches_are_cut() -> None:
+    one = np.zeros(1, np.uint64)
+    wanted = [FrameNeed(1, number, one, one) for number in range(100)]
+    rows = np.array([(7, number * 200_000 << 32 | 200_000) for number in range(100)], np.uint64)
+    found = hauls(GROUP, wanted, rows)
+    assert [haul.length for haul in found] == [20 * 200_000] * 5
+    assert all(haul.length <= HAUL_BYTES for haul in found)
+
+
 def test_a_length_that_no_frame_has_is_not_asked_for() -> None:
     one = np.zeros(1, np.uint64)
     rows = np.array([(5, 0xFFFFFFFF)], np.uint64)

@@ -15,6 +15,7 @@ from stages.compress.stage import pack_frames
 from stages.crypto.sign import Signer
 from stages.model import (
     BLOCK,
+    BLOCK_BITS,
     CHUNK_BLOCKS,
     U64,
     Batch,
@@ -23,8 +24,8 @@ from stages.model import (
     SealedSegment,
     Segment,
     empty_pairs,
-    pack_block,
 )
+from stages.ports import Machine
 from stages.ship.group import found_group
 from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession, Writer
@@ -42,7 +43,6 @@ from tests.ports.watched import Around, InlineOffload, WatchedFiles
 from tests.store.doubles import StillClock
 from tests.whole.memfiles import MemFiles
 from tests.whole.world import NAME, YEAR_2100, Dice
-from stages.ports import Machine
 
 GROUP = bytes(range(16))
 DIGEST_KEY = bytes(range(32))
@@ -88,7 +88,7 @@ class Content:
             content[start * BLOCK : (start + count) * BLOCK] = bytes(count * BLOCK)
         for at, target in refs.items():
             content[at * BLOCK : (at + 1) * BLOCK] = self.at(*target)
-        pairs = [(at, int(pack_block(d, np.uint64(b)))) for at, (d, b) in sorted(refs.items())]
+        pairs = [(at, d << BLOCK_BITS | b) for at, (d, b) in sorted(refs.items())]
         blocks = sorted(data)
         whole = [self._chunk(disk, chunk) for chunk in chunks]
         return Batch(

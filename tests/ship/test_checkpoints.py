@@ -81,7 +81,7 @@ async def test_they_stay_within_their_share(seed: int) -> None:
             author = await bench.opened()
         if dice.random() < 0.5:
             start = dice.randrange(blocks - 60)
-            places = range(start, start + dice.randrange(1, 60))
+            places = list(range(start, start + dice.randrange(1, 60)))
         else:
             places = sorted(dice.sample(range(blocks), dice.randrange(1, 30)))
         data = {at: block(dice.randrange(1 << 40)) for at in places}
@@ -279,7 +279,9 @@ def test_an_estimate_is_never_below_what_is_stored() -> None:
         author = await begun(bench, content, 12 * PAGE, 3)
         for _ in range(5):
             places = dice.sample(range(12 * PAGE), dice.randrange(1, 90))
-            await author.commit(content.batch(0, {at: block(dice.randrange(9999)) for at in places}))
+            await author.commit(
+                content.batch(0, {at: block(dice.randrange(9999)) for at in places})
+            )
             _, before = await stored(bench)
             checkpointer = Checkpointer(author.session)
             most = checkpointer._most()

@@ -89,9 +89,9 @@ def random_batch(content: Content, dice: random.Random) -> Batch:
     refs = {}
     for at in places[7:]:
         target = dice.choice(list(data)) if dice.random() < 0.5 else dice.randrange(blocks)
-        if at not in taken and target not in taken - set(data) and target not in places[7:]:
-            if any(content.at(number, target)) or target in data:
-                refs[at] = (number, target)
+        settled = target not in taken - set(data) and target not in places[7:]
+        if at not in taken and settled and any(content.at(number, target)):
+            refs[at] = (number, target)
     runs = [(at, min(3, blocks - at)) for at in zero]
     return content.batch(number, data, runs, refs)
 
@@ -167,7 +167,7 @@ def test_a_crash_while_disks_change_leaves_the_old_ones_or_the_new(after: bool) 
     for number in range(len(wire.names)):
         bench = story.bench.clone()
         with pytest.raises(StateError, match="dies"):
-            change(bench, _dying(number, after=after))
+            change(bench, _Dying(number, after=after))
         bench.files.power_cut(number)
         found = arrays(bench.ledger())
         assert found in (old, new), (number, wire.steps[number])
@@ -175,19 +175,22 @@ def test_a_crash_while_disks_change_leaves_the_old_ones_or_the_new(after: bool) 
     assert seen == {False, True} or not after
 
 
-def _dying(at: int, *, after: bool) -> Around:
+class _Dying(Tripwire):
     """From a step on everything fails; the step itself may still be done."""
-    steps = itertools.count()
 
-    def around(_name: str, _path: str, call: Callable[[], T]) -> T:
-        number = next(steps)
-        if number < at:
+    def __init__(self, first: int, *, after: bool):
+        super().__init__()
+        self._first = first
+        self._after = after
+
+    def __call__(self, name: str, path: str, call: Callable[[], T]) -> T:
+        self.names.append(name)
+        number = len(self.names) - 1
+        if number < self._first:
             return call()
-        if number == at and after:
+        if number == self._first and self._after:
             call()
         raise OSError("dies")
-
-    return around
 
 
 def test_files_of_disks_that_have_gone_go_too() -> None:
@@ -251,7 +254,7 @@ def test_the_log_is_cleared_at_its_limit() -> None:
     with mock.patch.object(ledger_module, "WAL_LIMIT", 3000):
         wanted = simulate(0, live)
     assert max(sizes) < 3000 + 2 * sizes[0]
-    assert sum(after < before for before, after in zip(sizes, sizes[1:], strict=False)) >= 2
+    assert sum(after < before for before, after in itertools.pairwise(sizes)) >= 2
     assert story.recovered() == wanted
 
 
@@ -261,9 +264,9 @@ def planned(story: Story, *batches: Batch) -> tuple[Author, Intent]:
     async def plan() -> tuple[Author, Intent]:
         author = await story.bench.opened()
         found: list[Intent] = []
-        with mock.patch.object(author.session, "advance", _caught(found)):
-            with pytest.raises(Stop):
-                await author.commit(*batches)
+        caught = mock.patch.object(author.session, "advance", _caught(found))
+        with caught, pytest.raises(Stop):
+            await author.commit(*batches)
         author.ledger.intend(found[0])
         return author, found[0]
 

@@ -51,10 +51,8 @@ async def check(bench: Bench, content: Content) -> None:
 async def test_at_its_real_size() -> None:
     bench, content = Bench(), Content()
     author = await begun(bench, content)
-    segments = []
-    for at in range(rollup.SPAN + 3):
-        segments.append(author.sealed([content.batch(0, {at % 20: block(at)})]))
-    await author.ship(segments)
+    batches = [content.batch(0, {at % 20: block(at)}) for at in range(rollup.SPAN + 3)]
+    await author.ship([author.sealed([batch]) for batch in batches])
     assert author.ledger.tail.seq == rollup.SPAN + 3
     await check(bench, content)
     author.close()

@@ -113,7 +113,7 @@ class Duel:
             folder.close()
 
     async def check(self) -> Daemon | None:
-        """One chain of rising epochs; each point is what its author held. Returns whose the end is."""
+        """One chain of rising epochs; a point is what its author held. Returns the last author."""
         if not [info for info in await self.world.store.page("") if "/log/" in info.key]:
             return None
         group = await open_group(self.world.store, self.world.key)

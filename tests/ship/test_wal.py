@@ -175,5 +175,3 @@ def _record(log: Wal, each: Intent) -> bytes:
     payload = each.encode()
     checksum = wal._checksum(log.size, payload)
     return wal._HEAD.pack(wal._MARK, len(payload), checksum) + payload
-
-

@@ -48,13 +48,9 @@ def mortal(kill_at: int | None, steps: mmap.mmap) -> Machine:
         steps[:8] = (number + 1).to_bytes(8, "little")
         return unsynced(name, path, call)
 
-    real = stages.system.Machine(
-        stages.system.SystemClock(),
-        stages.system.ThreadOffload(4),
-        stages.system.SystemEntropy(),
-        stages.system.SystemFiles(),
-    )
-    return Machine(real.clock, real.offload, real.entropy, WatchedFiles(around, real.files))
+    files = WatchedFiles(around, stages.system.SystemFiles())
+    offload, entropy = stages.system.ThreadOffload(4), stages.system.SystemEntropy()
+    return Machine(stages.system.SystemClock(), offload, entropy, files)
 
 
 def child(argv: list[str], kill_at: int | None, steps: mmap.mmap, said: int) -> None:

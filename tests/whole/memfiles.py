@@ -8,6 +8,7 @@ file system does; of the writes to a file any, all or none, each possibly torn a
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ class Node:
         if self.live is None or self.live[0] != self.changes:
             padded = bytes(self.data) + bytes(-len(self.data) % BLOCK)
             words = np.frombuffer(padded, np.uint64).reshape(-1, BLOCK // 8)
-            found = words.any(axis=1) if self.sparse else np.ones(len(words), np.bool_)
+            found = np.ones(len(words), np.bool_)
+            if self.sparse:
+                found[:] = words.any(axis=1)
             self.live = self.changes, found
         return self.live[1]
 
@@ -80,6 +83,7 @@ class MemFiles:
         self._durable: dict[str, Node | None] = {"/": None}
         self._pending: dict[str, list[tuple[str, Node | None, bool]]] = {}
         self._numbers = 0
+        self.opened: list[str] = []  # paths of what is open now
 
     def put(self, path: str, data: bytes, *, sparse: bool = True) -> None:
         """Write a whole file, durably: what the test itself does."""
@@ -109,7 +113,8 @@ class MemFiles:
                 found.lose_power(dice)
 
     def process_died(self) -> None:
-        """The page cache outlives a process, its locks do not."""
+        """The page cache outlives a process, its locks and descriptors do not."""
+        self.opened.clear()
         for node in self.names.values():
             if node is not None:
                 node.holder = None
@@ -125,22 +130,22 @@ class MemFiles:
                     self.put(path, bytes(node.data), sparse=node.sparse)
 
     def open_read(self, path: str, *, exclusive: bool = False) -> MemFile:
-        return MemFile(self._node(path), path)
+        return MemFile(self, self._node(path), path)
 
     def open_write(self, path: str, *, create: bool = False, new: bool = False) -> MemFile:
         if new and path in self.names:
             raise _error(errno.EEXIST, path)
         if path not in self.names and (new or create):
             self._create(path)
-        return MemFile(self._node(path), path)
+        return MemFile(self, self._node(path), path)
 
     def open_append(self, path: str) -> MemFile:
         if path not in self.names:
             self._create(path)
-        return MemFile(self._node(path), path)
+        return MemFile(self, self._node(path), path)
 
     def scratch(self, directory: str | None = None) -> MemFile:
-        return MemFile(self._new(), "(scratch)")
+        return MemFile(self, self._new(), "(scratch)")
 
     def read(self, path: str, limit: int) -> bytes:
         data = bytes(self._node(path).data)
@@ -246,10 +251,12 @@ class MemFiles:
 class MemFile:
     """An open file."""
 
-    def __init__(self, node: Node, path: str):
+    def __init__(self, files: MemFiles, node: Node, path: str):
+        self._files = files
         self._node = node
         self.path = path
         self._open = True
+        files.opened.append(path)
 
     def fileno(self) -> int:
         raise NotImplementedError
@@ -293,9 +300,6 @@ class MemFile:
         return len(self._node.data) if found is None else found
 
     def forget_cache(self) -> bool:
-        return True
-
-    def forget_cache(self) -> bool:
         return False
 
     def lock(self) -> bool:
@@ -307,7 +311,9 @@ class MemFile:
     def close(self) -> None:
         if self._node.holder is self:
             self._node.holder = None
-        self._open = False
+        if self._open:
+            self._open = False
+            self._files.opened.remove(self.path)
 
     @property
     def _live(self) -> Node:
@@ -345,7 +351,7 @@ def _torn(offset: int, data: bytes, dice: random.Random) -> list[tuple[int, byte
     """Some sectors of a write."""
     end = offset + len(data)
     edges = [offset, *range(offset - offset % SECTOR + SECTOR, end, SECTOR), end]
-    pieces = zip(edges[:-1], edges[1:], strict=True)
+    pieces = itertools.pairwise(edges)
     return [(a, data[a - offset : b - offset]) for a, b in pieces if dice.random() < 0.5]
 
 
@@ -354,12 +360,18 @@ def _stat(node: Node | None) -> FileStat:
         return FileStat(1, 0, 0, 0, 0, 0, is_file=False, is_block=False, is_dir=True, mode=0o700)
     size, changed = len(node.data), node.changes
     return FileStat(
-        1, node.number, size, size, changed, changed, is_file=True, is_block=False, is_dir=False,
+        1,
+        node.number,
+        size,
+        size,
+        changed,
+        changed,
+        is_file=True,
+        is_block=False,
+        is_dir=False,
         mode=0o600,
     )
 
 
 def _error(code: int, path: str) -> OSError:
     return OSError(code, os.strerror(code), path)
-
-

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import trio
 
+from stages.model import BLOCK
 from stages.ports import Machine
 from stages.recover.opened import Group, open_vault
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.sweep import Sweep, content_runs
 from stages.recover.verify import Verify
-from stages.model import BLOCK
 from stages.store.port import ObjectStore
 from stages.vault.keyfile import PrivateKey
 from tests.ports.watched import machine
@@ -64,7 +64,11 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> str:
         if len(one[name]) != len(other[name]):
             return f"{name}: {len(one[name])} and {len(other[name])} bytes"
         blocks = range(0, len(one[name]), BLOCK)
-        bad = [at // BLOCK for at in blocks if one[name][at:at + BLOCK] != other[name][at:at + BLOCK]]
+        bad = [
+            at // BLOCK
+            for at in blocks
+            if one[name][at : at + BLOCK] != other[name][at : at + BLOCK]
+        ]
         if bad:
             return f"{name}: {len(bad)} blocks differ, the first are {bad[:8]}"
     return ""

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from stages.model import BLOCK
 from tests.whole.reading import check
 from tests.whole.small import eager_checkpoints, small_pages, small_rollups
-from tests.whole.world import KIB, Process, Tuning, World, simulate
+from tests.whole.world import KIB, Process, Tuning, World
 
 Make = Callable[[World], Process]
 
@@ -27,11 +27,11 @@ def small() -> Iterator[None]:
 def first_disks(world: World) -> None:
     """Two disks: content, a hole, blocks that occur twice, also across disks."""
     dice = random.Random(7)
-    doubled = dice.randbytes(6 * BLOCK)
+    doubled = dice.randbytes(4 * BLOCK)
     world.disks["a"] = bytearray(
-        dice.randbytes(20 * BLOCK) + bytes(24 * BLOCK) + doubled + dice.randbytes(9 * BLOCK + 700)
+        dice.randbytes(14 * BLOCK) + bytes(12 * BLOCK) + doubled + dice.randbytes(5 * BLOCK + 700)
     )
-    world.disks["b"] = bytearray(doubled + dice.randbytes(30 * BLOCK) + doubled)
+    world.disks["b"] = bytearray(doubled + dice.randbytes(12 * BLOCK) + doubled)
     world.sparse.add("a")
 
 
@@ -39,10 +39,10 @@ def change_disks(world: World) -> None:
     """Some content changes, some becomes zero, some a copy of other content."""
     dice = random.Random(8)
     a, b = world.disks["a"], world.disks["b"]
-    a[3 * BLOCK : 19 * BLOCK] = dice.randbytes(16 * BLOCK)
-    a[44 * BLOCK : 47 * BLOCK] = bytes(3 * BLOCK)
-    b[8 * BLOCK : 24 * BLOCK] = a[:16 * BLOCK]
-    b[25 * BLOCK : 27 * BLOCK] = bytes(2 * BLOCK)
+    a[3 * BLOCK : 12 * BLOCK] = dice.randbytes(9 * BLOCK)
+    a[26 * BLOCK : 29 * BLOCK] = bytes(3 * BLOCK)
+    b[5 * BLOCK : 14 * BLOCK] = a[: 9 * BLOCK]
+    b[15 * BLOCK : 17 * BLOCK] = bytes(2 * BLOCK)
 
 
 def started(tuning: Tuning) -> World:
@@ -61,7 +61,7 @@ def after_one_run(tuning: Tuning) -> World:
 
 
 BEGINNINGS = {"first run": started, "second run": after_one_run}
-TUNING = Tuning(seal_bytes=48 * KIB, inline=16 * KIB, in_flight=2)
+TUNING = Tuning(seal_bytes=32 * KIB, inline=8 * KIB, in_flight=2)
 
 
 def worlds(begin: Callable[[Tuning], World], tuning: Tuning) -> Iterator[World]:

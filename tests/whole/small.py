@@ -20,10 +20,12 @@ SPAN = 4  # commits of a rollup
 
 @contextmanager
 def small_pages() -> Iterator[None]:
-    """Pages of few rows, of which few are cached: arrays are written at any time."""
+    """Pages of few rows, of which one is cached: arrays are written at any time."""
 
     def array(file: OpenFile, columns: int, *, cache: int = 0) -> paged.PagedArray:
-        return paged.PagedArray(file, columns, cache=0)
+        made = paged.PagedArray(file, columns, cache=0)
+        made._limit = 1
+        return made
 
     with changed(
         (paged, "PAGE_ROWS", ROWS),

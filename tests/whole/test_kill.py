@@ -1,4 +1,4 @@
-"""kill -9 of the real program, on real files, at any file operation: run it again and all is well."""
+"""kill -9 of the real program on real files, at any file operation: the next run goes on."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Dice:
 
 def simulate(seed: int, work: Callable[..., Awaitable[T]], *args: Any) -> T:
     """``trio.run`` with an order of tasks that depends on the seed only."""
-    run: Any = trio._core._run  # type: ignore[attr-defined]
+    run: Any = trio._core._run
     with mock.patch.object(run, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True):
         run._r.seed(seed)
         return trio.run(work, *args)
@@ -201,6 +201,7 @@ class World:
         self.key: PrivateKey = generate("operator", self.entropy)
         self.attempts: list[dict[str, bytes]] = []
         self.settled: dict[int, int] = {}  # commit -> attempt, as reported
+        self.left_open: list[str] = []  # by the last process
         self._found()
 
     def protect(self, process: Process | None = None, *, accept_shrink: bool = True) -> Outcome:
@@ -210,6 +211,7 @@ class World:
         try:
             outcome = simulate(self.seed + len(self.attempts), self._run, process, accept_shrink)
         finally:
+            self.left_open = list(self.files.opened)
             process.dead = True
             self.files.process_died()
         assert outcome.consistent
