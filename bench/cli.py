@@ -22,7 +22,7 @@ WRONG_DATA = 1
 DID_NOT_RUN = 3
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--list", "list_only", is_flag=True, help="Show scenarios and subjects, and leave.")
 @click.option("--only", multiple=True, metavar="SCENARIO", help="Run these only; repeatable.")
 @click.option("--quick", is_flag=True, help="Small inputs, once: does it work? Not for figures.")

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from stages.channel import Channel
+from stages.channel import Channel, ChannelClosed
 from stages.errors import leaves
 
 A = TypeVar("A")
@@ -85,8 +85,13 @@ async def crew() -> AsyncIterator[trio.Nursery]:
         failed = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
         if not failed:
             raise
-        failed.sort(key=lambda leaf: isinstance(leaf, Exception))  # an interrupt goes first
+        failed.sort(key=_rank)
         raise failed[0] from None
+
+
+def _rank(failed: BaseException) -> int:
+    """An interrupt goes first; that the other side has gone is only ever a consequence."""
+    return isinstance(failed, Exception) + isinstance(failed, ChannelClosed)
 
 
 async def ordered_map(

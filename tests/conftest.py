@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# On CI the same examples every time: a run says something about the change, not about luck. New
+# examples are looked for wherever else the tests run.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -26,8 +26,10 @@ def demo(folder: str | None, as_json: bool) -> None:
     path = Path(folder)
     try:
         path.mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError("exists already", operation="demo", subject=folder) from None
+    except OSError as error:
+        what = "exists already" if path.exists() else error.strerror or str(error)
+        hint = "give the path of a folder that can be made"
+        raise UsageError(what, operation="demo", subject=folder, hint=hint) from None
     _run(path.resolve(), as_json)
 
 

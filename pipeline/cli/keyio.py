@@ -88,7 +88,7 @@ def _replace(ports: Machine, path: str, data: bytes) -> None:
     try:
         durable.replace(ports.files, path, data, token=ports.entropy.token(8).hex())
     except OSError as error:
-        kind: type[BackstayError] = NoSpace if error.errno in _FULL else KeyFailure
+        kind: type[BackstayError] = NoSpace if error.errno in _FULL else UsageError
         raise kind(
             f"cannot be written: {error.strerror}",
             operation="write key",

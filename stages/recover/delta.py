@@ -52,8 +52,9 @@ class Delta:
         out = self._array.read(first, count)
         ends = np.array([first, first + count], np.uint64)
         for blocks, values in self._oldest_first():
-            low, high = np.searchsorted(blocks, ends)
-            out[(blocks[low:high] - np.uint64(first)).astype(np.int64), 0] = values[low:high]
+            low, high = blocks.searchsorted(ends)
+            if low < high:
+                out[(blocks[low:high] - np.uint64(first)).astype(np.int64), 0] = values[low:high]
         return out
 
     def gather(self, rows: U64) -> U64:

@@ -4,50 +4,39 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import trio
 
-from stages.errors import DamagedObject
-from stages.model import BLOCK, U64, Disk
+from stages.errors import BackstayError
+from stages.model import BLOCK, Disk
 from stages.nbd.device import DeviceFlags, DeviceInfo, Extent, Part
 from stages.nbd.wire import STATE_HOLE, STATE_ZERO
 from stages.ports import Offload
-from stages.recover.extract import Extractor
-from stages.recover.plan import FrameNeed, Haul, hauls, needs
+from stages.recover.frames import FrameCache, Name
+from stages.recover.plan import FrameNeed, needs
 from stages.recover.pointmap import PointMap
 from stages.recover.sweep import content_runs
-from stages.stage import crew
 from stages.vault.location import ZERO
-
-_Name: TypeAlias = tuple[int, int]  # epoch and number of a frame
 
 CACHE_BYTES = 48 << 20
 TOGETHER = 64  # frames that one read holds at a time: 16 MiB
 _EXTENT_BLOCKS = 1 << 18
-_PARALLEL = 8  # hauls on their way or being opened, for all reads of a device together
+_REGION = 512  # blocks (2 MiB) that are fetched together once someone reads them in a row
+_REGIONS = 64  # that are remembered
+_FEW = 32  # frames of a region; where more are needed, reading ahead costs too much
+_MOST_PARTS = 64  # of an answer; above, one copy is cheaper
 
 
 class PointDevice:
-    """Serves one disk. Calls may run concurrently; a frame that several want is fetched once.
-
-    Memory: ``cache_bytes`` of frames, ``_PARALLEL`` hauls, ``TOGETHER`` frames for each read.
-    """
+    """Serves one disk. Calls may run concurrently; memory is that of ``FrameCache`` and replies."""
 
     def __init__(
         self, point: PointMap, disk: Disk, offload: Offload, *, cache_bytes: int = CACHE_BYTES
     ):
-        scope = point.group.scope
         self._point = point
         self._disk = disk
-        self._extractor = Extractor(point.group, offload)
-        self._group = scope.group
-        self._cache: OrderedDict[_Name, bytes] = OrderedDict()
-        self._cache_bytes = cache_bytes
-        self._cached = 0
-        self._hauling = trio.CapacityLimiter(_PARALLEL)
-        self._under_way: dict[_Name, trio.Event] = {}
+        self._frames = FrameCache(point, offload, cache_bytes)
+        self._streams = _Streams()
         self.info = DeviceInfo(
             name=disk.name,
             size=disk.size,
@@ -60,14 +49,22 @@ class PointDevice:
         """The content; raises ``Damage`` or store errors."""
         first = offset // BLOCK
         count = -(-(offset + length) // BLOCK) - first
+        for region in self._streams.ahead(first, count):
+            await self._read_ahead(region)
         locations = await self._point.locations(self._disk.number, first, count)
         frames, wanted = needs(locations, first)
         if not wanted:
             return [bytes(length)]
+        if len(wanted) <= TOGETHER:
+            contents = await self._frames.get(frames, wanted)
+            parts = _parts(wanted, contents, first, count)
+            # Slices keep whole frames alive until they are sent: not for the sake of a few bytes.
+            if len(parts) <= _MOST_PARTS and sum(map(len, contents.values())) <= 2 * length:
+                return _trimmed(parts, offset - first * BLOCK, length)
         out = memoryview(bytearray(count * BLOCK))
         for at in range(0, len(wanted), TOGETHER):
             group = wanted[at : at + TOGETHER]
-            contents = await self._contents(frames[at : at + TOGETHER], group)
+            contents = await self._frames.get(frames[at : at + TOGETHER], group)
             for need in group:
                 content = memoryview(contents[need.epoch, need.number])
                 for slot, block, run in content_runs(need):
@@ -107,64 +104,74 @@ class PointDevice:
         """Not on a read-only device."""
         raise PermissionError(1, "the recovery point is read-only")
 
-    async def _contents(self, frames: U64, wanted: list[FrameNeed]) -> dict[_Name, bytes]:
-        """The plain frames: from the cache, from a read under way, or from the store."""
-        found: dict[_Name, bytes] = {}
-        while True:
-            waiting: trio.Event | None = None
-            missing = []
-            for at, need in enumerate(wanted):
-                name = (need.epoch, need.number)
-                if name in found:
-                    continue
-                content = self._cache.get(name)
-                if content is not None:
-                    self._cache.move_to_end(name)
-                    found[name] = content
-                elif name in self._under_way:
-                    waiting = self._under_way[name]
-                else:
-                    missing.append(at)
-            if missing:
-                picked = [wanted[at] for at in missing]
-                found |= await self._fetch(frames[missing], picked)
-            elif waiting is not None:
-                await waiting.wait()
-            else:
-                return found
+    async def _read_ahead(self, region: int) -> None:
+        """Bring a region's frames into the cache; errors are for those who want what fails."""
+        first = region * _REGION
+        count = min(_REGION, self._disk.blocks - first)
+        locations = await self._point.locations(self._disk.number, first, count)
+        frames, wanted = needs(locations, first)
+        if 0 < len(wanted) <= _FEW:
+            try:
+                await self._frames.get(frames, wanted)
+            except BackstayError:
+                return
 
-    async def _fetch(self, frames: U64, wanted: list[FrameNeed]) -> dict[_Name, bytes]:
-        """Read frames from the store; whoever wants one of them meanwhile waits for this."""
-        arrived = trio.Event()
-        names = [(need.epoch, need.number) for need in wanted]
-        self._under_way.update(dict.fromkeys(names, arrived))
-        found: dict[_Name, bytes] = {}
 
-        def keep(need: FrameNeed, content: bytes) -> None:
-            found[need.epoch, need.number] = content
+class _Streams:
+    """Notices regions that are read in a row."""
 
-        async def one(haul: Haul) -> None:
-            async with self._hauling:
-                bad = await self._extractor.run(haul, keep)
-            if bad:
-                raise DamagedObject(bad[0][1], operation="read", subject=haul.key)
+    def __init__(self) -> None:
+        self._read: OrderedDict[int, int] = OrderedDict()  # region: blocks read of it
 
-        try:
-            rows = await self._point.places(frames)
-            async with crew() as nursery:
-                for haul in hauls(self._group, wanted, rows):
-                    nursery.start_soon(one, haul)
-            for name, content in found.items():
-                self._remember(name, content)
-        finally:
-            for name in names:
-                self._under_way.pop(name, None)
-            arrived.set()
-        return found
+    def ahead(self, first: int, count: int) -> list[int]:
+        """Regions to be fetched as a whole before these blocks are read: usually none.
 
-    def _remember(self, name: _Name, content: bytes) -> None:
-        if name not in self._cache:
-            self._cache[name] = content
-            self._cached += len(content)
-        while self._cached > self._cache_bytes:
-            self._cached -= len(self._cache.popitem(last=False)[1])
+        A region is, once a quarter of it was asked for, or when its predecessor was.
+        """
+        found = []
+        for region in range(first // _REGION, (first + count - 1) // _REGION + 1):
+            low, high = max(first, region * _REGION), min(first + count, (region + 1) * _REGION)
+            before = self._read.get(region, 0)
+            now = before + high - low
+            if self._read.get(region - 1, 0) >= _REGION // 4:
+                now = max(now, _REGION // 4)
+            if before < _REGION // 4 <= now:
+                found.append(region)
+            self._read[region] = now
+            self._read.move_to_end(region)
+        while len(self._read) > _REGIONS:
+            self._read.popitem(last=False)
+        return found if len(found) == 1 else []  # a long read fetches much together anyway
+
+
+def _parts(
+    wanted: list[FrameNeed], contents: dict[Name, bytes], first: int, count: int
+) -> list[memoryview]:
+    """Slices of frames and of zeros that joined are the blocks, without a copy."""
+    pieces = sorted(
+        (block - first, run, slot, (need.epoch, need.number))
+        for need in wanted
+        for slot, block, run in content_runs(need)
+    )
+    parts: list[memoryview] = []
+    at = 0
+    for block, run, slot, name in pieces:
+        if block > at:
+            parts.append(memoryview(bytes((block - at) * BLOCK)))
+        parts.append(memoryview(contents[name])[slot * BLOCK : (slot + run) * BLOCK])
+        at = block + run
+    if at < count:
+        parts.append(memoryview(bytes((count - at) * BLOCK)))
+    return parts
+
+
+def _trimmed(parts: list[memoryview], start: int, length: int) -> list[memoryview]:
+    """``length`` bytes from ``start`` on."""
+    found = []
+    for part in parts:
+        piece = part[start : start + length]
+        if piece:
+            found.append(piece)
+        start = max(0, start - len(part))
+        length -= len(piece)
+    return found

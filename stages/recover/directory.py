@@ -5,13 +5,15 @@ And the cache through which all pages of a checkpoint are read, each when it is 
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from stages.errors import DamagedObject
-from stages.model import U64
+from stages.model import U64, Ints, empty_u64
 from stages.recover.checkpoints import fetch_page
 from stages.recover.opened import Group
 from stages.vault import checkpoint, location
@@ -57,6 +59,13 @@ class _Frames:
     table: U64 = field(default_factory=lambda: NOTHING)
     first: list[int] = field(default_factory=list)
     rows: list[U64] = field(default_factory=list)
+    _starts: U64 = field(default_factory=empty_u64)
+
+    def starts(self) -> U64:
+        """``first`` as a column."""
+        if len(self._starts) != len(self.first):
+            self._starts = np.array(self.first, np.uint64)
+        return self._starts
 
 
 class Directory:
@@ -88,8 +97,7 @@ class Directory:
         found = np.zeros((len(frames), 2), np.uint64)
         epochs = frames >> np.uint64(32)
         numbers = frames & np.uint64(0xFFFFFFFF)
-        for epoch in np.unique(epochs).tolist():
-            here = np.flatnonzero(epochs == epoch)
+        for epoch, here in _groups(epochs):
             known = self._frames.get(epoch)
             if known is None:
                 what = f"the map names unknown epoch {epoch}"
@@ -99,13 +107,11 @@ class Directory:
 
     async def _of_epoch(self, epoch: int, known: _Frames, numbers: U64) -> U64:
         found = np.zeros((len(numbers), 2), np.uint64)
-        starts = np.array(known.first, np.uint64)
-        which = np.searchsorted(starts, numbers, side="right").astype(np.int64) - 1
-        for at in np.unique(which).tolist():
-            here = which == at
+        which = known.starts().searchsorted(numbers, side="right").astype(np.int64) - 1
+        for at, here in _groups(which):
             if at >= 0:
                 rows = known.rows[at]
-                offset = (numbers[here] - starts[at]).astype(np.int64)
+                offset = (numbers[here] - np.uint64(known.first[at])).astype(np.int64)
                 if (offset < len(rows)).all():
                     found[here] = rows[offset]
                     continue
@@ -119,12 +125,23 @@ class Directory:
         found = np.zeros((len(numbers), 2), np.uint64)
         size = np.uint64(checkpoint.PAGE_ROWS)
         pages = numbers // size
-        for page in np.unique(pages).tolist():
+        for page, here in _groups(pages):
             if page >= len(known.table):
                 continue
-            here = pages == page
             rows = await self._pages.get(FRAMES, epoch, page, known.table)
             offset = (numbers[here] % size).astype(np.int64)
             if (offset < len(rows)).all():
                 found[here] = rows[offset]
         return found
+
+
+def _groups(keys: U64 | Ints) -> Iterator[tuple[int, slice]]:
+    """Stretches of equal values in ascending ``keys``."""
+    if not len(keys):
+        return
+    if keys[0] == keys[-1]:
+        yield int(keys[0]), slice(0, len(keys))
+        return
+    bounds = [0, *(np.flatnonzero(keys[1:] != keys[:-1]) + 1).tolist(), len(keys)]
+    for low, high in itertools.pairwise(bounds):
+        yield int(keys[low]), slice(low, high)

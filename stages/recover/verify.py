@@ -63,6 +63,7 @@ class Verify:
 
     async def run(self, advance: Callable[[int], None] | None = None) -> Verified:
         """Check log, rollups, checkpoints and every frame of the point."""
+        self._passed_over()
         commits = await self._log()
         await self._unlisted()
         await self._rollups()
@@ -142,7 +143,10 @@ class Verify:
         prefix = layout.log_prefix(self._group.scope.group)
         last = layout.commit(self._group.scope.group, self._group.tail)
         after = last if self._group.tail else ""
+        known = {problem.key for problem in self._problems}
         for info in await self._group.log.store.page(prefix, after):
+            if info.key in known:
+                continue
             self._problems.append(Problem(info.key, "lies beyond the end of the log", False))
 
     def _passed_over(self) -> None:

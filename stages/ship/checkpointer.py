@@ -26,7 +26,8 @@ SHARE = 0.05  # checkpoint bytes stay below this share of shipped bytes
 _PART_BYTES = 8 << 20
 _ROW_BYTES = 24  # a row of map and digests together
 _PLACE_BYTES = 24  # a row of a page table
-_SEALED = 512  # what sealing a page or a manifest adds, or naming an epoch in it: an upper bound
+_EPOCH_BYTES = 64  # what naming an epoch adds to a manifest, its page table apart
+_SEALED = 512  # what sealing a page or a manifest adds, at most
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Checkpointer:
     def _most(self) -> int:
         """Bytes that a checkpoint now would store, at most: incompressible pages, all tables."""
         ledger = self._session.ledger
-        size = _SEALED * (1 + len(ledger.epoch_rows))
+        size = _SEALED + _EPOCH_BYTES * len(ledger.epoch_rows)
         for disk in ledger.record.disks.values():
             flags = disk.dirty.flags
             pages = int((flags & disk.map.stored(PAGE_ROWS)).sum())

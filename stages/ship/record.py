@@ -67,28 +67,23 @@ class Record:
         would otherwise copy a later location.
         """
         found = [np.empty((0, 1), np.uint64)]
-        fresh: list[SetData] = []
+        fresh: list[SetData | SetZero] = []
         for step in steps(header, segments):
-            if isinstance(step, SetData):
-                fresh.append(step)
-            elif isinstance(step, CopyRefs):
+            if isinstance(step, CopyRefs):
                 found.append(self._targets(step, fresh))
+            else:
+                fresh.append(step)
         return np.concatenate(found)
 
-    def _targets(self, step: CopyRefs, fresh: list[SetData]) -> U64:
+    def _targets(self, step: CopyRefs, fresh: list[SetData | SetZero]) -> U64:
         found = np.empty((len(step.target_block), 1), np.uint64)
         for disk in np.unique(step.target_disk).tolist():
             here = np.flatnonzero(step.target_disk == disk)
             wanted = step.target_block[here]
             values = self.disks[disk].map.gather(wanted)
-            for data in fresh:
-                if data.disk != disk:
-                    continue
-                blocks = data.runs.blocks()
-                order = np.argsort(blocks)
-                at = np.searchsorted(blocks, wanted, sorter=order).clip(0, len(blocks) - 1)
-                hit = blocks[order[at]] == wanted
-                values[hit] = data.locations[order[at[hit]]]
+            for change in fresh:
+                if change.disk == disk:
+                    _overlay(change, wanted, values)
             found[here] = values
         return found
 
@@ -175,3 +170,17 @@ def _close(array: PagedArray) -> None:
     """Nothing depends on it: what counts was synced before."""
     with suppress(OSError):
         array.close()
+
+
+def _overlay(change: SetData | SetZero, wanted: U64, values: U64) -> None:
+    """Where ``change`` sets a wanted block, its location takes the place of the older value."""
+    runs = change.runs
+    order = np.argsort(runs.start)
+    which = order[np.searchsorted(runs.start, wanted, side="right", sorter=order) - 1]
+    offset = wanted - runs.start[which]  # wraps around below the first run: no run is that long
+    hit = offset < runs.count[which]
+    if isinstance(change, SetZero):
+        values[hit] = location.ZERO
+        return
+    before = np.cumsum(runs.count) - runs.count
+    values[hit] = change.locations[(before[which] + offset)[hit].astype(np.int64)]

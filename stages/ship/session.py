@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stages.crypto.digest import digest
 from stages.crypto.sign import Signer
 from stages.errors import (
+    UNREADABLE,
     BackstayError,
     BrokenChain,
     DamagedObject,
@@ -156,6 +157,17 @@ class LogSession:
         """A win counts only if nobody has begun a later term (R12)."""
         after = layout.term(self.writer.scope.group, self.keys.epoch + 1)
         if await self.writer.store.info(after) is not None:
+            data = await self.writer.store.get(after, 0, HEAD_SIZE + MAX_HEADER)
+            try:
+                check_signer(parse(data, after, Kind.TERM), self.writer.charter)
+            except UNREADABLE as error:
+                raise NotAdmitted(
+                    f"the place of the next term is taken: {error.message}",
+                    operation="commit",
+                    subject=after,
+                    hint="someone with access to the store put it there: find out who; the next "
+                    "run begins a term after it",
+                ) from None
             raise Fenced(
                 f"epoch {self.keys.epoch + 1} has begun",
                 operation="commit",

@@ -25,7 +25,8 @@ from tests.faults.world import (
     text_like,
 )
 
-_SPAN = 256
+SPAN = 256
+_TUNED = "{cache: {seal_bytes: 1MiB}, ship: {inline: 32KiB}}"
 EMPTY = 256  # commits without a change, to fill a rollup
 
 
@@ -57,7 +58,7 @@ def with_rollup(root: Path) -> World:
         with _many_commits():
             protect(world, "second")
         _last_change(world)
-    assert world.path(world.object(f"rollups/{_SPAN:015d}")).is_file()
+    assert world.path(world.object(f"rollups/{SPAN:015d}")).is_file()
     return world
 
 
@@ -67,7 +68,8 @@ def _small(world: World) -> None:
         world.path("root.img"), 4 * MIB, {0: rng.bytes(2200 * KIB), 3 * MIB: text_like(200 * KIB)}
     )
     make_image(world.path("data.img"), 300 * KIB + 1000, {0: rng.bytes(60 * KIB)})
-    config = world.path("c.yaml").read_text().replace("inline: 64KiB", "inline: 32KiB")
+    config = world.path("c.yaml").read_text()
+    config = config.replace("{ship: {inline: 64KiB}}", _TUNED)
     world.path("c.yaml").write_text(config[: config.index("  db1:")])
 
 

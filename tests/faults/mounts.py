@@ -52,6 +52,11 @@ def detach(device: str) -> None:
     call("losetup", "-d", device)
 
 
+def umount(folder: Path) -> None:
+    """Take a file system away."""
+    call("umount", str(folder))
+
+
 def loop(world: World, name: str) -> str:
     """A loop device over an image of the world, until ``mend``."""
     device = attach(world.path(name))
@@ -66,7 +71,7 @@ def mounted(world: World, device: str, name: str) -> None:
     folder = world.path(name)
     folder.mkdir()
     call("mount", device, str(folder))
-    world.undo.append(lambda: call("umount", str(folder)))
+    world.undo.append(lambda: umount(folder))
 
 
 def tmpfs(world: World, name: str, size: str, options: str = "") -> None:
@@ -74,7 +79,7 @@ def tmpfs(world: World, name: str, size: str, options: str = "") -> None:
     folder = world.path(name)
     folder.mkdir()
     call("mount", "-t", "tmpfs", "-o", f"size={size}{options}", "none", str(folder))
-    world.undo.append(lambda: call("umount", str(folder)))
+    world.undo.append(lambda: umount(folder))
 
 
 def refit(world: World, name: str, size: str) -> None:
@@ -83,12 +88,12 @@ def refit(world: World, name: str, size: str) -> None:
     folder.rename(aside)
     tmpfs(world, name, size)
     call("cp", "-a", f"{aside}/.", str(folder))
-    umount = world.undo.pop()
+    world.undo.pop()
 
     def roomier() -> None:
         call("rm", "-rf", str(aside))
         call("cp", "-a", str(folder), str(aside))
-        umount()
+        umount(folder)
         folder.rmdir()
         aside.rename(folder)
 

@@ -6,8 +6,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.faults.world import Said, World
+from tests.faults.world import ACCESS, Said, World
 
+RUN = ("run", "c.yaml", "--once", "--machine", "web1")
+RESTORE = ("restore", "web1", *ACCESS, "--to", "out")
+POINTS = ("points", "web1", *ACCESS)
+VERIFY = ("verify", "web1", *ACCESS)
+
+# What must not change: when a run is refused before it ships anything; when it is not, or fails
+# half-way; when a command reads only.
+NOT_SHIPPED = ("vault", "op.key", "op.pub", "state/writer.key")
+SHIPPED = ("op.key", "op.pub", "state/writer.key")
+READ = ("vault", "state", "root.img", "data.img", "op.key", "op.pub")
+
+PARTIAL = "no file has its name; the .partial files are finished by --salvage, or later"
 UNTOUCHED = "nothing was written; the next healthy run and restore succeed"
 
 
@@ -18,6 +30,11 @@ def in_process(world: World, argv: tuple[str, ...]) -> Said:
 
 def nothing(world: World) -> None:
     """No further check."""
+
+
+def no_names(world: World) -> None:
+    """Nothing passes for a restored disk."""
+    assert not list(world.path("out").glob("*.img"))
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,17 @@
-"""Keys, passphrases, trust: rows of the table."""
+"""Keys, passphrases, recipients: rows of the table."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import Any
 
 from stages.system import SystemEntropy
-from stages.vault import charter as charters
 from stages.vault.keyfile import encode_public, generate
 from tests.faults import tamper
 from tests.faults.row import Row
 from tests.faults.tamper import OPERATOR, SECOND, STRANGER
-from tests.faults.world import ACCESS, PASSPHRASE, World, found
+from tests.faults.world import ACCESS, PASSPHRASE, World
 
 _VAULT = ACCESS[:2]
-_RUN = ("run", "c.yaml", "--once", "--machine", "web1")
-_RESTORE = ("restore", "web1", *ACCESS, "--to", "out")
-_KEPT_BY_RUN = ("vault", "op.key", "op.pub", "root.img", "data.img", "state/writer.key")
 
 
 def _points(key: str, *more: str) -> tuple[str, ...]:
@@ -38,7 +32,7 @@ def _no_terminal(world: World) -> tuple[str, ...]:
 def _altered_pin(world: World) -> tuple[str, ...]:
     tamper.seal_key(world)
     fields = json.loads(world.path("sealed.key").read_bytes())
-    fields["vaults"][0]["generation"] = 0
+    fields["vaults"][0]["generation"] = 7
     tamper.change(world, "sealed.key", json.dumps(fields).encode())
     world.env["BACKSTAY_PASSPHRASE"] = PASSPHRASE
     return _points("sealed.key")
@@ -69,107 +63,6 @@ def _unpinned(world: World) -> tuple[str, ...]:
 
 def _no_recipient(world: World) -> tuple[str, ...]:
     return _points(STRANGER, "--trust", "op.pub")
-
-
-def _trust_missing(world: World) -> tuple[str, ...]:
-    tamper.remove(world, "op.pub")
-    return _RUN
-
-
-def _trust_garbage(world: World) -> tuple[str, ...]:
-    tamper.change(world, "op.pub", b"{}")
-    return _RUN
-
-
-def _trust_of_another(world: World) -> tuple[str, ...]:
-    tamper.change(world, "op.pub", world.path("stranger.pub").read_bytes())
-    return _RUN
-
-
-def _other_vault(world: World) -> None:
-    """The operator's own other vault lies where this one should be."""
-    other = found(world.path("other"))
-    tamper.move(world, "vault", "moved")
-    tamper.move(world, "other/vault", "vault")
-    world.names["other"] = tamper.read_charter(other, "../vault/vault.json").vault.hex()
-
-
-def _other_vault_run(world: World) -> tuple[str, ...]:
-    _other_vault(world)
-    return _RUN
-
-
-def _other_vault_restore(world: World) -> tuple[str, ...]:
-    _other_vault(world)
-    return _RESTORE
-
-
-def _other_operator(world: World) -> None:
-    key = tamper.private(world, STRANGER)
-
-    def edit(old: charters.Charter) -> charters.Charter:
-        return replace(old, operator=key.signer.public)
-
-    tamper.recharter(world, edit, STRANGER)
-
-
-def _other_operator_run(world: World) -> tuple[str, ...]:
-    _other_operator(world)
-    return _RUN
-
-
-def _other_operator_restore(world: World) -> tuple[str, ...]:
-    _other_operator(world)
-    return _RESTORE
-
-
-def _recipients_unsigned(world: World) -> tuple[str, ...]:
-    thief = tamper.private(world, STRANGER).box.public.hex()
-
-    def edit(fields: dict[str, Any]) -> None:
-        fields["recipients"][1]["key"] = thief
-
-    tamper.rewrite_charter(world, edit)
-    return _RUN
-
-
-def _recipients_by_stranger(world: World) -> tuple[str, ...]:
-    tamper.recharter(world, tamper.with_recipients_of(world, OPERATOR, STRANGER), STRANGER)
-    return _RUN
-
-
-def _recipients_by_operator(world: World) -> tuple[str, ...]:
-    tamper.recharter(world, tamper.with_recipients_of(world, OPERATOR), OPERATOR)
-    return _RUN
-
-
-def _recipients_by_operator_restore(world: World) -> tuple[str, ...]:
-    tamper.recharter(world, tamper.with_recipients_of(world, OPERATOR), OPERATOR)
-    return _RESTORE
-
-
-def _admit_and_roll_back(world: World) -> None:
-    writer = tamper.stranger().public.hex()
-    pinned = {name: world.path(name).read_bytes() for name in ("op.key", "op.pub")}
-    for name, data in pinned.items():
-        tamper.change(world, name, data)
-    world.fine("vault", "admit", "file:./vault", "--key", "op.key", "--writer", writer)
-    world.undo.append(world.path("vault/charters/00000002").unlink)
-    tamper.remove(world, "vault/charters/00000002")
-
-
-def _rolled_back_run(world: World) -> tuple[str, ...]:
-    _admit_and_roll_back(world)
-    return _RUN
-
-
-def _rolled_back_restore(world: World) -> tuple[str, ...]:
-    _admit_and_roll_back(world)
-    return _RESTORE
-
-
-def _check_with_nothing(world: World) -> tuple[str, ...]:
-    return ("vault", "check", "file:./vault")
 
 
 def _admit_by_second(world: World) -> tuple[str, ...]:
@@ -213,35 +106,138 @@ def _drill_stranger(world: World) -> tuple[str, ...]:
 
 
 ROWS = (
-    Row("wrong passphrase", _wrong_passphrase, 4),
-    Row("passphrase needed, no terminal", _no_terminal, 2),
-    Row("sealed key file altered", _altered_pin, 4),
-    Row("key file missing", _no_key_file, 4),
-    Row("key file is something else", _garbage_key, 4),
-    Row("public key given for the private one", _public_for_private, 4),
-    Row("key file of a newer version", _newer_key, 5),
-    Row("key of someone else", _unpinned, 4),
-    Row("key of someone else, vault trusted by file", _no_recipient, 4),
-    Row("drill with a key that is no recipient", _drill_stranger, 4),
-    Row("trust file missing", _trust_missing, 4, kept=_KEPT_BY_RUN),
-    Row("trust file damaged", _trust_garbage, 4, kept=_KEPT_BY_RUN),
-    Row("trust file of another vault", _trust_of_another, 4, kept=_KEPT_BY_RUN),
-    Row("another vault at the place, run", _other_vault_run, 4, kept=_KEPT_BY_RUN),
-    Row("another vault at the place, restore", _other_vault_restore, 4),
-    Row("vault signed by another operator, run", _other_operator_run, 4, kept=_KEPT_BY_RUN),
-    Row("vault signed by another operator, restore", _other_operator_restore, 4),
-    Row("recipients swapped, not signed", _recipients_unsigned, 4, kept=_KEPT_BY_RUN),
-    Row("recipients swapped and signed by a stranger", _recipients_by_stranger, 4, kept=_KEPT_BY_RUN),
-    Row("recipients changed by the operator, config pins the old", _recipients_by_operator, 4, kept=_KEPT_BY_RUN),
-    Row("recipients changed by the operator, key pins the old", _recipients_by_operator_restore, 4),
-    Row("charter rolled back, run", _rolled_back_run, 4, kept=_KEPT_BY_RUN),
-    Row("charter rolled back, restore", _rolled_back_restore, 4),
-    Row("vault check without key or trust file", _check_with_nothing, 2),
-    Row("admit by a recipient who is not the operator", _admit_by_second, 4),
-    Row("admit something that is no key", _admit_nonsense, 2),
-    Row("init, second recipient missing", _no_second, 2),
-    Row("init, second recipient is the operator", _second_is_the_same, 2),
-    Row("init, second recipient's file damaged", _second_garbage, 4),
-    Row("keygen over an existing key", _keygen_twice, 2),
-    Row("keygen into a missing folder", _keygen_nowhere, 2),
+    Row(
+        "wrong passphrase",
+        _wrong_passphrase,
+        4,
+        sees=(
+            "backstay: open key: sealed.key: the passphrase does not open this key, or the "
+            "file was altered"
+        ),
+        hint="check keyboard layout and file; without the passphrase the key is lost",
+    ),
+    Row(
+        "passphrase needed, no terminal",
+        _no_terminal,
+        2,
+        sees="backstay: a passphrase is needed and there is no terminal to ask for it",
+        hint="set BACKSTAY_PASSPHRASE, or run this on a terminal",
+    ),
+    Row(
+        "sealed key file altered",
+        _altered_pin,
+        4,
+        sees=(
+            "backstay: open key: sealed.key: the passphrase does not open this key, or the "
+            "file was altered"
+        ),
+        hint="check keyboard layout and file; without the passphrase the key is lost",
+    ),
+    Row(
+        "key file missing",
+        _no_key_file,
+        4,
+        sees=(
+            "backstay: open key: lost.key: the private key cannot be read: No such file or "
+            "directory"
+        ),
+        hint="give the path of a file that 'backstay keygen' made",
+    ),
+    Row(
+        "key file is something else",
+        _garbage_key,
+        4,
+        sees=("backstay: open key: garbage.key: this is not a Backstay key file, or it is damaged"),
+        hint="'backstay keygen' writes NAME.key (private) and NAME.pub (public)",
+    ),
+    Row(
+        "public key given for the private one",
+        _public_for_private,
+        4,
+        sees=("backstay: open key: op.pub: this is a Backstay public key, wanted is a private key"),
+        hint="NAME.key is the private key, NAME.pub the public one",
+    ),
+    Row(
+        "key file of a newer version",
+        _newer_key,
+        5,
+        sees="backstay: open key: newer.key: key file version 2, this program reads 1",
+        hint="use the Backstay release that wrote it, or a newer one",
+    ),
+    Row(
+        "key of someone else",
+        _unpinned,
+        4,
+        sees="backstay: open vault: file:./vault: this key file does not know vault {vault}",
+        hint=(
+            "give the trust file written by 'backstay init' with --trust, if this vault is "
+            "the right one"
+        ),
+    ),
+    Row(
+        "key of someone else, vault trusted by file",
+        _no_recipient,
+        4,
+        sees="backstay: open vault: file:./vault: this key is not a recipient of the vault",
+        hint="use the private key of one of the recipients shown by 'backstay vault check'",
+    ),
+    Row(
+        "drill with a key that is no recipient",
+        _drill_stranger,
+        4,
+        sees="backstay: open vault: file:./vault: this key is not a recipient of the vault",
+        hint="use the private key of one of the recipients shown by 'backstay vault check'",
+    ),
+    Row(
+        "admit by a recipient who is not the operator",
+        _admit_by_second,
+        4,
+        sees="backstay: admit: file:./vault: only the vault's operator can admit writers",
+        hint="use the private key that 'backstay init' was given",
+    ),
+    Row(
+        "admit something that is no key",
+        _admit_nonsense,
+        2,
+        sees="backstay: admit: me: not a signing key: 64 hex digits are needed",
+        hint="the run that was refused says which key it needs",
+    ),
+    Row(
+        "init, second recipient missing",
+        _no_second,
+        2,
+        sees="backstay: init: file:./new: a second recipient is needed",
+        hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
+    ),
+    Row(
+        "init, second recipient is the operator",
+        _second_is_the_same,
+        2,
+        sees="backstay: init: op: the second recipient is the same key",
+        hint="make another with 'backstay keygen', on another machine, by another person",
+    ),
+    Row(
+        "init, second recipient's file damaged",
+        _second_garbage,
+        4,
+        sees="backstay: open key: cut.pub: this is not a Backstay key file, or it is damaged",
+        hint="'backstay keygen' writes NAME.key (private) and NAME.pub (public)",
+    ),
+    Row(
+        "keygen over an existing key",
+        _keygen_twice,
+        2,
+        sees="backstay: keygen: op.key: exists already",
+        hint="choose another --out",
+    ),
+    Row(
+        "keygen into a missing folder",
+        _keygen_nowhere,
+        2,
+        sees=(
+            "backstay: write key: no/such/folder/op.key: cannot be written: No such file or "
+            "directory"
+        ),
+        hint="its folder must exist, be writable and have room",
+    ),
 )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.faults.row import Row
+from tests.faults.row import READ, RESTORE, RUN, SHIPPED, Row
 from tests.faults.world import (
     ACCESS,
     MIB,
@@ -20,11 +20,7 @@ from tests.faults.world import (
     random_bytes,
 )
 
-_RUN = ("run", "c.yaml", "--once", "--machine", "web1")
-_RESTORE = ("restore", "web1", *ACCESS, "--to", "out")
 _INIT = ("init", "file:./new", "--key", OPERATOR, "--single-recipient", "--state", "state2")
-_READ = ("vault", "state", "root.img", "data.img", "op.key")
-_EXTENDED = ("op.pub", "root.img", "data.img", "state/writer.key")
 _GOES_ON = "nothing half-done; the same command goes on where it stopped"
 
 PUT = "stages.store.file:FileStore.put"
@@ -78,17 +74,17 @@ def _beside_another(world: World, argv: tuple[str, ...]) -> Said:
 
 def _unread(world: World, argv: tuple[str, ...]) -> Said:
     """Nobody reads what the command prints."""
-    process = _start(world, argv, "pipeline.cli.main")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    err = process.stderr.read()
-    return Said(process.wait(60), "", err)
+    with _start(world, argv, "pipeline.cli.main") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+    return Said(process.returncode, "", err)
 
 
 def _run(world: World) -> tuple[str, ...]:
     overwrite(world.path("root.img"), {4 * MIB: random_bytes(MIB + 1)})
-    return _RUN
+    return RUN
 
 
 def _hooked_run(world: World) -> tuple[str, ...]:
@@ -108,12 +104,12 @@ def _thawed(world: World) -> None:
 
 
 def _restore(world: World) -> tuple[str, ...]:
-    return _RESTORE
+    return RESTORE
 
 
 def _restore_goes_on(world: World) -> None:
     assert not list(world.path("out").glob("*.img"))
-    world.fine(*_RESTORE)
+    world.fine(*RESTORE)
     assert world.is_as_protected("out")
     left = {path.name for path in world.path("out").iterdir()}
     assert left == {"web1-root.img", "web1-data.img"}
@@ -134,15 +130,112 @@ def _points(world: World) -> tuple[str, ...]:
 
 
 ROWS = (
-    Row("Ctrl-C before a commit", _run, 130, kept=_EXTENDED, act=_ended(COMMIT, 2, signal.SIGINT), state=_GOES_ON),
-    Row("Ctrl-C at the end of the scan", _run, 130, kept=_EXTENDED, act=_ended(GRADE, 1, signal.SIGINT), state=_GOES_ON),
-    Row("Ctrl-C with a disk frozen", _hooked_run, 130, kept=_EXTENDED, act=_ended(GRADE, 1, signal.SIGINT), check=_thawed),
-    Row("SIGTERM with a disk frozen", _hooked_run, 130, kept=_EXTENDED, act=_ended(GRADE, 1, signal.SIGTERM), check=_thawed),
-    Row("kill -9 before a commit", _run, -9, kept=_EXTENDED, act=_ended(COMMIT, 2, signal.SIGKILL), state=_GOES_ON),
-    Row("Ctrl-C during a restore", _restore, 130, kept=_READ, act=_ended(WINDOW, 2, signal.SIGINT), check=_restore_goes_on, state=_GOES_ON),
-    Row("kill -9 during a restore", _restore, -9, kept=_READ, act=_ended(WINDOW, 2, signal.SIGKILL), check=_restore_goes_on, state=_GOES_ON),
-    Row("Ctrl-C during init", _init, 130, kept=("vault", "state"), act=_ended(PUT, 1, signal.SIGINT), check=_init_goes_on, state=_GOES_ON),
-    Row("kill -9 during init", _init, -9, kept=("vault", "state"), act=_ended(PUT, 1, signal.SIGKILL), check=_init_goes_on, state=_GOES_ON),
-    Row("two runs at once", _run, 14, kept=_EXTENDED, act=_beside_another),
-    Row("nobody reads the output", _points, 130, act=_unread),
+    Row(
+        "Ctrl-C before a commit",
+        _run,
+        130,
+        sees=("\ninterrupted"),
+        state=_GOES_ON,
+        kept=SHIPPED,
+        act=_ended(COMMIT, 1, signal.SIGINT),
+    ),
+    Row(
+        "Ctrl-C at the end of the scan",
+        _run,
+        130,
+        sees=("\ninterrupted"),
+        state=_GOES_ON,
+        kept=SHIPPED,
+        act=_ended(GRADE, 1, signal.SIGINT),
+    ),
+    Row(
+        "Ctrl-C with a disk frozen",
+        _hooked_run,
+        130,
+        sees=("\ninterrupted"),
+        kept=SHIPPED,
+        check=_thawed,
+        act=_ended(GRADE, 1, signal.SIGINT),
+    ),
+    Row(
+        "SIGTERM with a disk frozen",
+        _hooked_run,
+        130,
+        sees=("\ninterrupted"),
+        kept=SHIPPED,
+        check=_thawed,
+        act=_ended(GRADE, 1, signal.SIGTERM),
+    ),
+    Row(
+        "kill -9 before a commit",
+        _run,
+        -9,
+        state=_GOES_ON,
+        kept=SHIPPED,
+        act=_ended(COMMIT, 1, signal.SIGKILL),
+    ),
+    Row(
+        "Ctrl-C during a restore",
+        _restore,
+        130,
+        sees=(
+            "point #{third} of web1, …, quiet\n"
+            "  root: 8.0 MiB to new file out/web1-root.img\n"
+            "  data: 1.0 MiB to new file out/web1-data.img\n"
+            "\n"
+            "interrupted"
+        ),
+        state=_GOES_ON,
+        kept=READ,
+        check=_restore_goes_on,
+        act=_ended(WINDOW, 2, signal.SIGINT),
+    ),
+    Row(
+        "kill -9 during a restore",
+        _restore,
+        -9,
+        sees=(
+            "point #{third} of web1, …, quiet\n"
+            "  root: 8.0 MiB to new file out/web1-root.img\n"
+            "  data: 1.0 MiB to new file out/web1-data.img"
+        ),
+        state=_GOES_ON,
+        kept=READ,
+        check=_restore_goes_on,
+        act=_ended(WINDOW, 2, signal.SIGKILL),
+    ),
+    Row(
+        "Ctrl-C during init",
+        _init,
+        130,
+        sees=("\ninterrupted"),
+        state=_GOES_ON,
+        kept=("vault", "state"),
+        check=_init_goes_on,
+        act=_ended(PUT, 1, signal.SIGINT),
+    ),
+    Row(
+        "kill -9 during init",
+        _init,
+        -9,
+        state=_GOES_ON,
+        kept=("vault", "state"),
+        check=_init_goes_on,
+        act=_ended(PUT, 1, signal.SIGKILL),
+    ),
+    Row(
+        "two runs at once",
+        _run,
+        14,
+        sees="backstay: open state: {root}/state: another Backstay process is using it",
+        hint="wait for that run to end, or give this config a state folder of its own",
+        kept=SHIPPED,
+        act=_beside_another,
+    ),
+    Row(
+        "nobody reads the output",
+        _points,
+        130,
+        act=_unread,
+    ),
 )

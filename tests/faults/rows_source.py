@@ -1,4 +1,4 @@
-"""Disks that are missing, shrunk, busy or changing; hooks that fail: rows."""
+"""Disks that are missing, shrunk, busy or changing: rows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from unittest.mock import patch
 from stages.capture.scan import Scan
 from tests.faults import mounts, tamper
 from tests.faults.mounts import ROOT_NEEDED
-from tests.faults.row import Row
+from tests.faults.row import NOT_SHIPPED, RUN, SHIPPED, Row
 from tests.faults.world import ACCESS, MIB, Said, World, overwrite, same_bytes
 
-_RUN = ("run", "c.yaml", "--once", "--machine", "web1")
-_KEPT = ("vault", "op.key", "op.pub", "state/writer.key")
-_EXTENDED = ("op.key", "op.pub", "state/writer.key")
 _OTHERS = "the vault is as it was; other machines are protected all the same"
 
 
 def _missing(world: World) -> tuple[str, ...]:
     tamper.move(world, "data.img", "data.away")
-    return _RUN
+    return RUN
 
 
 def _missing_of_two(world: World) -> tuple[str, ...]:
@@ -40,7 +37,7 @@ def _folder(world: World) -> tuple[str, ...]:
     tamper.move(world, "data.img", "data.away")
     world.path("data.img").mkdir()
     world.undo.append(world.path("data.img").rmdir)
-    return _RUN
+    return RUN
 
 
 def _shrink(world: World) -> None:
@@ -52,12 +49,12 @@ def _shrunk(world: World) -> tuple[str, ...]:
     old = world.path("data.img").read_bytes()
     _shrink(world)
     world.undo.append(lambda: tamper.write(world.path("data.img"), old))
-    return _RUN
+    return RUN
 
 
 def _shrink_accepted(world: World) -> tuple[str, ...]:
     _shrink(world)
-    return (*_RUN, "--accept-shrink")
+    return (*RUN, "--accept-shrink")
 
 
 def _older_points_keep_their_size(world: World) -> None:
@@ -68,14 +65,14 @@ def _older_points_keep_their_size(world: World) -> None:
 def _grown(world: World) -> tuple[str, ...]:
     with world.path("data.img").open("ab") as file:
         file.write(b"more" * 1000)
-    return _RUN
+    return RUN
 
 
 def _flocked(world: World) -> tuple[str, ...]:
     holder = world.path("data.img").open("rb")
     fcntl.flock(holder, fcntl.LOCK_EX)
     world.undo.append(holder.close)
-    return _RUN
+    return RUN
 
 
 def _over_device(world: World) -> None:
@@ -88,14 +85,14 @@ def _over_device(world: World) -> None:
 def _on_device(world: World) -> tuple[str, ...]:
     world.path("data.img").write_bytes(bytes(2 * MIB))
     _over_device(world)
-    return _RUN
+    return RUN
 
 
 def _mounted(world: World) -> tuple[str, ...]:
     world.path("data.img").write_bytes(bytes(2 * MIB))
     _over_device(world)
     mounts.mounted(world, world.names["device"], "mnt")
-    return _RUN
+    return RUN
 
 
 def _held_exclusively(world: World) -> tuple[str, ...]:
@@ -104,7 +101,7 @@ def _held_exclusively(world: World) -> tuple[str, ...]:
     _over_device(world)
     other = mounts.hold(world.names["device"])
     world.undo.append(other)
-    return _RUN
+    return RUN
 
 
 @contextmanager
@@ -136,63 +133,115 @@ def _fuzzy_point_is_not_chosen(world: World) -> None:
     assert f"note: point #{number} is not consistent" in said.err
 
 
-def _keep_third(world: World) -> tuple[str, ...]:
-    for image in ("root.img", "data.img"):
-        tamper.write(world.path(f"third-{image}"), world.path(image).read_bytes())
-    return _RUN
-
-
-def _hooked(world: World, pre: str, post: str) -> None:
-    for name, script in (("pre", pre), ("post", post)):
-        path = world.path(name)
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-    old = "{path: ./data.img, capture: scan}"
-    new = "{path: ./data.img, capture: scan, snapshot: {pre: ./pre, post: ./post}}"
-    tamper.change(world, "c.yaml", world.path("c.yaml").read_text().replace(old, new).encode())
-
-
-def _pre_fails(world: World) -> tuple[str, ...]:
-    _hooked(world, "echo cannot freeze; exit 3", "touch thawed")
-    return _RUN
-
-
-def _post_fails(world: World) -> tuple[str, ...]:
-    _hooked(world, "true", "echo cannot thaw; exit 4")
-    return _RUN
-
-
-def _pre_missing(world: World) -> tuple[str, ...]:
-    _hooked(world, "true", "touch thawed")
-    tamper.remove(world, "pre")
-    return _RUN
-
-
-def _scan_fails_in_hook(world: World) -> tuple[str, ...]:
-    _hooked(world, "rm data.img", "touch thawed")
-    old = world.path("data.img").read_bytes()
-    world.undo.append(lambda: tamper.write(world.path("data.img"), old))
-    return _RUN
-
-
-def _thawed(world: World) -> None:
-    assert world.path("thawed").exists()
+def _at_rest(world: World) -> tuple[str, ...]:
+    return RUN
 
 
 ROWS = (
-    Row("disk missing", _missing, 7, kept=_KEPT),
-    Row("disk of one machine missing, another is protected", _missing_of_two, 7, kept=_EXTENDED, check=_other_machine_protected, state=_OTHERS),
-    Row("disk is a folder", _folder, 7, kept=_KEPT),
-    Row("disk shrunk", _shrunk, 7, kept=_KEPT),
-    Row("disk shrunk, accepted", _shrink_accepted, 0, kept=_EXTENDED, check=_older_points_keep_their_size),
-    Row("disk grown", _grown, 0, kept=_EXTENDED, check=_older_points_keep_their_size),
-    Row("disk file locked by another process", _flocked, 7, kept=_EXTENDED),
-    Row("disk is a device at rest", _on_device, 0, kept=_EXTENDED, needs=ROOT_NEEDED),
-    Row("disk is a mounted device", _mounted, 7, kept=_EXTENDED, needs=ROOT_NEEDED),
-    Row("disk is a device held by something else", _held_exclusively, 7, kept=_EXTENDED, needs=ROOT_NEEDED),
-    Row("disk changed while it was read", _keep_third, 7, kept=_EXTENDED, check=_fuzzy_point_is_not_chosen, act=_changing),
-    Row("freeze hook fails", _pre_fails, 7, kept=_EXTENDED, check=_thawed),
-    Row("freeze hook missing", _pre_missing, 7, kept=_EXTENDED, check=_thawed),
-    Row("thaw hook fails", _post_fails, 7, kept=_EXTENDED),
-    Row("disk vanishes after the freeze hook", _scan_fails_in_hook, 7, kept=_EXTENDED, check=_thawed),
+    Row(
+        "disk missing",
+        _missing,
+        7,
+        sees="backstay: protect: web1/data: {root}/data.img: does not exist",
+        hint="is it mounted or attached? Paths in the config count from the config's folder",
+        kept=NOT_SHIPPED,
+    ),
+    Row(
+        "disk of one machine missing, another is protected",
+        _missing_of_two,
+        7,
+        sees="backstay: protect: web1/data: {root}/data.img: does not exist",
+        hint="is it mounted or attached? Paths in the config count from the config's folder",
+        state=_OTHERS,
+        kept=SHIPPED,
+        check=_other_machine_protected,
+    ),
+    Row(
+        "disk is a folder",
+        _folder,
+        7,
+        sees=(
+            "backstay: protect: web1/data: {root}/data.img: is neither a file nor a block device"
+        ),
+        hint="is it mounted or attached? Paths in the config count from the config's folder",
+        kept=NOT_SHIPPED,
+    ),
+    Row(
+        "disk shrunk",
+        _shrunk,
+        7,
+        sees=(
+            "backstay: protect: web1/data: {root}/data.img: has 524288 bytes, the vault "
+            "knows it with 1049576"
+        ),
+        hint="if it was made smaller on purpose: backstay run --once --accept-shrink",
+        kept=NOT_SHIPPED,
+    ),
+    Row(
+        "disk shrunk, accepted",
+        _shrink_accepted,
+        0,
+        prints="web1: point #{next} (consistent): …",
+        kept=SHIPPED,
+        check=_older_points_keep_their_size,
+    ),
+    Row(
+        "disk grown",
+        _grown,
+        0,
+        prints="web1: point #{next} (consistent): …",
+        kept=SHIPPED,
+        check=_older_points_keep_their_size,
+    ),
+    Row(
+        "disk file locked by another process",
+        _flocked,
+        7,
+        sees=(
+            "backstay: open disk: {root}/data.img: is already protected by another process, "
+            "or by another entry of this configuration"
+        ),
+        hint="find it with `fuser -v` on the file; a disk can be protected only once",
+        kept=SHIPPED,
+    ),
+    Row(
+        "disk is a device at rest",
+        _on_device,
+        0,
+        prints="web1: point #{next} (consistent): …",
+        kept=SHIPPED,
+        needs=ROOT_NEEDED,
+    ),
+    Row(
+        "disk is a mounted device",
+        _mounted,
+        7,
+        sees="backstay: open disk: {device}: is mounted on {root}/mnt",
+        hint="unmount it, configure a `snapshot` hook, or capture it with `capture: nbd`",
+        kept=SHIPPED,
+        needs=ROOT_NEEDED,
+    ),
+    Row(
+        "disk is a device held by something else",
+        _held_exclusively,
+        7,
+        sees="backstay: open disk: {device}: is in use (mounted, or part of RAID, LVM, swap)",
+        hint="unmount it, configure a `snapshot` hook, or capture it with `capture: nbd`",
+        kept=SHIPPED,
+        needs=ROOT_NEEDED,
+    ),
+    Row(
+        "disk changed while it was read",
+        _at_rest,
+        7,
+        sees=(
+            "backstay: protect: web1: changed while it was read: point #{next} mixes moments "
+            "and is chosen only by its number"
+        ),
+        hint="run this while nothing writes there, or configure a `snapshot` hook",
+        prints="web1: point #{next} (fuzzy, not consistent): …",
+        kept=SHIPPED,
+        check=_fuzzy_point_is_not_chosen,
+        act=_changing,
+    ),
 )

@@ -22,6 +22,7 @@ import numpy as np
 from blake3 import blake3
 
 from pipeline.cli.main import main
+from stages.model import BLOCK
 from stages.store.retry import RetryStore
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,7 +34,7 @@ daemon: {state: ./state}
 vaults:
   standby: {url: "file:./vault", trust: ./op.pub}
 pipelines:
-  default: {cache: {seal_bytes: 1MiB}, ship: {inline: 64KiB}}
+  default: {ship: {inline: 64KiB}}
 machines:
   web1:
     vault: standby
@@ -186,6 +187,14 @@ def same_bytes(one: Path, other: Path) -> bool:
     return one.read_bytes() == other.read_bytes()
 
 
+def wrong_blocks(one: Path, other: Path) -> list[int]:
+    """Numbers of the blocks in which two files of one size differ."""
+    left, right = one.read_bytes(), other.read_bytes()
+    assert len(left) == len(right)
+    starts = range(0, len(left), BLOCK)
+    return [at // BLOCK for at in starts if left[at : at + BLOCK] != right[at : at + BLOCK]]
+
+
 def text_like(size: int) -> bytes:
     """Compressible bytes."""
     return b"".join(b"%012d backstay\n" % number for number in range(size // 22 + 1))[:size]
@@ -253,6 +262,9 @@ def learn_names(world: World) -> None:
         "writer": charter["writers"][0]["key"],
         "group": listing["group"],
         "tail": str(listing["newest"]),
+        "next": str(listing["newest"] + 1),
+        "log": f"{listing['newest']:015d}",
+        "nextlog": f"{listing['newest'] + 1:015d}",
         "digest": listing["points"][0]["digest"],
     }
 
@@ -266,10 +278,18 @@ def protect(world: World, name: str, *more: str) -> None:
     world.names[name] = str(listing["points"][0]["seq"])
 
 
+def _copy(source: str, target: str) -> None:
+    """References are only read."""
+    if "-" in Path(source).name and source.endswith(".img"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
 @contextmanager
 def copied(template: World, root: Path) -> Iterator[World]:
     """A copy of a world to spoil."""
-    shutil.copytree(template.root, root)
+    shutil.copytree(template.root, root, copy_function=_copy)
     world = World(root, template.names | {"root": str(root)})
     try:
         yield world

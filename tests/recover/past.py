@@ -55,13 +55,18 @@ class Past:
         """The newest commit."""
         return max(self.moments, default=0)
 
+    @property
+    def machine(self) -> int:
+        """Number of the machine record in force."""
+        return self.author.ledger.machine
+
     async def describe(self, *disks: Disk) -> None:
         """A new machine record; what a disk loses by it reads zeros if it comes back."""
         self.disks = disks
         for disk in disks:
             held = self.blocks.setdefault(disk.number, {})
             self.blocks[disk.number] = {at: held[at] for at in held if at < disk.blocks}
-        await self.author.describe(self.author.ledger.machine + 1, *disks)
+        await self.author.describe(self.machine + 1, *disks)
 
     async def write(
         self,

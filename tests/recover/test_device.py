@@ -60,7 +60,9 @@ async def test_reads_anywhere_equal_the_model() -> None:
             for _ in range(300):
                 offset = dice.choice([dice.randrange(SIZE), dice.randrange(3000) * BLOCK])
                 offset = min(offset, SIZE - 1)
-                length = min(dice.choice([1, 100, BLOCK, 70_000]), SIZE - offset)
+                length = min(
+                    dice.choice([1, 100, BLOCK, 70_000, 800_000, 5_000_000]), SIZE - offset
+                )
                 assert await content(device, offset, length) == image[offset : offset + length]
 
 
@@ -135,6 +137,32 @@ async def test_whoever_waits_for_a_cancelled_read_reads_itself() -> None:
             assert results == [image[BLOCK : 2 * BLOCK]]
 
 
+async def test_reading_in_a_row_fetches_much_at_a_time_and_here_and_there_little() -> None:
+    store = CountingStore()
+    async with past(Disk(ROOT, "root", 4096 * BLOCK), store=store) as made:
+        for first in range(0, 4096, 1024):
+            await made.write((ROOT, noise(first, 1024)))
+        image = made.moments[made.tail].image(ROOT)
+
+        def fetched() -> list[int]:
+            return [length or 0 for key, _, length in store.gets if "/data/" in key]
+
+        async with served(made) as device:
+            store.gets.clear()
+            for offset in range(0, len(image), 65536):
+                assert await content(device, offset, 65536) == image[offset : offset + 65536]
+            assert sum(fetched()) < len(image) * 1.01  # nothing twice
+            assert len(fetched()) <= 2 * (4096 // 512)
+        async with served(made) as device:
+            store.gets.clear()
+            places = list(range(0, 4096, 128))
+            random.Random(6).shuffle(places)
+            for block in places:
+                await content(device, block * BLOCK, BLOCK)
+            assert len(fetched()) == len(places)
+            assert max(fetched()) < 2 * FRAME_BLOCKS * BLOCK  # a frame, not a region
+
+
 @pytest.mark.parametrize("cache", [0, FRAME_BLOCKS * BLOCK, 3 * FRAME_BLOCKS * BLOCK])
 async def test_the_cache_is_bounded(cache: int) -> None:
     async with past(DISK) as made:
@@ -143,8 +171,8 @@ async def test_the_cache_is_bounded(cache: int) -> None:
             for offset in range(0, SIZE, 100_000):
                 length = min(100_000, SIZE - offset)
                 assert await content(device, offset, length) == image[offset : offset + length]
-                held = sum(len(each) for each in device._cache.values())
-                assert held == device._cached <= cache
+                held = sum(len(each) for each in device._frames._cache.values())
+                assert held == device._frames.held <= cache
 
 
 async def test_a_large_read_of_scattered_blocks_holds_few_frames_at_a_time() -> None:
@@ -154,14 +182,14 @@ async def test_a_large_read_of_scattered_blocks_holds_few_frames_at_a_time() -> 
         image = made.moments[made.tail].image(ROOT)
         async with served(made, cache=0) as device:
             most = 0
-            fetch = device._fetch
+            fetch = device._frames._fetch
 
             async def watched(frames, wanted):  # type: ignore[no-untyped-def]
                 nonlocal most
                 most = max(most, len(wanted))
                 return await fetch(frames, wanted)
 
-            device._fetch = watched  # type: ignore[method-assign]
+            device._frames._fetch = watched  # type: ignore[method-assign]
             assert await content(device, 0, SIZE) == image
             assert most == TOGETHER
 

@@ -133,13 +133,14 @@ _steps = st.lists(
 
 async def play(made: Past, steps: list[Commit | Resize | Checkpoint]) -> None:
     for word, step in enumerate(steps):
+        # Disks that no commit names are no part of the log. The daemon makes checkpoints after
+        # commits only; what is cut and grown again without one, a scan sends anew.
+        named = made.tail and made.moments[made.tail].header.machine == made.machine
         match step:
-            case Resize(sizes=sizes):
+            case Resize(sizes=sizes) if named or not made.tail:
                 await made.describe(*_disks(*sizes))
-            case Checkpoint():
-                # The daemon makes one after a commit, so never with disks that no commit knows.
-                if made.tail and made.moments[made.tail].disks == made.disks:
-                    await made.author.checkpoint()
+            case Checkpoint() if named:
+                await made.author.checkpoint()
             case Commit():
                 data, rest = _fitting(made, step, word)
                 await made.write(*data, **rest)
@@ -170,11 +171,18 @@ def _fitting(made: Past, step: Commit, word: int) -> tuple[list[Change], dict[st
         disk: tuple(sorted(run for run in runs if free(disk, *run)))
         for disk, runs in step.zero.items()
     }
+    # Writers never refer to what the same commit makes zero: their own record relies on it.
+    zeroed = {
+        (disk, at)
+        for disk, runs in zero.items()
+        for first, n in runs
+        for at in range(first, first + n)
+    }
     refs = {
         disk: tuple(
             (block, other, target)
             for block, other, target in rows
-            if target < limit[other] and free(disk, block)
+            if target < limit[other] and (other, target) not in zeroed and free(disk, block)
         )
         for disk, rows in step.refs.items()
     }

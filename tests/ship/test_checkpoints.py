@@ -21,8 +21,8 @@ from stages.ship import checkpointer as checkpointer_module
 from stages.ship.checkpointer import SHARE, Checkpointer
 from stages.store.faults import LOST_ANSWER, LOST_REQUEST, Fault, FaultPlan, FaultStore, nth
 from stages.vault.paged import PagedArray
+from tests.ship.story import random_batch
 from tests.ship.support import FOLDER, GROUP, Author, Bench, Content, block, disk
-from tests.ship.test_ledger import random_batch
 from tests.whole.reading import open_group, read_point
 from tests.whole.small import PAGE, eager_checkpoints, small_pages, small_rollups
 from tests.whole.world import simulate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -65,10 +66,12 @@ TUNING = Tuning(seal_bytes=32 * KIB, inline=8 * KIB, in_flight=2)
 
 
 def worlds(begin: Callable[[Tuning], World], tuning: Tuning) -> Iterator[World]:
-    """As many equal worlds as are asked for."""
+    """As many equal worlds as are asked for; only the order of their tasks differs."""
     world = begin(tuning)
-    while True:
-        yield copy.deepcopy(world)
+    for seed in itertools.count():
+        made = copy.deepcopy(world)
+        made.seed = seed
+        yield made
 
 
 def heals(world: World, number: int = 0) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from stages.errors import BackstayError, SourceShrunk
+from stages.errors import BackstayError, SourceShrunk, StoreDenied
 from stages.model import BLOCK
 from stages.store.faults import Fault, Operation
 from tests.whole.model import (
@@ -66,6 +66,31 @@ class TestSizes:
         change = Write(0, 0, 20, "random", 7)
         events: list[Event] = [*disks, FILL, Protect(), *grow, change]
         tell(*events, *deaths, pages=pages, checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize(("start", "count"), [(0, 100), (16, 16), (5, 30), (3, 60), (40, 9)])
+def test_zeroed_and_back_again(sparse: bool, start: int, count: int) -> None:
+    """What was known of the content does not outlive it: not by block, not by chunk."""
+    zero, back = Write(0, start, count, "zero", 0), Revert(0, 0)
+    first = (Add(70 * BLOCK, sparse), FILL, Protect())
+    tell(*first, zero, Protect(), back, Protect(), zero, Protect(), pages=True, checkpoints=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_copies_that_change_places(seed: int) -> None:
+    """Of every copy its own digest is known, in whatever order references were made."""
+    dice = random.Random(seed)
+    letters = [dice.randbytes(BLOCK) for _ in range(5)]
+    world = World(seed, Tuning(seal_bytes=16 * KIB))
+    with small():
+        for _ in range(6):
+            order = letters * 8
+            dice.shuffle(order)
+            world.disks["a"] = bytearray(b"".join(letters + order))
+            world.disks["b"] = bytearray(b"".join(order[::-1]))
+            world.protect()
+            assert not differing(newest(world), world.attempts[-1])
 
 
 def test_a_disk_that_leaves_and_one_of_its_name_that_comes() -> None:
@@ -131,3 +156,19 @@ def forget(world: World, key: str) -> None:
     found = world.store._objects.pop(key)
     world.store._held_bytes -= len(found.data)
     world.store._keys.remove(key)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_error_told_is_the_cause(seed: int) -> None:
+    """The stages before the one that fails see its channel close: that is nobody's news."""
+    tuning = Tuning(seal_bytes=BLOCK, dedup=0, inline=2 * BLOCK, in_flight=1, retried=False)
+    world = World(seed, tuning)
+    world.disks["a"] = bytearray(random.Random(seed).randbytes(BLOCK))
+    world.disks["b"] = bytearray(BLOCK)
+
+    def refuse(operation: Operation) -> Fault | None:
+        first = operation.name == "put" and "/log/" in operation.key
+        return Fault(before=StoreDenied) if first else None
+
+    with pytest.raises(StoreDenied):
+        world.protect(world.process(refuse))

@@ -1,0 +1,106 @@
+"""The frames of a point for readers that come in any order: fetched when wanted, kept for a while.
+
+A frame that several readers want is fetched once. Memory: ``cache_bytes`` of frames, ``_PARALLEL``
+hauls on their way, and what the callers hold.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeAlias
+
+import trio
+
+from stages.errors import DamagedObject
+from stages.model import U64
+from stages.ports import Offload
+from stages.recover.extract import Extractor
+from stages.recover.plan import FrameNeed, Haul, hauls
+from stages.recover.pointmap import PointMap
+from stages.stage import crew
+
+Name: TypeAlias = tuple[int, int]  # epoch and number of a frame
+
+_PARALLEL = 8
+
+
+class FrameCache:
+    """Plain frames by name, least recently used first to go."""
+
+    def __init__(self, point: PointMap, offload: Offload, cache_bytes: int):
+        self._point = point
+        self._extractor = Extractor(point.group, offload)
+        self._limit = cache_bytes
+        self._cache: OrderedDict[Name, bytes] = OrderedDict()
+        self.held = 0  # bytes
+        self._hauling = trio.CapacityLimiter(_PARALLEL)
+        self._under_way: dict[Name, trio.Event] = {}
+
+    async def get(self, frames: U64, wanted: list[FrameNeed]) -> dict[Name, bytes]:
+        """All ``wanted`` frames: from the cache, from a read under way, or from the store.
+
+        ``frames``: their numbers, ascending. Raises ``Damage`` or store errors.
+        """
+        found: dict[Name, bytes] = {}
+        while True:
+            waiting: trio.Event | None = None
+            missing = []
+            for at, need in enumerate(wanted):
+                name = (need.epoch, need.number)
+                if name in found:
+                    continue
+                content = self._cache.get(name)
+                if content is not None:
+                    self._cache.move_to_end(name)
+                    found[name] = content
+                elif name in self._under_way:
+                    waiting = self._under_way[name]
+                else:
+                    missing.append(at)
+            if missing:
+                picked = [wanted[at] for at in missing]
+                found |= await self._fetch(frames[missing], picked)
+            elif waiting is not None:
+                await waiting.wait()
+            else:
+                return found
+
+    async def _fetch(self, frames: U64, wanted: list[FrameNeed]) -> dict[Name, bytes]:
+        """Read frames from the store; whoever wants one of them meanwhile waits for this."""
+        arrived = trio.Event()
+        names = [(need.epoch, need.number) for need in wanted]
+        self._under_way.update(dict.fromkeys(names, arrived))
+        found: dict[Name, bytes] = {}
+
+        def keep(need: FrameNeed, content: bytes) -> None:
+            found[need.epoch, need.number] = content
+
+        async def one(haul: Haul) -> None:
+            async with self._hauling:
+                bad = await self._extractor.run(haul, keep)
+            if bad:
+                raise DamagedObject(bad[0][1], operation="read", subject=haul.key)
+
+        try:
+            rows = await self._point.places(frames)
+            planned = hauls(self._point.group.scope.group, wanted, rows)
+            if len(planned) == 1:
+                await one(planned[0])
+            else:
+                async with crew() as nursery:
+                    for haul in planned:
+                        nursery.start_soon(one, haul)
+            for name, content in found.items():
+                self._remember(name, content)
+        finally:
+            for name in names:
+                self._under_way.pop(name, None)
+            arrived.set()
+        return found
+
+    def _remember(self, name: Name, content: bytes) -> None:
+        if name not in self._cache:
+            self._cache[name] = content
+            self.held += len(content)
+        while self.held > self._limit:
+            self.held -= len(self._cache.popitem(last=False)[1])
