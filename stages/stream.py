@@ -1,0 +1,175 @@
+"""The stream of a group: what capture hands on, journal records and delivery folds (rules.md).
+
+Every mutation of a group's disks has one place in one stream. A **position** is (run, offset): a
+run is one life of intake, numbered upwards; the offset counts the bytes of records in that run, so
+it is known when an entry is pushed. Positions of all runs are totally ordered.
+
+``Stream`` is what capture sees of the journal, ``Upstream`` what delivery sees of intake,
+``Downstream`` what intake sees of delivery; ``stages.joint`` is the place where the two meet.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from stages.errors import BackstayError
+from stages.model import U64
+from stages.ports import Buffer
+
+REGION = 4 << 20  # bytes: what the activity log marks, and a live scan reads, at a time
+REGION_BLOCKS = REGION >> 12
+
+HEAD_BYTES = 64  # of a record in the stream, before its table
+ROW = struct.Struct("<QII")  # first block, count of blocks, offset in the payload
+ZERO_ROW = 0xFFFF_FFFF  # as the offset of a row: these blocks are zero, no payload
+MAX_ROW_BLOCKS = 0xFFFF_FFFF
+
+
+class Position(NamedTuple):
+    """A place between records: ``offset`` bytes of records of ``run`` lie before it."""
+
+    run: int
+    offset: int
+
+
+ORIGIN = Position(0, 0)  # before everything
+
+
+class Kind(IntEnum):
+    """What a record says."""
+
+    WRITE = 1  # the guest wrote; rows in the order they apply, a block may occur twice
+    SCAN = 2  # the scan found; ``extra`` holds digests (``ScanExtra``); ascending, no block twice
+    GAP_BEGIN = 3  # extra: {"reason": str}
+    GAP_END = 4  # extra: {"grade": str}
+    GEOMETRY = 5  # extra: {"disks": [[number, name, size], ...]}: the disks from here on
+    MARK = 6  # extra: {"id": int, "label": str, "grade": str}: seals a segment here
+    VERDICT = 7  # extra: {"id": int, "valid": bool}: what became of an earlier mark (R20)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One record on its way into the journal.
+
+    ``table``: packed ``ROW``s, their offsets counting from the start of the joined ``payload``
+    (which may hold bytes that no row names). ``extra``: packed msgpack, or a scan's digests.
+    ``release`` is called once, when the payload's memory may be used again. ``wall_us`` is when
+    it was captured.
+    """
+
+    kind: Kind
+    disk: int
+    wall_us: int
+    table: bytes = b""
+    extra: bytes = b""
+    payload: Sequence[Buffer] = ()
+    payload_bytes: int = 0
+    release: Callable[[], None] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in the stream."""
+        return HEAD_BYTES + len(self.table) + len(self.extra) + self.payload_bytes
+
+
+class JournalUnusable(BackstayError):
+    """The journal failed, hangs or is full: writes are tracked, not journalled, until it is well
+    again (R9)."""
+
+    recoverable = True
+    exit_code = 9
+
+
+class Stream(Protocol):
+    """The writing side of a group's journal, as capture uses it."""
+
+    @property
+    def head(self) -> Position:
+        """Behind the newest entry pushed."""
+
+    @property
+    def durable(self) -> Position:
+        """Everything before it is fsynced (R2)."""
+
+    @property
+    def retained(self) -> int:
+        """Bytes of journal that cannot be trimmed yet, those not yet written included."""
+
+    async def reserve(self, size: int) -> None:
+        """Wait for memory for an entry of ``size`` bytes; ``JournalUnusable`` if it has failed.
+
+        Follow with ``push`` or ``release``.
+        """
+
+    def release(self, size: int) -> None:
+        """Give back what was reserved and is not used."""
+
+    def push(self, entry: Entry, reserved: int) -> Position:
+        """Append into credit of ``reserved`` bytes (at least ``entry.size``); never waits and never
+        fails. Returns the position behind it. After a failure of the journal the entry is dropped
+        (and released): whoever waits for it to be durable hears of the failure."""
+
+    async def sync(self, position: Position) -> None:
+        """Return when all before ``position`` is durable. ``JournalUnusable`` if it never will
+        be. A caller that needs an fsync begun after it came gets one, unless all is durable."""
+
+
+class Upstream(Protocol):
+    """What delivery sees of intake."""
+
+    @property
+    def durable(self) -> Position:
+        """How far the journal may be read (R2)."""
+
+    async def wait_durable(self, beyond: Position) -> Position:
+        """Return ``durable`` once it is greater than ``beyond``."""
+
+    async def committed(self, position: Position) -> None:
+        """All before it is in the vault: a recovery point exists, digests answer for it."""
+
+    async def settled(self, position: Position) -> None:
+        """All before it is committed, and digests and locations are fsynced: may be trimmed."""
+
+
+class Digests(Protocol):
+    """What delivery knows of the vault's content at its committed position (R3), by intake's disk
+    numbers. ``(count, 2)`` uint64 each, as in ``stages.model``; unknown for disks it never saw."""
+
+    async def chunks(self, disk: int, first: int, count: int) -> U64:
+        """Digests of chunks."""
+
+    async def blocks(self, disk: int, first: int, count: int) -> U64:
+        """Digests of blocks."""
+
+
+class DeliveryGone(BackstayError):
+    """Delivery is not there to answer; what asked waits for it and asks again."""
+
+    recoverable = True
+    exit_code = 8
+
+
+class Downstream(Protocol):
+    """What intake sees of delivery."""
+
+    committed_at: Position
+    """The newest position that delivery called committed; ``ORIGIN`` before it first did."""
+
+    settled_at: Position
+    """The newest position that delivery called settled; ``ORIGIN`` before it first did."""
+
+    async def wait_committed(self, position: Position) -> None:
+        """Return once ``committed_at`` is at or beyond ``position``."""
+
+    async def wait_present(self) -> None:
+        """Return once delivery is there to answer."""
+
+    async def chunks(self, disk: int, first: int, count: int) -> U64:
+        """See ``Digests``. ``DeliveryGone`` if it is not there, or goes."""
+
+    async def blocks(self, disk: int, first: int, count: int) -> U64:
+        """See ``Digests``. ``DeliveryGone`` if it is not there, or goes."""
