@@ -6,13 +6,13 @@ works through a socket whose server calls the same methods (``stages.link``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
 from stages.model import U64
-from stages.stream import ORIGIN, DeliveryGone, Digests, Position
+from stages.stream import ORIGIN, DeliveryGone, Digests, MarkedPoint, Position
 
 
 class Joint:
@@ -24,6 +24,8 @@ class Joint:
         self.settled_at = ORIGIN
         self.on_settled = on_settled
         self._digests: Digests | None = None
+        self._awaited: set[int] = set()
+        self._marks: dict[int, MarkedPoint] = {}
         self._moved = trio.lowlevel.ParkingLot()
 
     def publish(self, position: Position) -> None:
@@ -52,6 +54,29 @@ class Joint:
             self.settled_at = position
             self.on_settled(position)
 
+    async def marked(self, point: MarkedPoint) -> None:
+        """See ``Upstream``."""
+        await trio.lowlevel.checkpoint()
+        if point.mark in self._awaited:
+            self._marks[point.mark] = point
+            self._moved.unpark_all()
+
+    @contextmanager
+    def awaiting(self, mark: int) -> Iterator[None]:
+        """While this lasts, what becomes of ``mark`` is kept for ``wait_marked``."""
+        self._awaited.add(mark)
+        try:
+            yield
+        finally:
+            self._awaited.discard(mark)
+            self._marks.pop(mark, None)
+
+    async def wait_marked(self, mark: int) -> MarkedPoint:
+        """What became of a mark."""
+        while mark not in self._marks:
+            await self._moved.park()
+        return self._marks[mark]
+
     async def wait_committed(self, position: Position) -> None:
         """See ``Downstream``."""
         while self.committed_at < position:
@@ -77,6 +102,10 @@ class Joint:
         finally:
             if self._digests is digests:
                 self._digests = None
+
+    async def key(self) -> bytes:
+        """See ``Downstream``."""
+        return await self._there().key()
 
     async def chunks(self, disk: int, first: int, count: int) -> U64:
         """See ``Downstream``."""

@@ -198,6 +198,9 @@ class Segment:
     grade: str
     geometry: int
     final: bool = True
+    position: tuple[int, int] = (0, 0)
+    stamp: int = 0
+    mark: int = 0
 
     @property
     def payload_bytes(self) -> int:

@@ -118,6 +118,18 @@ class Stream(Protocol):
         be. A caller that needs an fsync begun after it came gets one, unless all is durable."""
 
 
+@dataclass(frozen=True, slots=True)
+class MarkedPoint:
+    """What became of mark ``mark``: commit ``seq`` of ``grade``, stamped ``stamp`` µs; or, with
+    ``seq`` 0, nothing: it was lost for ``reason``."""
+
+    mark: int
+    seq: int
+    stamp: int
+    grade: str
+    reason: str = ""
+
+
 class Upstream(Protocol):
     """What delivery sees of intake."""
 
@@ -134,10 +146,16 @@ class Upstream(Protocol):
     async def settled(self, position: Position) -> None:
         """All before it is committed, and digests and locations are fsynced: may be trimmed."""
 
+    async def marked(self, point: MarkedPoint) -> None:
+        """A mark has become a recovery point, or never will."""
+
 
 class Digests(Protocol):
     """What delivery knows of the vault's content at its committed position (R3), by intake's disk
     numbers. ``(count, 2)`` uint64 each, as in ``stages.model``; unknown for disks it never saw."""
+
+    async def key(self) -> bytes:
+        """The group's digest key, 32 bytes."""
 
     async def chunks(self, disk: int, first: int, count: int) -> U64:
         """Digests of chunks."""
@@ -167,6 +185,9 @@ class Downstream(Protocol):
 
     async def wait_present(self) -> None:
         """Return once delivery is there to answer."""
+
+    async def key(self) -> bytes:
+        """See ``Digests``. ``DeliveryGone`` if it is not there, or goes."""
 
     async def chunks(self, disk: int, first: int, count: int) -> U64:
         """See ``Digests``. ``DeliveryGone`` if it is not there, or goes."""
