@@ -80,6 +80,9 @@ class OpenFile(Protocol):
     def pread_into(self, offset: int, target: memoryview) -> int:
         """Fill ``target`` from ``offset``; the count is short only at the end of the file."""
 
+    def pread_now(self, offset: int, length: int) -> Buffer | None:
+        """``length`` bytes if they are in the page cache, else None: never waits for a disk."""
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write all of ``data`` or raise."""
 
@@ -126,8 +129,13 @@ class Files(Protocol):
     def open_read(self, path: str, *, exclusive: bool = False) -> OpenFile:
         """Open for reading. ``exclusive`` asks a block device for O_EXCL (not mounted)."""
 
-    def open_write(self, path: str, *, create: bool = False, new: bool = False) -> OpenFile:
-        """Open for reading and writing; ``new`` fails if the path exists. Mode 0600."""
+    def open_write(
+        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+    ) -> OpenFile:
+        """Open for reading and writing; ``new`` fails if the path exists. Mode 0600.
+
+        ``exclusive`` asks a block device for O_EXCL (not mounted).
+        """
 
     def open_append(self, path: str) -> OpenFile:
         """Open for appending, creating with mode 0600."""

@@ -72,6 +72,24 @@ class _Slot(Generic[B]):
         self.done.set()
 
 
+class Signal:
+    """Says to one task that there is something to look at; said twice is said once."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        """There is something to look at."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Return once it was set since the last return."""
+        await self._event.wait()
+        self._event = trio.Event()
+
+
 @asynccontextmanager
 async def crew() -> AsyncIterator[trio.Nursery]:
     """A nursery whose first failure is raised by itself, not in a group.

@@ -84,6 +84,12 @@ class JournalUnusable(BackstayError):
     exit_code = 9
 
 
+class JournalGap(BackstayError):
+    """The journal does not reach back to where it should be read from."""
+
+    exit_code = 14
+
+
 class Stream(Protocol):
     """The writing side of a group's journal, as capture uses it."""
 
@@ -99,6 +105,9 @@ class Stream(Protocol):
     def retained(self) -> int:
         """Bytes of journal that cannot be trimmed yet, those not yet written included."""
 
+    def try_reserve(self, size: int) -> bool:
+        """Reserve without waiting; False if that is not possible now."""
+
     async def reserve(self, size: int) -> None:
         """Wait for memory for an entry of ``size`` bytes; ``JournalUnusable`` if it has failed.
 
@@ -109,13 +118,36 @@ class Stream(Protocol):
         """Give back what was reserved and is not used."""
 
     def push(self, entry: Entry, reserved: int) -> Position:
-        """Append into credit of ``reserved`` bytes (at least ``entry.size``); never waits and never
-        fails. Returns the position behind it. After a failure of the journal the entry is dropped
-        (and released): whoever waits for it to be durable hears of the failure."""
+        """Append into credit of ``reserved`` bytes; never waits and never fails.
+
+        ``reserved`` is at least ``entry.size``, but a record of few bytes may come without credit.
+        Returns the position behind it. After a failure of the journal the entry is dropped (and
+        released): whoever waits for it to be durable hears of the failure.
+        """
 
     async def sync(self, position: Position) -> None:
         """Return when all before ``position`` is durable. ``JournalUnusable`` if it never will
         be. A caller that needs an fsync begun after it came gets one, unless all is durable."""
+
+
+class Journal(Stream, Protocol):
+    """The whole writing side, for whoever owns it."""
+
+    @property
+    def failed(self) -> JournalUnusable | None:
+        """Why nothing more becomes durable, once it has failed."""
+
+    async def run(self) -> None:
+        """Write and sync until ``close`` or the first failure; returns either way."""
+
+    def abandon(self, reason: str) -> None:
+        """It has failed, says somebody who waited too long: let go of all who wait for it."""
+
+    async def trim(self, position: Position) -> None:
+        """Remove what lies before ``position``, as far as whole files do."""
+
+    async def close(self) -> None:
+        """Write and sync what is queued; ``run`` returns. ``JournalUnusable`` if it has failed."""
 
 
 @dataclass(frozen=True, slots=True)

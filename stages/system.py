@@ -28,6 +28,7 @@ _FALLOC_PUNCH = 0x02 | 0x01  # PUNCH_HOLE | KEEP_SIZE, linux/falloc.h
 _BLKFLSBUF = 0x1261  # linux/fs.h
 _BLKZEROOUT = 0x127F
 _IOV_MAX = 1024
+_NOT_NOW = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL))
 _M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 4 << 20  # malloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -106,10 +107,23 @@ class SystemFile:
             got += count
         return got
 
+    def pread_now(self, offset: int, length: int) -> Buffer | None:
+        """preadv2(2) with RWF_NOWAIT; None too where the file system does not know that."""
+        data = bytearray(length)
+        try:
+            count = os.preadv(self._fd, [data], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in _NOT_NOW:
+                raise
+            return None
+        return data if count == length else None
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write everything, across short writes."""
+        done = os.pwrite(self._fd, data, offset)
+        if done == (data.nbytes if isinstance(data, memoryview) else len(data)):
+            return
         view = _flat(data)
-        done = 0
         while done < len(view):
             done += os.pwrite(self._fd, view[done:], offset + done)
 
@@ -224,9 +238,13 @@ class SystemFiles:
             flags |= os.O_EXCL
         return SystemFile(os.open(path, flags), path)
 
-    def open_write(self, path: str, *, create: bool = False, new: bool = False) -> OpenFile:
+    def open_write(
+        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+    ) -> OpenFile:
         """Open read-write."""
         flags = os.O_RDWR | os.O_CLOEXEC
+        if exclusive and stat_module.S_ISBLK(os.stat(path).st_mode):
+            flags |= os.O_EXCL
         if new:
             flags |= os.O_CREAT | os.O_EXCL
         elif create:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from stages.capture.dedup import Backlog, DedupTable
-from stages.capture.digests import same
 from stages.capture.examiner import Examined
 from stages.capture.known import Known
+from stages.digests import same
 from stages.model import (
     BLOCK,
     CHUNK_BLOCKS,

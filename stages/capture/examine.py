@@ -14,7 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.capture.digests import (
+from stages.capture.slots import Slot
+from stages.digests import (
     DigestKeys,
     as_pairs,
     block_digests,
@@ -23,7 +24,6 @@ from stages.capture.digests import (
     same,
     zero_chunks,
 )
-from stages.capture.slots import Slot
 from stages.model import (
     BLOCK,
     CHUNK,

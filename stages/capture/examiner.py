@@ -17,9 +17,9 @@ from typing import Protocol
 
 import trio
 
-from stages.capture.digests import DigestKeys
 from stages.capture.examine import READ, Outcome, ReadFailed, examine
 from stages.capture.slots import Layout, Slot
+from stages.digests import DigestKeys
 from stages.errors import BackstayError, SourceIO, SourceShrunk
 from stages.model import CHUNK, U8, U64, blocks_of, chunks_of
 from stages.ports import Offload, OpenFile

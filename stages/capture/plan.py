@@ -11,8 +11,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from stages.capture.digests import same
 from stages.capture.known import Known
+from stages.digests import same
 from stages.model import (
     BLOCK,
     CHUNK,

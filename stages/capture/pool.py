@@ -14,11 +14,11 @@ from functools import partial
 
 import trio
 
-from stages.capture.digests import DigestKeys
 from stages.capture.examine import Outcome, ReadFailed
 from stages.capture.examiner import Examined, Examiner, SlotPool, source_error
 from stages.capture.slots import Layout, Slot
 from stages.capture.worker import READ_WELL, REPLY, Request, hello
+from stages.digests import DigestKeys
 from stages.errors import WorkerLost
 from stages.model import U64
 from stages.ports import OpenFile

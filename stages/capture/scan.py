@@ -15,13 +15,13 @@ from functools import partial
 import trio
 
 from stages.capture.decide import Decider
-from stages.capture.digests import DigestKeys
 from stages.capture.examine import ReadFailed
 from stages.capture.examiner import Examined, Examiner, Examiners, source_error
 from stages.capture.known import Known
 from stages.capture.plan import Hole, Piece, Plan
 from stages.capture.source import ScanDisk, Source, open_source
 from stages.channel import Channel
+from stages.digests import DigestKeys
 from stages.model import BLOCK, Batch, GapBegin, GapEnd, StreamItem
 from stages.ports import Machine
 from stages.stage import Meter, StageStatistics, crew, ordered_map

@@ -14,9 +14,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.capture.digests import DigestKeys
 from stages.capture.examine import READ, Readable, ReadFailed, examine
 from stages.capture.slots import Layout, Slot
+from stages.digests import DigestKeys
 from stages.system_workers import InheritedFile, Mailbox, SharedMemory
 
 # block key, chunk key, bytes of a batch, slots, descriptor of the memory, disks

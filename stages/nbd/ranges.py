@@ -28,6 +28,19 @@ class RangeLocks:
     def __init__(self) -> None:
         self._claims: list[_Claim] = []  # in order of arrival, held and waiting
 
+    @property
+    def busy(self) -> bool:
+        """Something is held."""
+        return bool(self._claims)
+
+    def taken(self, first: int, stop: int) -> bool:
+        """Some of blocks ``first`` to ``stop`` is held, or waited for."""
+        return any(claim.first < stop and first < claim.stop for claim in self._claims)
+
+    def held(self) -> list[tuple[int, int]]:
+        """The ranges held or waited for, as (first, stop)."""
+        return [(claim.first, claim.stop) for claim in self._claims]
+
     @asynccontextmanager
     async def hold(self, first: int, stop: int) -> AsyncIterator[None]:
         """Hold blocks ``first`` to ``stop``, exclusively."""

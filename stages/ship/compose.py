@@ -10,7 +10,9 @@ from stages.crypto.digest import digest
 from stages.model import U32, U64, Runs, SealedSegment, Segment
 from stages.ports import Buffer
 from stages.ship.ledger import Tail
+from stages.ship.place import StreamPlace
 from stages.ship.wal import ChunkUpdate, Intent
+from stages.stream import Position
 from stages.vault.commit import (
     Header,
     ObjectRef,
@@ -83,6 +85,7 @@ def parts_of(segment: Segment) -> tuple[Part, ...]:
 def header_of(tail: Tail, epoch: int, group: list[Stored], wall: int) -> Header:
     """The header of the commit after ``tail``."""
     last = group[-1].segment
+    captured = last.stamp or wall
     consistent = not last.in_gap and last.grade != "fuzzy"
     return Header(
         seq=tail.seq + 1,
@@ -94,7 +97,7 @@ def header_of(tail: Tail, epoch: int, group: list[Stored], wall: int) -> Header:
         consistent=consistent,
         last_consistent=tail.last_consistent,
         grade=last.grade,
-        stamp=max(wall, tail.stamp + 1),
+        stamp=max(captured, tail.stamp + 1),
         wall=wall,
         checkpoint=tail.checkpoint,
         machine=last.geometry,
@@ -152,4 +155,11 @@ def intent_of(
             for batch in batches
             if len(batch.chunk_digests)
         ),
+        stream=_place_of(group[-1].segment),
     )
+
+
+def _place_of(segment: Segment) -> StreamPlace | None:
+    """Where a live stream goes on behind it."""
+    run, offset = segment.position
+    return StreamPlace(Position(run, offset), segment.in_gap) if run else None

@@ -121,6 +121,7 @@ class Ledger:
             next_frame=header.first_frame + header.frames,
             last_consistent=intent.seq if header.consistent else header.last_consistent,
             stamp=header.stamp,
+            stream=intent.stream or self.tail.stream,
             stored=self.tail.stored + _size(intent) + sum(ref.size for ref in header.objects),
         )
         for seq in [seq for seq in self.pending if seq <= intent.seq]:

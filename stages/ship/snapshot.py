@@ -14,6 +14,7 @@ import numpy as np
 from stages.crypto.digest import digest
 from stages.errors import DamagedObject
 from stages.model import MAX_DISKS, U64, Bools, Disk
+from stages.ship.place import StreamPlace
 from stages.vault.codec import Fields, pack
 from stages.vault.terms import MAX_EPOCH
 
@@ -35,6 +36,7 @@ class Tail:
     stamp: int = 0
     checkpoint: int = 0
     stored: int = 0  # bytes put since that checkpoint
+    stream: StreamPlace | None = None  # of a live stream, behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Snapshot:
             "stamp": tail.stamp,
             "checkpoint": tail.checkpoint,
             "stored": tail.stored,
+            "stream": None if tail.stream is None else tail.stream.fields(),
             "machine": self.machine,
             "next_disk": self.next_disk,
             "disks": [
@@ -114,6 +117,7 @@ def _snapshot(fields: Fields) -> Snapshot:
             stamp=fields.number("stamp"),
             checkpoint=fields.number("checkpoint"),
             stored=fields.number("stored"),
+            stream=StreamPlace.of(fields.optional_map("stream")),
         ),
         machine=fields.number("machine"),
         next_disk=fields.number("next_disk"),

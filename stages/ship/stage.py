@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 from stages.channel import Channel
 from stages.crypto.digest import digest
 from stages.errors import StoreError
-from stages.model import SealedSegment
+from stages.model import SealedSegment, Segment
 from stages.ship.checkpointer import Checkpointer
 from stages.ship.compose import (
     Stored,
@@ -34,7 +36,10 @@ INDEX_BYTES = 64 << 20  # a commit of references only has no content, but a body
 
 
 class Ship:
-    """Consumes sealed segments; a commit is in the vault for each group of them."""
+    """Consumes sealed segments; a commit is in the vault for each group of them.
+
+    ``on_commit`` hears of each one settled, with the last segment in it.
+    """
 
     name = "ship"
 
@@ -45,11 +50,13 @@ class Ship:
         *,
         in_flight: int,
         inline: int,
+        on_commit: Callable[[Header, Segment], Awaitable[None]] | None = None,
     ):
         self._session = session
         self._source = source
         self._in_flight = in_flight
         self._inline = inline
+        self._on_commit = on_commit
         self._whole: Channel[SealedSegment] = Channel("whole", max_bytes=1, max_items=1)
         self._uploaded: Channel[Stored] = Channel(
             "uploaded", max_bytes=GROUP_BYTES, max_items=GROUP_SEGMENTS
@@ -119,9 +126,14 @@ class Ship:
 
     @staticmethod
     def _may_join(group: list[Stored]) -> bool:
-        """Inside a gap no point is lost by committing segments together."""
+        """Inside a gap no point is lost by committing segments together.
+
+        Not of a live stream, where a guest's write may follow a scan's in the next segment: the
+        digest of a whole chunk, set when all of a commit is settled, would be that of the past.
+        """
         return (
             group[-1].segment.in_gap
+            and not group[-1].segment.position[0]
             and len(group) < GROUP_SEGMENTS
             and sum(stored.stored_bytes for stored in group) < GROUP_BYTES
             and sum(index_bytes(stored.segment) for stored in group) < GROUP_INDEX
@@ -143,6 +155,8 @@ class Ship:
         self.newest = await session.advance(intent, parts)
         self.commits += 1
         self._meter.bytes_out += sum(len(part) for part in parts)
+        if self._on_commit is not None:
+            await self._on_commit(self.newest, group[-1].segment)
         await self._rollups.committed(header.seq, intent.head)
         if self._checkpointer.due():
             await self._checkpointer.write()

@@ -18,6 +18,7 @@ from stages.crypto.digest import digest
 from stages.errors import DamagedObject, StateDamaged
 from stages.model import U64
 from stages.ports import OpenFile
+from stages.ship.place import StreamPlace
 from stages.vault.codec import Fields, pack
 
 _HEAD = struct.Struct("<4sI16s")
@@ -42,7 +43,8 @@ class Intent:
     ``object_digest``: of the whole object as put. ``link``: the digest that the next commit names.
     ``header`` and ``body``: the commit's parts as stored in a rollup and the plain index.
     ``digests`` (n, 2): of all data blocks in index order; ``ref_digests`` (m, 2): of all reference
-    runs' blocks in index order; ``ref_locations`` (m, 1): what they stand for.
+    runs' blocks in index order; ``ref_locations`` (m, 1): what they stand for. ``stream``: the
+    place in a live stream behind it.
     """
 
     seq: int
@@ -55,6 +57,7 @@ class Intent:
     ref_digests: U64
     ref_locations: U64
     chunks: tuple[ChunkUpdate, ...]
+    stream: StreamPlace | None = None
 
     def encode(self) -> bytes:
         """The payload of a log record."""
@@ -69,6 +72,7 @@ class Intent:
                 "digests": self.digests.tobytes(),
                 "refs": self.ref_digests.tobytes(),
                 "locations": self.ref_locations.tobytes(),
+                "stream": None if self.stream is None else self.stream.fields(),
                 "chunks": [
                     {"disk": chunk.disk, "first": chunk.first, "digests": chunk.digests.tobytes()}
                     for chunk in self.chunks
@@ -98,6 +102,7 @@ class Intent:
                 )
                 for chunk in fields.maps("chunks", 1 << 20)
             ),
+            stream=StreamPlace.of(fields.optional_map("stream")),
         )
 
 

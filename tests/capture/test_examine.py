@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.capture import digests
-from stages.capture.digests import DigestKeys, as_pairs, same, zero_chunks
+from stages import digests
+from stages.digests import DigestKeys, as_pairs, same, zero_chunks
 from stages.capture.examine import READ, ReadFailed, examine
 from stages.capture.slots import MAX_BATCH, Layout, Slot
 from stages.model import BLOCK, CHUNK, CHUNK_BLOCKS, UNKNOWN, ZERO, blocks_of, chunks_of

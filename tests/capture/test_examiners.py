@@ -15,7 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from stages.capture import pool
-from stages.capture.digests import DigestKeys
+from stages.digests import DigestKeys
 from stages.capture.examiner import Examined, Examiner, Examiners, InlineExaminers
 from stages.capture.pool import ProcessExaminer, ProcessExaminers
 from stages.errors import SourceIO, SourceShrunk, WorkerLost

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.capture.digests import DigestKeys
+from stages.digests import DigestKeys
 from stages.capture.examiner import Examiner
 from stages.capture.pool import ProcessExaminers
 from stages.capture.source import ScanDisk

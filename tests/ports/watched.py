@@ -87,6 +87,9 @@ class WatchedFile:
     def pread_into(self, offset: int, target: memoryview) -> int:
         return self._do("pread_into", lambda: self.inner.pread_into(offset, target))
 
+    def pread_now(self, offset: int, length: int) -> Buffer | None:
+        return self._do("pread_now", lambda: self.inner.pread_now(offset, length))
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         self._do("pwrite", lambda: self.inner.pwrite(offset, data))
 
@@ -137,9 +140,13 @@ class WatchedFiles:
             "open_read", path, lambda: self._files.open_read(path, exclusive=exclusive)
         )
 
-    def open_write(self, path: str, *, create: bool = False, new: bool = False) -> OpenFile:
+    def open_write(
+        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+    ) -> OpenFile:
         return self._open(
-            "open_write", path, lambda: self._files.open_write(path, create=create, new=new)
+            "open_write",
+            path,
+            lambda: self._files.open_write(path, create=create, new=new, exclusive=exclusive),
         )
 
     def open_append(self, path: str) -> OpenFile:

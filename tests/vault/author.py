@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import zstandard
 
-from stages.capture.digests import DigestKeys, block_digests
+from stages.digests import DigestKeys, block_digests
 from stages.compress.stage import pack_frames
 from stages.crypto.digest import digest
 from stages.model import BLOCK, U8, Batch, Disk, Runs, SealedSegment, Segment, empty_pairs

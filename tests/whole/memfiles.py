@@ -77,7 +77,9 @@ class MemFiles:
     def open_read(self, path: str, *, exclusive: bool = False) -> MemFile:
         return MemFile(self, self._node(path), path)
 
-    def open_write(self, path: str, *, create: bool = False, new: bool = False) -> MemFile:
+    def open_write(
+        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+    ) -> MemFile:
         if new and path in self.names:
             raise _error(errno.EEXIST, path)
         if path not in self.names and (new or create):
@@ -213,6 +215,10 @@ class MemFile:
         found = self.pread(offset, target.nbytes)
         target.cast("B")[: len(found)] = found
         return len(found)
+
+    def pread_now(self, offset: int, length: int) -> Buffer | None:
+        found = self.pread(offset, length)
+        return found if len(found) == length else None
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         self._live.write(offset, bytes(data))

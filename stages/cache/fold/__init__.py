@@ -1,0 +1,1 @@
+"""From journal records to segments."""

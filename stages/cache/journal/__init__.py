@@ -1,0 +1,1 @@
+"""The durable journal between intake and delivery (R2, R10)."""

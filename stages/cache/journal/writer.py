@@ -1,0 +1,346 @@
+"""The writing side: entries in, files out, fsync in groups.
+
+Two tasks: one appends what is queued, a whole queue in one hop to a thread, and frees the memory of
+what it wrote; one fsyncs, when somebody waits or after a little while, beside further appends. A
+position is durable when an fsync that began after it was written has succeeded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from stages.cache.journal.files import JournalFile
+from stages.cache.journal.record import encode, file_head
+from stages.ports import Buffer, Machine, OpenFile
+from stages.stage import Signal, crew
+from stages.stream import Entry, JournalUnusable, Position
+
+_BATCH = 8 << 20  # bytes appended in one hop
+_TOGETHER = 1 << 20  # up to here an append and its fsync share a hop
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLimits:
+    """Bytes, and seconds until what nobody waits for is synced all the same."""
+
+    memory: int = 32 << 20
+    file: int = 64 << 20
+    sync_bytes: int = 8 << 20
+    sync_seconds: float = 0.1
+
+
+class _Waiter:
+    __slots__ = ("granted", "size", "woken")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.granted = False
+        self.woken = trio.Event()
+
+
+class JournalWriter:
+    """A ``Journal``. ``file`` is the run's first, its head durable; ``older`` what came before it,
+    with its bytes. ``on_durable`` is called on the event loop."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        folder: str,
+        run: int,
+        file: OpenFile,
+        older: list[tuple[JournalFile, int]],
+        limits: JournalLimits,
+        on_durable: Callable[[Position], None],
+    ):
+        self.folder = folder
+        self.failed: JournalUnusable | None = None
+        self.durable = Position(run, 0)
+        self._machine = machine
+        self._run = run
+        self._limits = limits
+        self._on_durable = on_durable
+        self._offset = 0  # of the head
+        self._written = 0
+        self._current = JournalFile(run, 0)
+        self._file = file
+        self._kept = deque(older)  # files that are full, oldest first, with their bytes
+        self._older_bytes = sum(size for _, size in older)
+        self._queue: deque[tuple[Entry, int]] = deque()  # with their offsets
+        self._held = 0
+        self._waiting: deque[_Waiter] = deque()
+        self._work = Signal()
+        self._wrote = Signal()
+        self._demand = Signal()
+        self._syncing = trio.Lock()  # an fsync, or a change of files
+        self._asked = 0  # the highest offset somebody waits for
+        self._moved = trio.lowlevel.ParkingLot()
+        self._closing = self._done = self._ended = False
+
+    @property
+    def head(self) -> Position:
+        """See ``Stream``."""
+        return Position(self._run, self._offset)
+
+    @property
+    def retained(self) -> int:
+        """See ``Stream``."""
+        return self._older_bytes + self._offset - self._current.start
+
+    def try_reserve(self, size: int) -> bool:
+        """See ``Stream``."""
+        if self._waiting or self.failed is not None or not self._fits(size):
+            return False
+        self._held += size
+        return True
+
+    async def reserve(self, size: int) -> None:
+        """See ``Stream``."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.failed is not None:
+            raise self.failed
+        if not self.try_reserve(size):
+            waiter = _Waiter(size)
+            self._waiting.append(waiter)
+            try:
+                await waiter.woken.wait()
+            except BaseException:
+                if waiter.granted:
+                    self.release(size)
+                elif waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                    self._grant()
+                raise
+            if not waiter.granted:
+                raise self._why()
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def release(self, size: int) -> None:
+        """See ``Stream``."""
+        self._held -= size
+        self._grant()
+
+    def push(self, entry: Entry, reserved: int) -> Position:
+        """See ``Stream``. Records of a few bytes may come without credit."""
+        size = entry.size
+        self._held += size - reserved
+        offset = self._offset
+        self._offset = offset + size
+        if self.failed is not None or self._ended:
+            self._drop(entry)
+        else:
+            self._queue.append((entry, offset))
+            self._work.set()
+        return Position(self._run, self._offset)
+
+    async def sync(self, position: Position) -> None:
+        """See ``Stream``."""
+        await trio.lowlevel.checkpoint()
+        while self.durable < position:
+            if self.failed is not None or self._ended:
+                raise self._why()
+            self._asked = max(self._asked, position.offset)
+            self._demand.set()
+            await self._moved.park()
+
+    async def run(self) -> None:
+        """See ``Journal``."""
+        try:
+            async with crew() as nursery:
+                nursery.start_soon(self._sync_always)
+                await self._append_always()
+        except OSError as error:
+            reason = error.strerror or "input/output error"
+            self.abandon(f"cannot be written ({reason})")
+        finally:
+            self._end()
+
+    def abandon(self, reason: str) -> None:
+        """See ``Journal``."""
+        if self.failed is None:
+            self.failed = JournalUnusable(
+                reason,
+                operation="journal",
+                subject=self.folder,
+                hint="check the state folder's disk; writes are tracked meanwhile, and compared "
+                "once it is well again",
+            )
+        while self._queue:
+            self._drop(self._queue.popleft()[0])
+        while self._waiting:
+            self._waiting.popleft().woken.set()
+        self._work.set()
+        self._moved.unpark_all()
+
+    async def trim(self, position: Position) -> None:
+        """See ``Journal``. A file that cannot be removed is tried again with the next call."""
+        gone = 0
+        while self._kept:
+            file, size = self._kept[0]
+            following = self._kept[1][0] if len(self._kept) > 1 else self._current
+            if Position(following.run, following.start) > position:
+                break
+            try:
+                await self._machine.offload.run(lambda f=file: self._unlink(f))  # type: ignore[misc]
+            except OSError:
+                break
+            self._kept.popleft()
+            self._older_bytes -= size
+            gone += 1
+        if gone:
+            with suppress(OSError):
+                await self._machine.offload.run(lambda: self._machine.files.sync_dir(self.folder))
+
+    async def close(self) -> None:
+        """See ``Journal``."""
+        self._closing = True
+        self._work.set()
+        while not self._ended:
+            await self._moved.park()
+        if self.failed is not None:
+            raise self.failed
+
+    # appending
+
+    async def _append_always(self) -> None:
+        while self.failed is None:
+            if not self._queue:
+                if self._closing:
+                    break
+                await self._work.wait()
+                continue
+            await self._append_batch(self._take())
+            if self._written - self._current.start >= self._limits.file:
+                await self._rotate()
+            self._wrote.set()
+        self._done = True
+        self._wrote.set()
+        self._demand.set()
+
+    def _take(self) -> list[tuple[Entry, int]]:
+        batch, size = [], 0
+        while self._queue and size < _BATCH:
+            batch.append(self._queue.popleft())
+            size += batch[-1][0].size
+        return batch
+
+    async def _append_batch(self, batch: list[tuple[Entry, int]]) -> None:
+        """One hop; with the fsync in it, if somebody waits for just this and it is little."""
+        last, offset = batch[-1]
+        end = offset + last.size
+        together = self._asked >= end and end - batch[0][1] <= _TOGETHER
+        try:
+            if together:
+                async with self._syncing:
+                    await self._machine.offload.run(lambda: self._append(batch, sync=True))
+                    self._written = end
+                    self._now_durable(end)
+            else:
+                await self._machine.offload.run(lambda: self._append(batch, sync=False))
+                self._written = end
+        finally:
+            for entry, _ in batch:
+                self._drop(entry)
+
+    def _append(self, batch: list[tuple[Entry, int]], *, sync: bool) -> None:
+        parts: list[Buffer] = []
+        for entry, offset in batch:
+            parts += encode(entry, self._run, self._current.start, offset)
+        self._file.append(parts)
+        if sync:
+            self._file.fdatasync()
+
+    async def _rotate(self) -> None:
+        """A full file is durable before the next one is begun."""
+        async with self._syncing:
+            old, full = self._file, self._current
+            following = JournalFile(self._run, self._written)
+            await self._machine.offload.run(old.fdatasync)
+            self._file = await self._machine.offload.run(
+                lambda: new_file(self._machine, self.folder, following)
+            )
+            old.close()
+        self._kept.append((full, self._written - full.start))
+        self._older_bytes += self._written - full.start
+        self._current = following
+        self._now_durable(self._written)
+
+    # syncing
+
+    async def _sync_always(self) -> None:
+        while True:
+            if self._written == self.durable.offset:
+                if self._done:
+                    return
+                await self._wrote.wait()
+                continue
+            urgent = self._asked > self.durable.offset or self._done
+            if not urgent and self._written - self.durable.offset < self._limits.sync_bytes:
+                with trio.move_on_after(self._limits.sync_seconds):
+                    await self._demand.wait()
+            async with self._syncing:
+                reach = self._written
+                if reach > self.durable.offset:
+                    await self._machine.offload.run(self._file.fdatasync)
+                    self._now_durable(reach)
+
+    def _now_durable(self, offset: int) -> None:
+        if offset > self.durable.offset and self.failed is None:
+            self.durable = Position(self._run, offset)
+            self._moved.unpark_all()
+            self._on_durable(self.durable)
+
+    # memory
+
+    def _fits(self, size: int) -> bool:
+        return self._held <= 0 or self._held + size <= self._limits.memory
+
+    def _grant(self) -> None:
+        while self._waiting and self._fits(self._waiting[0].size):
+            waiter = self._waiting.popleft()
+            self._held += waiter.size
+            waiter.granted = True
+            waiter.woken.set()
+
+    def _drop(self, entry: Entry) -> None:
+        """The entry's memory is free: it was written, or never will be."""
+        if entry.release is not None:
+            entry.release()
+            entry.release = None
+        self.release(entry.size)
+
+    def _end(self) -> None:
+        self._ended = True
+        if self.failed is None and not self._closing:
+            self.abandon("its owner has stopped")
+        while self._queue:
+            self._drop(self._queue.popleft()[0])
+        self._moved.unpark_all()
+        with suppress(OSError):
+            self._file.close()
+
+    def _why(self) -> JournalUnusable:
+        if self.failed is not None:
+            return self.failed
+        return JournalUnusable("is closed", operation="journal", subject=self.folder)
+
+    def _unlink(self, file: JournalFile) -> None:
+        self._machine.files.unlink(file.path(self.folder))
+
+
+def new_file(machine: Machine, folder: str, file: JournalFile) -> OpenFile:
+    """Make a file with its head, durably. Blocks."""
+    opened = machine.files.open_append(file.path(folder))
+    try:
+        opened.append([file_head(file.run, file.start)])
+        opened.fsync()
+        machine.files.sync_dir(folder)
+    except BaseException:
+        opened.close()
+        raise
+    return opened

@@ -1,0 +1,354 @@
+"""The activity log at work: marks that are durable before what they are about (R1, R6, R9).
+
+Memory is the truth of this run; the file is never behind it where that would matter: a region is
+hot in memory only once it is in the file, and cold in the file only after it is in memory. What
+makes a region cold or scanned rides with the next mark: losing it costs a comparison, nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import trio
+
+from stages import durable
+from stages.capture.activity.codec import (
+    Changes,
+    DiskFound,
+    DiskSpan,
+    Found,
+    area_size,
+    frame,
+    framed_size,
+    pack_snapshot,
+    read,
+)
+from stages.errors import NoSpace, StateError
+from stages.model import Bools
+from stages.ports import Files, Machine, OpenFile
+from stages.stage import Signal
+
+__all__ = ["ActivityLog", "DiskFound", "DiskSpan", "Found", "look"]
+
+MAX_HOT = 4096  # regions: 16 GiB are compared after a crash at most
+_MAX_FILE = 1 << 30
+
+
+def look(files: Files, path: str) -> Found | None:
+    """How a log was left; None if there is none. Blocks."""
+    if files.stat(path) is None:
+        return None
+    return read(files.read(path, _MAX_FILE))
+
+
+class _Batch:
+    """Changes that share an append, and what became of it."""
+
+    __slots__ = ("changes", "error", "written")
+
+    def __init__(self) -> None:
+        self.changes = Changes()
+        self.written = False
+        self.error: OSError | None = None
+
+
+class ActivityLog:
+    """See ``begin``. All state belongs to the event loop; only file calls go to threads.
+
+    ``written``: by disk, for each region the generation of its last write, 0 if it is cold; whoever
+    writes to a hot region sets it to ``generation``. ``pending``: by disk, what is to be scanned.
+    """
+
+    def __init__(self, machine: Machine, path: str, run: int, max_hot: int):
+        self.generation = 1
+        self.written: dict[int, array[int]] = {}
+        self.pending: dict[int, Bools] = {}
+        self.in_gap = False
+        self._machine = machine
+        self._path = path
+        self._run = run
+        self._max_hot = max_hot
+        self._spans: dict[int, DiskSpan] = {}
+        self._next_disk = 0
+        self._hot = 0
+        self._next = _Batch()
+        self._lock = trio.Lock()
+        self._crowded = Signal()
+        self._room = trio.lowlevel.ParkingLot()
+        self._short = 0  # who waits for room
+        self._file: OpenFile
+        self._area = self._size = self._at = 0
+        self._snapshots = 0
+        self._failed: OSError | None = None
+
+    @staticmethod
+    async def begin(
+        machine: Machine,
+        path: str,
+        *,
+        run: int,
+        disks: Sequence[DiskSpan],
+        pending: Mapping[int, Bools],
+        in_gap: bool,
+        next_disk: int,
+        max_hot: int = MAX_HOT,
+    ) -> ActivityLog:
+        """A log for a new run: unclean from now on, nothing hot, ``pending`` as given; durable on
+        return. Raises ``NoSpace`` or ``StateError``."""
+        log = ActivityLog(machine, path, run, max_hot)
+        log.in_gap = in_gap
+        log._take_disks(disks, pending, next_disk)
+        await log._write_file()
+        return log
+
+    @property
+    def next_disk(self) -> int:
+        """The number that a new disk will get."""
+        return self._next_disk
+
+    @property
+    def spans(self) -> tuple[DiskSpan, ...]:
+        """The disks."""
+        return tuple(self._spans.values())
+
+    @property
+    def hot(self) -> int:
+        """Regions that would be compared after a crash now."""
+        return self._hot
+
+    async def heat(self, disk: int, regions: Iterable[int], *, track: bool = False) -> None:
+        """Regions become hot, and with ``track`` pending too; durable on return.
+
+        Waits for cooling where too many are hot (not with ``track``). ``StateError`` or
+        ``NoSpace`` if the file cannot be written.
+        """
+        wanted = set(regions)
+        while True:
+            written, pending = self.written[disk], self.pending[disk]
+            cold = {region for region in wanted if not written[region]}
+            idle = {region for region in wanted if not pending[region]} if track else set[int]()
+            if not cold and not idle:
+                return
+            if track or self._hot + len(cold) <= max(self._max_hot, len(cold)):
+                break
+            self._short += 1
+            self._crowded.set()
+            try:
+                await self._room.park()
+            finally:
+                self._short -= 1
+        batch = self._next
+        batch.changes.hot.setdefault(disk, set()).update(cold)
+        if idle:
+            batch.changes.pending.setdefault(disk, set()).update(idle)
+        await self._written(batch)
+
+    def scanned(self, disk: int, regions: Iterable[int]) -> None:
+        """What a scan found of them is journal-durable: they are pending no more."""
+        found = list(regions)
+        self.pending[disk][found] = False
+        self._next.changes.scanned.setdefault(disk, set()).update(found)
+
+    def start_cycle(self) -> int:
+        """Later writes carry the next generation; returns the one that ends."""
+        ended = self.generation
+        self.generation += 1
+        return ended
+
+    def candidates(self, ended: int, idle: int) -> dict[int, list[int]]:
+        """Hot regions whose last write was ``idle`` generations before ``ended``, or earlier."""
+        found = {}
+        for disk, written in self.written.items():
+            seen = np.asarray(written)
+            regions = np.flatnonzero((seen > 0) & (seen.astype(np.int64) <= ended - idle))
+            if len(regions):
+                found[disk] = regions.tolist()
+        return found
+
+    def cool(self, regions: Mapping[int, Sequence[int]], ended: int) -> None:
+        """R1 holds for these; but not for those that were written after generation ``ended``."""
+        for disk, found in regions.items():
+            written = self.written[disk]
+            for region in found:
+                if 0 < written[region] <= ended:
+                    written[region] = 0
+                    self._hot -= 1
+                    self._next.changes.cold.setdefault(disk, set()).add(region)
+        self._room.unpark_all()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Somebody waits for room."""
+        return self._short > 0
+
+    async def wait_crowded(self) -> None:
+        """Return once somebody has begun to wait for room."""
+        await self._crowded.wait()
+
+    async def set_gap(self, in_gap: bool) -> None:
+        """Durable on return."""
+        self.in_gap = in_gap
+        batch = self._next
+        batch.changes.in_gap = in_gap
+        await self._written(batch)
+
+    async def set_disks(
+        self, disks: Sequence[DiskSpan], pending: Mapping[int, Bools], next_disk: int
+    ) -> None:
+        """Other disks or sizes from now on; what stays keeps what is hot. Durable on return."""
+        async with self._lock:
+            self._take_disks(disks, pending, next_disk)
+            await self._write_file()
+
+    async def close(
+        self, *, identities: Mapping[int, Mapping[str, int]], clean: bool, in_gap: bool
+    ) -> None:
+        """The end of a run. ``clean``: nothing is hot any more, and ``identities`` of the sources
+        will tell whether they were left alone; durable on return."""
+        self.in_gap = in_gap
+        try:
+            if clean:
+                async with self._lock:
+                    for written in self.written.values():
+                        written[:] = array("I", bytes(4 * len(written)))
+                    self._hot = 0
+                    found = self._found(clean=True, identities=identities)
+                    with trio.CancelScope(shield=True):
+                        await self._guarded(lambda: self._switch(pack_snapshot(found)))
+        finally:
+            self._file.close()
+
+    # the file
+
+    async def _written(self, batch: _Batch) -> None:
+        """Wait until ``batch`` is durable: the first of those who wait writes it for all."""
+        async with self._lock:
+            if not batch.written:
+                self._next = _Batch()
+                batch.written = True
+                with trio.CancelScope(shield=True):
+                    try:
+                        await self._guarded(lambda: self._append(batch.changes))
+                    except OSError as error:
+                        batch.error = error
+                if batch.error is None:
+                    self._take(batch.changes)
+        if batch.error is not None:
+            raise _in_words(batch.error, self._path)
+
+    async def _guarded(self, call: Callable[[], None]) -> None:
+        """A file call; after a failure nobody knows what is in the file, so it is the last."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            await self._machine.offload.run(call)
+        except OSError as error:
+            self._failed = error
+            raise
+
+    def _take(self, changes: Changes) -> None:
+        for disk, regions in changes.hot.items():
+            if disk in self.written:
+                written = self.written[disk]
+                for region in regions:
+                    self._hot += not written[region]
+                    written[region] = self.generation
+        for disk, regions in changes.pending.items():
+            if disk in self.pending:
+                self.pending[disk][list(regions)] = True
+
+    def _append(self, changes: Changes) -> None:
+        """In a thread. What does not fit goes into a snapshot in the other area."""
+        payload = changes.pack()
+        if self._at + framed_size(payload) + 256 > self._size:
+            self._switch(pack_snapshot(self._found_with(changes)))
+            return
+        record = frame(payload, self._snapshots, self._at)
+        self._file.pwrite(self._area * self._size + self._at, record)
+        self._file.fdatasync()
+        self._at += len(record)
+
+    def _switch(self, snapshot: bytes) -> None:
+        """In a thread: the other area takes over, and this one says so."""
+        moved = frame(Changes(moved=True).pack(), self._snapshots, self._at)
+        old = self._area * self._size + self._at
+        room = self._at + len(moved) <= self._size
+        self._snapshots += 1
+        self._area = 1 - self._area
+        record = frame(snapshot, self._snapshots, 0)
+        self._file.pwrite(self._area * self._size, record)
+        self._file.fdatasync()
+        if room:
+            self._file.pwrite(old, moved)
+        self._at = len(record)
+
+    async def _write_file(self) -> None:
+        """A new file with room for the disks as they are, in the old one's place."""
+        try:
+            await self._machine.offload.run(self._replace_file)
+        except OSError as error:
+            self._failed = error
+            raise _in_words(error, self._path) from error
+
+    def _replace_file(self) -> None:
+        files = self._machine.files
+        self._size = area_size(list(self._spans.values()))
+        self._snapshots += 1
+        record = frame(pack_snapshot(self._found(clean=False)), self._snapshots, 0)
+        data = record + bytes(2 * self._size - len(record))
+        token = self._machine.entropy.token(8).hex()
+        durable.replace(files, self._path, data, token=token)
+        self._file = files.open_write(self._path)
+        self._area, self._at = 0, len(record)
+
+    def _take_disks(
+        self, disks: Sequence[DiskSpan], pending: Mapping[int, Bools], next_disk: int
+    ) -> None:
+        kept, self.written = self.written, {}
+        self._spans = {disk.number: disk for disk in disks}
+        self._next_disk = next_disk
+        self.pending = {disk.number: pending[disk.number].copy() for disk in disks}
+        for disk in disks:
+            written = array("I", bytes(4 * disk.regions))
+            before = kept.get(disk.number, array("I"))[: disk.regions]
+            written[: len(before)] = before
+            self.written[disk.number] = written
+        self._hot = sum(int(np.count_nonzero(np.asarray(w))) for w in self.written.values())
+
+    def _found(
+        self, *, clean: bool, identities: Mapping[int, Mapping[str, int]] | None = None
+    ) -> Found:
+        disks = tuple(
+            DiskFound(
+                span,
+                (identities or {}).get(number),
+                np.asarray(self.written[number]) > 0,
+                self.pending[number].copy(),
+            )
+            for number, span in self._spans.items()
+        )
+        return Found(True, "", clean, self._run, self.in_gap, self._next_disk, disks)
+
+    def _found_with(self, changes: Changes) -> Found:
+        """As it will be once ``changes`` are in memory too."""
+        found = self._found(clean=False)
+        for disk in found.disks:
+            disk.hot[list(changes.hot.get(disk.span.number, ()))] = True
+            disk.pending[list(changes.pending.get(disk.span.number, ()))] = True
+        return found
+
+
+def _in_words(error: OSError, path: str) -> StateError | NoSpace:
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(reason, operation="activity log", subject=path, hint="make room there")
+    return StateError(
+        reason,
+        operation="activity log",
+        subject=path,
+        hint="check the state folder's disk, then restart intake: writes to regions that are not "
+        "marked are refused until then",
+    )

@@ -1,0 +1,324 @@
+"""A group being captured: gate, gap, scans, cooling and marks, from attaching to a clean stop.
+
+``keep`` is the one task that brings the group back to normal whatever happened: while writes are
+tracked it waits until they can be journalled again; while a gap is open it scans and closes it.
+Everything that opens a gap does so at once, without an await, and wakes that task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+import trio
+
+from stages.capture.activity.log import ActivityLog
+from stages.capture.examiner import Examiners
+from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
+from stages.capture.group.gap import Gap
+from stages.capture.group.marks import Marks
+from stages.capture.live.scanner import LiveTarget, Scanner
+from stages.capture.live.windows import Windows
+from stages.capture.splitter.disk import LiveDisk, regions_of
+from stages.capture.splitter.gate import STALL_SECONDS, Gate
+from stages.capture.splitter.source import LiveSource
+from stages.errors import BackstayError
+from stages.joint import Joint
+from stages.model import BLOCK, Ints
+from stages.ports import Machine
+from stages.stream import DeliveryGone, Journal, JournalUnusable, Kind, Position
+
+RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds between attempts to scan or to open a journal
+RESUME_SHARE = 0.25  # of the journal's limit: tracking ends when no more than this is retained
+SCAN_SHARE = 0.5  # scans stop at this share (R8)
+
+OpenJournal = Callable[[int], Awaitable[Journal]]
+"""Opens the journal with a run after the one given; raises ``BackstayError`` or ``OSError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes and seconds. ``journal``: retained at most before writes are tracked or wait."""
+
+    journal: int
+    throttle: bool = False
+    stall: float = STALL_SECONDS
+    cool: float = CYCLE_SECONDS
+
+
+class Group:
+    """The disks of one machine. Made by ``opening.open_group``; ``run`` until it is cancelled, then
+    ``close``."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        joint: Joint,
+        activity: ActivityLog,
+        journal: Journal,
+        open_journal: OpenJournal,
+        examiners: Examiners,
+        limits: Limits,
+    ):
+        self.joint = joint
+        self.activity = activity
+        self.limits = limits
+        self.disks: dict[int, LiveDisk] = {}
+        self.windows = Windows()
+        self.gap = Gap(activity)
+        self.gate = Gate(
+            journal,
+            activity,
+            machine.clock,
+            limit=limits.journal,
+            throttle=limits.throttle,
+            stall=limits.stall,
+            on_track=self._tracking_begins,
+        )
+        self.marks = Marks(joint, self.gate, self.gap)
+        self.scan: Scanner | None = None
+        self.trouble = ""  # why a scan or the journal is being tried again
+        self.nursery: trio.Nursery
+        self._machine = machine
+        self._open_journal = open_journal
+        self._examiners = examiners
+        self._stuck: set[int] = set()  # disks whose source lost writes: they never cool
+        self._attention = trio.Event()
+        self._scanning: trio.CancelScope | None = None
+        self._trim = trio.Event()
+        self._retry = RETRY_FIRST
+        self._cooling = Cooling(
+            machine,
+            activity,
+            self.gate,
+            lambda: list(self.disks.values()),
+            self._stuck.__contains__,
+            seconds=limits.cool,
+        )
+        joint.on_settled = lambda _: self._trim.set()
+
+    @property
+    def journal(self) -> Journal:
+        """The one that is written now."""
+        return self.gate.stream
+
+    def add(self, number: int, name: str, source: LiveSource, size: int) -> LiveDisk:
+        """Put a disk in its place; the activity log knows it already."""
+        self.disks[number] = LiveDisk(
+            number=number,
+            name=name,
+            source=source,
+            size=size,
+            gate=self.gate,
+            windows=self.windows,
+            machine=self._machine,
+            on_unread=self._unread,
+            on_unsynced=self._unsynced,
+        )
+        return self.disks[number]
+
+    def begin(self, reason: str) -> None:
+        """The first records of a run: geometry, and a gap unless ``reason`` is empty."""
+        self.say_geometry()
+        if reason:
+            self.open_gap(reason)
+
+    def say_geometry(self) -> None:
+        """The disks as they are from here on."""
+        disks = [[disk.number, disk.name, disk.size] for disk in self.disks.values()]
+        self.gate.stream.push(self.gate.control(Kind.GEOMETRY, {"disks": disks}), 0)
+
+    def open_gap(self, reason: str) -> None:
+        """From here on points are not consistent; whatever scans begins anew."""
+        self.gate.stream.push(self.gate.gap_begin(reason), 0)
+        self._gap_begins(reason)
+
+    def durable(self, position: Position) -> None:
+        """The journal tells how far it is durable."""
+        self.gap.durable(position)
+        self.marks.durable(position)
+        self.joint.publish(self.marks.readable(position))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Capture until cancelled. A failing journal or scan is tried again, for ever."""
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            nursery.start_soon(self._run_journal, self.journal)
+            nursery.start_soon(self._cooling.run)
+            nursery.start_soon(self._trim_journal)
+            nursery.start_soon(self._keep)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def close(self) -> bool:
+        """Make everything durable; True if the next start need not compare anything that was not
+        pending. Nobody writes any more."""
+        clean = not self._stuck
+        for disk in self.disks.values():
+            try:
+                await self._machine.offload.run(disk.source.file.fdatasync)
+            except OSError:
+                clean = False
+        clean = await self._close_journal() and clean
+        if self.gate.tracking:
+            clean = clean and await self._pend_hot()
+        identities = {number: disk.source.identity() for number, disk in self.disks.items()}
+        await self.activity.close(identities=identities, clean=clean, in_gap=self.gap.is_open)
+        return clean
+
+    # what happens
+
+    def _tracking_begins(self, reason: str) -> None:
+        self._gap_begins(reason)
+
+    def _gap_begins(self, reason: str) -> None:
+        self.gap.begin(reason, self.gate.stream.head)
+        self.marks.gap()
+        if self._scanning is not None:
+            self._scanning.cancel()
+        self._attention.set()
+
+    def _unread(self, disk: LiveDisk, first: int, stop: int, error: OSError) -> None:
+        """Nobody knows what these blocks hold now (R4's suspect)."""
+        regions = np.array(regions_of(first * BLOCK, (stop - first) * BLOCK), np.int64)
+        self._suspect(disk, regions, f"{disk.name}: a write failed, and reading it back too")
+
+    def _unsynced(self, disk: LiveDisk, error: OSError) -> None:
+        """The source may have lost anything since its last good fsync (R5)."""
+        self._stuck.add(disk.number)
+        hot = np.flatnonzero(np.asarray(self.activity.written[disk.number]))
+        reason = f"{disk.name}: fsync failed ({error.strerror})"
+        self._suspect(disk, hot, reason)
+
+    def _suspect(self, disk: LiveDisk, regions: Ints, why: str) -> None:
+        self.gap.again(disk.number, regions)
+        if self.gate.tracking:
+            return
+        if self.gap.is_open:
+            self._gap_begins(why)
+        else:
+            self.open_gap(why)
+
+    # bringing it back to normal
+
+    async def _keep(self) -> None:
+        while True:
+            await self._attention.wait()
+            self._attention = trio.Event()
+            try:
+                if self.gate.tracking:
+                    await self._end_tracking()
+                if self.gap.is_open and not self.gate.tracking:
+                    await self._close_gap()
+            except (BackstayError, OSError) as error:
+                self.trouble = str(error)
+                await self._machine.clock.sleep(self._retry)
+                self._retry = min(self._retry * 2, RETRY_MOST)
+            else:
+                if not self.gap.is_open:
+                    self.trouble, self._retry = "", RETRY_FIRST
+            if self.gap.is_open:
+                self._attention.set()
+
+    async def _end_tracking(self) -> None:
+        """Wait for what is queued to be shipped, then journal again (R9)."""
+        if self.journal.failed is None:
+            await self._drained()
+            await self.gate.resume(self.journal, lambda: None)
+            return
+        await self._pend_hot()
+        journal = await self._open_journal(self.gate.stream.head.run)
+        self.nursery.start_soon(self._run_journal, journal)
+        await self.gate.resume(journal, lambda: None)
+        self.begin(self.gap.reason)
+
+    async def _drained(self) -> None:
+        """Delivery has caught up with the stream, as far as the limit asks for."""
+        while self.gate.stream.retained > RESUME_SHARE * self.limits.journal:
+            await self._machine.clock.sleep(0.2)
+        if self.gap.position is not None:
+            await self.joint.wait_committed(self.gap.position)
+
+    async def _pend_hot(self) -> bool:
+        """Every hot region is durably pending: the journal may have lost what was written there."""
+        for number in self.disks:
+            hot = np.flatnonzero(np.asarray(self.activity.written[number])).tolist()
+            if hot:
+                await self.activity.heat(number, hot, track=True)
+        return True
+
+    async def _close_gap(self) -> None:
+        """Scan what is pending, then say that the gap is over."""
+        self._scanning = trio.CancelScope()
+        with self._scanning:
+            try:
+                await self._scan_pending()
+            except DeliveryGone:
+                return
+            except JournalUnusable as error:
+                self.gate.failed(error)
+            finally:
+                self._scanning = None
+                self.scan = None
+        if not self.gap.is_open:
+            head = self.gate.stream.head
+            await self.gate.sync(head)
+            if not self.gap.is_open:
+                await self.activity.set_gap(False)
+
+    async def _scan_pending(self) -> None:
+        if self.gap.position is None:
+            return
+        await self.joint.wait_committed(self.gap.position)
+        await self.joint.wait_present()
+        while todo := self.gap.todo(list(self.disks.values())):
+            targets = {
+                number: LiveTarget(disk.size, disk.source.file)
+                for number, disk in self.disks.items()
+            }
+            self.scan = Scanner(
+                targets,
+                stream=self.gate.stream,
+                downstream=self.joint,
+                examiners=self._examiners,
+                machine=self._machine,
+                windows=self.windows,
+                locked=lambda disk, first, count: self.disks[disk].locked(first, count),
+                yielding=self._yield,
+                on_scanned=self.gap.scanned,
+            )
+            await self.scan.scan(todo)
+        # No await since the last look: nothing is left.
+        self._end_gap()
+
+    def _end_gap(self) -> None:
+        self.gate.stream.push(self.gate.control(Kind.GAP_END, {"grade": "crash"}), 0)
+        self.gap.end()
+
+    async def _yield(self) -> None:
+        """Scans leave half of the journal to guests (R8), and go to the end of the queue."""
+        await trio.lowlevel.checkpoint()
+        while self.gate.stream.retained > SCAN_SHARE * self.limits.journal:
+            await self._machine.clock.sleep(0.1)
+
+    async def _run_journal(self, journal: Journal) -> None:
+        await journal.run()
+        if journal.failed is not None and journal is self.gate.stream:
+            self.gate.failed(journal.failed)
+
+    async def _trim_journal(self) -> None:
+        while True:
+            await self._trim.wait()
+            self._trim = trio.Event()
+            await self.journal.trim(self.joint.settled_at)
+            self.gate.room()
+
+    async def _close_journal(self) -> bool:
+        with trio.move_on_after(self.limits.stall):
+            try:
+                await self.journal.close()
+            except JournalUnusable:
+                return False
+            return True
+        return False

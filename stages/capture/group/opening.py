@@ -1,0 +1,117 @@
+"""Attaching a group: its sources, and the journal and activity log of an earlier life (R6)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from stages.capture.activity.log import ActivityLog, look
+from stages.capture.examiner import Examiners
+from stages.capture.group.attach import Attached, DiskNow, attach
+from stages.capture.group.group import Group, Limits
+from stages.capture.splitter.source import LiveSource, open_live
+from stages.errors import SourceShrunk
+from stages.joint import Joint
+from stages.ports import Machine
+from stages.stream import Journal, Position
+
+ACTIVITY = "activity"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDisk:
+    """A disk of the configuration."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFound:
+    """A journal opened for a new run: what is wrong with what an earlier life left, if anything.
+
+    ``empty``: no earlier life left anything.
+    """
+
+    journal: Journal
+    damaged: str
+    empty: bool
+
+
+Opener = Callable[[int, Callable[[Position], None]], Awaitable[JournalFound]]
+"""Opens the journal with a run after the one given; the callback hears what is durable."""
+
+
+async def open_group(
+    machine: Machine,
+    folder: str,
+    disks: Sequence[NamedDisk],
+    joint: Joint,
+    opener: Opener,
+    examiners: Examiners,
+    limits: Limits,
+) -> tuple[Group, tuple[str, ...]]:
+    """The group with its disks open and its first records in the stream; and what will be compared,
+    and why. Raises ``SourceError``s, ``StateError``, ``NoSpace``, ``OSError``."""
+    files, offload = machine.files, machine.offload
+    path = f"{folder}/{ACTIVITY}"
+    found = await offload.run(lambda: look(files, path))
+    sources: dict[str, LiveSource] = {}
+    group: Group | None = None
+
+    def durable(position: Position) -> None:
+        if group is not None:
+            group.durable(position)
+
+    try:
+        for disk in disks:
+            sources[disk.name] = await offload.run(lambda: open_live(files, disk.path))  # noqa: B023
+        noted = {d.span.name: d for d in found.disks} if found and found.valid else {}
+        now = []
+        for disk in disks:
+            source, before = sources[disk.name], noted.get(disk.name)
+            _check_size(disk, source.size, 0 if before is None else before.span.size)
+            unchanged = source.unchanged_since(before.identity if before else None)
+            now.append(DiskNow(disk.name, source.size, unchanged))
+        after = found.run if found is not None else 0
+        opened = await opener(after, durable)
+        lost = opened.empty and after > 0
+        plan = attach(found, now, journal_damaged=opened.damaged, journal_lost=lost)
+        activity = await _begin(machine, path, opened.journal.head.run, plan)
+
+        async def reopen(run: int) -> Journal:
+            return (await opener(run, durable)).journal
+
+        group = Group(machine, joint, activity, opened.journal, reopen, examiners, limits)
+        for span in plan.spans:
+            group.add(span.number, span.name, sources[span.name], span.size)
+        group.begin("; ".join(plan.reasons) or "scan" if plan.in_gap else "")
+    except BaseException:
+        for source in sources.values():
+            source.file.close()
+        raise
+    return group, plan.reasons
+
+
+async def _begin(machine: Machine, path: str, run: int, plan: Attached) -> ActivityLog:
+    return await ActivityLog.begin(
+        machine,
+        path,
+        run=run,
+        disks=plan.spans,
+        pending=plan.pending,
+        in_gap=plan.in_gap,
+        next_disk=plan.next_disk,
+    )
+
+
+def _check_size(disk: NamedDisk, size: int, known: int) -> None:
+    if size >= known:
+        return
+    raise SourceShrunk(
+        f"has {size} bytes, {known} are protected",
+        operation="open disk",
+        subject=disk.path,
+        hint="if it was made smaller on purpose, give it a new name in the config; else the path "
+        "may name another disk",
+    )

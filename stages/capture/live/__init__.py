@@ -1,0 +1,1 @@
+"""Scanning disks while they are written (R8)."""

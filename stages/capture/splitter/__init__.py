@@ -1,0 +1,1 @@
+"""The write splitter: NBD requests to the source, and every mutation into the group's stream."""

@@ -1,0 +1,71 @@
+"""One disk behind the splitter: its source, its locks, and what it shares with its group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.capture.live.windows import Windows
+from stages.capture.splitter.gate import Gate
+from stages.capture.splitter.source import LiveSource
+from stages.model import BLOCK, Bools, blocks_of
+from stages.nbd.ranges import RangeLocks
+from stages.ports import Machine
+from stages.stream import REGION
+
+SLOW_WRITE = 0.020  # seconds in one turn's pwrites: the source throttles
+SLOW_FOR = 1.0  # seconds for which writes then go through threads
+
+
+@dataclass
+class LiveDisk:
+    """A disk of a group. ``number`` is intake's; ``size`` bytes are what clients see.
+
+    ``on_unread(disk, first, stop, error)``: a write failed and what it left cannot be read: the
+    vault's content of these blocks is unknown. ``on_unsynced``: a source fsync failed (R5).
+    """
+
+    number: int
+    name: str
+    source: LiveSource
+    size: int
+    gate: Gate
+    windows: Windows
+    machine: Machine
+    on_unread: Callable[[LiveDisk, int, int, OSError], None]
+    on_unsynced: Callable[[LiveDisk, OSError], None]
+    locks: RangeLocks = field(default_factory=RangeLocks)
+    slow_until: float = 0.0
+
+    @property
+    def blocks(self) -> int:
+        """Blocks, the last one padded."""
+        return blocks_of(self.size)
+
+    def locked(self, first: int, count: int) -> Bools | None:
+        """Which of ``count`` blocks from ``first`` a write in progress holds; None for none."""
+        if not self.locks.busy:
+            return None
+        found = np.zeros(count, np.bool_)
+        for low, stop in self.locks.held():
+            found[max(0, low - first) : max(0, stop - first)] = True
+        return found if found.any() else None
+
+    def region_busy(self, region: int) -> bool:
+        """A write in progress touches it: it must not cool."""
+        per = REGION // BLOCK
+        return self.locks.taken(region * per, (region + 1) * per)
+
+    def read_block_range(self, first: int, stop: int) -> bytes:
+        """Blocks ``first`` to ``stop`` of the source as they are now, padded with zeros. Blocks."""
+        begin = first * BLOCK
+        want = min(stop * BLOCK, self.size) - begin
+        data = self.source.file.pread(begin, want)
+        return data + bytes((stop - first) * BLOCK - len(data))
+
+
+def regions_of(offset: int, length: int) -> range:
+    """The regions that ``length`` bytes (at least 1) from ``offset`` touch."""
+    return range(offset // REGION, (offset + length - 1) // REGION + 1)
