@@ -52,7 +52,9 @@ class _UnsyncedFile(SystemFile):
 class UnsyncedFiles(SystemFiles):
     """The file system without waiting for the disk."""
 
-    def open_write(self, path: str, *, create: bool = False, new: bool = False) -> OpenFile:
+    def open_write(
+        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+    ) -> OpenFile:
         """Open read-write."""
         return _UnsyncedFile(super().open_write(path, create=create, new=new).fileno(), path)
 

@@ -18,9 +18,13 @@ from stages.vault.charter import Pin, check_pin, load
 from stages.vault.keyfile import MAX_SIZE, decode_public
 
 if TYPE_CHECKING:
-    from pipeline.config.model import Capture, Config
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from pipeline.config.model import Capture, Config, Pipeline
     from pipeline.config.model import Machine as MachineConfig
     from pipeline.state import Identity, StateFolder
+    from stages.cache.fold.stage import Fold, Pace
+    from stages.cache.journal.reader import JournalReader
     from stages.cache.passthrough import PassThrough
     from stages.capture.examiner import Examiners
     from stages.capture.scan import Scan
@@ -33,11 +37,14 @@ if TYPE_CHECKING:
     from stages.ship.session import LogSession, Writer
     from stages.ship.stage import Ship
     from stages.stage import Stage
+    from stages.stream import Position, Upstream
+    from stages.vault.commit import Header
 
 SMALL = 128 << 20  # below this much allocated disk, helper processes cost more than they save
 _STREAM_BYTES = 8 << 20
 _PACKED_BYTES = 8 << 20  # with a segment in each worker, this bounds the run's memory
 _RETRY_SECONDS = 10.0
+SEAL_AFTER = 1.0  # seconds, on vaults where a put costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +131,13 @@ def build_line(
     from stages.cache.passthrough import PassThrough
     from stages.capture.scan import Scan
     from stages.channel import Channel
-    from stages.compress.stage import Compress
-    from stages.encrypt.stage import Encrypt
     from stages.ship.stage import Ship
 
     tuned = config.pipeline_of(machine)
     seal_bytes = tuned.cache.seal_bytes
     stream: Channel[StreamItem] = Channel("stream", max_bytes=_STREAM_BYTES, max_items=256)
     segments: Channel[Segment] = Channel("segments", max_bytes=_STREAM_BYTES, max_items=64)
-    packed: Channel[PackedSegment] = Channel("packed", max_bytes=_PACKED_BYTES, max_items=64)
     sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=_PACKED_BYTES, max_items=64)
-    entropy, offload = ports.entropy, ports.offload
     scan = Scan(
         disks,
         session.ledger,
@@ -147,6 +150,93 @@ def build_line(
     )
     geometry = session.ledger.machine
     cache = PassThrough(stream, segments, seal_bytes=seal_bytes, geometry=geometry)
+    compress, encrypt = _packing(ports, tuned, session, segments, sealed)
+    ship = Ship(session, sealed, in_flight=tuned.ship.in_flight, inline=tuned.ship.inline)
+    return Line(scan, cache, compress, encrypt, ship, (stream, segments, sealed))
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """The stages of one leg of delivery, joined by channels, in order."""
+
+    fold: Fold
+    compress: Compress
+    encrypt: Encrypt
+    ship: Ship
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In the order of the data."""
+        return (self.fold, self.compress, self.encrypt, self.ship)
+
+
+def build_leg(
+    ports: Machine,
+    config: Config,
+    machine: MachineConfig,
+    session: LogSession,
+    identity: Identity,
+    *,
+    reader: JournalReader,
+    upstream: Upstream,
+    start: Position,
+    in_gap: bool,
+    geometry: int,
+    numbers: Mapping[int, int],
+    disks: tuple[tuple[int, str, int], ...],
+    pace: Pace,
+    on_commit: Callable[[Header, Segment], Awaitable[None]],
+) -> Leg:
+    """Assemble the stages behind a live machine's journal."""
+    from stages.cache.fold.stage import Fold
+    from stages.channel import Channel
+    from stages.digests import DigestKeys
+    from stages.ship.stage import Ship
+
+    tuned = config.pipeline_of(machine)
+    segments: Channel[Segment] = Channel("segments", max_bytes=_STREAM_BYTES, max_items=64)
+    sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=_PACKED_BYTES, max_items=64)
+    after = tuned.cache.seal_after
+    fold = Fold(
+        reader,
+        upstream,
+        segments,
+        machine=ports,
+        start=start,
+        in_gap=in_gap,
+        geometry=geometry,
+        numbers=numbers,
+        disks=disks,
+        keys=DigestKeys.derive(identity.digest_key),
+        pace=pace,
+        seal_after=SEAL_AFTER if after == "auto" else float(after),
+        seal_bytes=tuned.cache.seal_bytes,
+    )
+    compress, encrypt = _packing(ports, tuned, session, segments, sealed)
+    ship = Ship(
+        session,
+        sealed,
+        in_flight=tuned.ship.in_flight,
+        inline=tuned.ship.inline,
+        on_commit=on_commit,
+    )
+    return Leg(fold, compress, encrypt, ship)
+
+
+def _packing(
+    ports: Machine,
+    tuned: Pipeline,
+    session: LogSession,
+    segments: Channel[Segment],
+    sealed: Channel[SealedSegment],
+) -> tuple[Compress, Encrypt]:
+    """The two stages between segments and sealed segments."""
+    from stages.channel import Channel
+    from stages.compress.stage import Compress
+    from stages.encrypt.stage import Encrypt
+
+    packed: Channel[PackedSegment] = Channel("packed", max_bytes=_PACKED_BYTES, max_items=64)
+    offload = ports.offload
     compress = Compress(
         segments, packed, offload, level=tuned.compress.level, workers=tuned.compress.workers
     )
@@ -154,13 +244,12 @@ def build_line(
         packed,
         sealed,
         offload,
-        entropy,
+        ports.entropy,
         scope=session.writer.scope,
         keys=session.keys,
         workers=tuned.encrypt.workers,
     )
-    ship = Ship(session, sealed, in_flight=tuned.ship.in_flight, inline=tuned.ship.inline)
-    return Line(scan, cache, compress, encrypt, ship, (stream, segments, packed, sealed))
+    return compress, encrypt
 
 
 def _examiners(ports: Machine, tuned: Capture, disks: list[ScanDisk]) -> Examiners:

@@ -119,7 +119,7 @@ async def _targets(
     ports = session.writer.machine
     found = await _survey(ports, ledger, name, machine.disks, accept_shrink=accept_shrink)
     if not ledger.machine or tuple(ledger.disks.values()) != tuple(found):
-        await _record(session, name, tuple(found))
+        await record_machine(session, name, tuple(found))
     return [ScanDisk(disk, machine.disks[disk.name].path) for disk in found]
 
 
@@ -173,7 +173,7 @@ async def _size(ports: Machine, name: str, disk: str, path: str) -> int:
     return found.size
 
 
-async def _record(session: LogSession, name: str, disks: tuple[Disk, ...]) -> None:
+async def record_machine(session: LogSession, name: str, disks: tuple[Disk, ...]) -> None:
     """Store the next machine record; commits made from now on name it."""
     writer, ledger = session.writer, session.ledger
     for number in range(ledger.machine + 1, ledger.machine + _MACHINE_TRIES):

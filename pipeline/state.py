@@ -82,6 +82,14 @@ class StateFolder:
             durable.sweep(self._files, durable.parent(path))
         return path
 
+    def journal_folder(self, name: str) -> str:
+        """Where the journal of a machine that is captured live is."""
+        return f"{self.intake_folder(name)}/journal"
+
+    def intake_folder(self, name: str) -> str:
+        """Where intake keeps what it must remember of a machine."""
+        return f"{self.path}/intake/{name}"
+
     def identity(self, folder: str) -> Identity:
         """The group this folder writes; a new random one on first use."""
         path = f"{folder}/identity"

@@ -6,7 +6,7 @@ works through a socket whose server calls the same methods (``stages.link``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -23,6 +23,7 @@ class Joint:
         self.committed_at = ORIGIN
         self.settled_at = ORIGIN
         self.on_settled = on_settled
+        self.on_lost: Callable[[str], Awaitable[Position]]
         self._digests: Digests | None = None
         self._awaited: set[int] = set()
         self._marks: dict[int, MarkedPoint] = {}
@@ -70,6 +71,10 @@ class Joint:
         finally:
             self._awaited.discard(mark)
             self._marks.pop(mark, None)
+
+    async def lost(self, reason: str) -> Position:
+        """See ``Upstream``."""
+        return await self.on_lost(reason)
 
     async def wait_marked(self, mark: int) -> MarkedPoint:
         """What became of a mark."""

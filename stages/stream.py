@@ -181,6 +181,12 @@ class Upstream(Protocol):
     async def marked(self, point: MarkedPoint) -> None:
         """A mark has become a recovery point, or never will."""
 
+    async def lost(self, reason: str) -> Position:
+        """The journal does not reach back to what is committed: everything must be compared.
+
+        Returns where the stream begins anew: a GEOMETRY and a GAP_BEGIN stand behind it.
+        """
+
 
 class Digests(Protocol):
     """What delivery knows of the vault's content at its committed position (R3), by intake's disk

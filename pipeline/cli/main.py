@@ -25,6 +25,7 @@ _COMMANDS = {
     "init": ("vault", "Make a vault."),
     "vault": ("vault", "Check a vault, admit a writer."),
     "run": ("run", "Protect the machines of a configuration."),
+    "mark": ("live", "Make a recovery point of a machine that is captured live, now."),
     "status": ("run", "Show what is protected and how fresh it is."),
     "points": ("recover", "List a machine's recovery points."),
     "verify": ("recover", "Prove that a point can be restored."),

@@ -19,6 +19,7 @@ from pipeline.cli.console import (
     say,
     tell,
 )
+from pipeline.cli.live import live_rows, run_live
 from stages.errors import BackstayError, SourceBusy, UsageError
 
 if TYPE_CHECKING:
@@ -33,29 +34,35 @@ if TYPE_CHECKING:
 @click.option("--once", is_flag=True, help="Stop when everything is protected and shipped.")
 @click.option("--machine", "only", multiple=True, help="Only this machine (repeatable).")
 @click.option("--accept-shrink", is_flag=True, help="A disk that became smaller is no error.")
+@click.option("--drain", default=30.0, help="Seconds to ship what is left when it is stopped.")
 @json_option
-def run(config: str, once: bool, only: tuple[str, ...], accept_shrink: bool, as_json: bool) -> None:
+def run(
+    config: str,
+    once: bool,
+    only: tuple[str, ...],
+    accept_shrink: bool,
+    drain: float,
+    as_json: bool,
+) -> None:
     """Protect the machines of CONFIG.
 
-    Every machine is compared with its vault, what differs is shipped, and a recovery point is made.
-    A machine that fails does not keep the others from being protected.
+    Disks with "capture: nbd" are served on their sockets and every write is captured, until SIGTERM
+    ends it. With --once, disks with "capture: scan" are compared with the vault, what differs is
+    shipped, and a recovery point is made. A machine that fails does not keep the others from being
+    protected.
     """
     from pipeline.config import load
     from pipeline.state import StateFolder
     from stages.system import this_machine
 
-    if not once:
-        raise UsageError(
-            "this version protects disks at rest only",
-            operation="run",
-            subject=config,
-            hint="give --once, and run it on a schedule",
-        )
-    ports = this_machine()
     loaded = load(config)
+    if not once:
+        run_live(loaded, drain)
+        return
+    ports = this_machine()
     names = list(only) or list(loaded.machines)
     for name in names:
-        loaded.machine(name)
+        _require_at_rest(loaded, name)
     state = StateFolder.open(ports, loaded.daemon.state)
     results: list[dict[str, Any]] = []
     codes: list[int] = []
@@ -80,6 +87,16 @@ def run(config: str, once: bool, only: tuple[str, ...], accept_shrink: bool, as_
         emit(True, {"machines": results}, "")
     if codes:
         end_with(codes[0])
+
+
+def _require_at_rest(config: Config, name: str) -> None:
+    if config.machine(name).live:
+        raise UsageError(
+            "its disks are captured live",
+            operation="run --once",
+            subject=name,
+            hint="run it without --once; or name the others with --machine",
+        )
 
 
 def _complaint(outcome: Outcome) -> BackstayError | None:
@@ -162,8 +179,14 @@ def status(config: str, as_json: bool) -> None:
     state = StateFolder.open(ports, loaded.daemon.state, lock=False)
     now = ports.clock.wall_us()
     drill = state.noted("drill")
+    live = live_rows(loaded, state) if any(m.live for m in loaded.machines.values()) else {}
     rows = [
-        _row(name, state, now) | {"state_bytes": state.used_by(name)} for name in loaded.machines
+        _row(name, state, now)
+        | {"state_bytes": state.used_by(name)}
+        | _live_row(
+            loaded.machines[name].live, live.get(name), state.noted(f"machines/{name}/delivery")
+        )
+        for name in loaded.machines
     ]
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
     text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
@@ -195,6 +218,26 @@ def _row(name: str, state: StateFolder, now: int) -> dict[str, Any]:
         "last_run_at": datetime.fromtimestamp(last["at"] / 1e6, UTC).isoformat(),
         "hint": last.get("hint", ""),
     }
+
+
+def _live_row(
+    is_live: bool, found: dict[str, Any] | None, delivery: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a machine that is captured live is doing now."""
+    if not is_live:
+        return {}
+    if found is None:
+        return {"last_run": "not running: its disks are not served", "live": None}
+    shown = str(found["state"])
+    if shown == "scanning":
+        shown += f" {found['percent']:.0f}%"
+    if found["reason"]:
+        shown += f" ({found['reason']})"
+    if not found["delivering"]:
+        shown += "; nothing is shipped now"
+        if delivery is not None and "message" in delivery:
+            shown += f": {delivery['message']}"
+    return {"last_run": shown, "live": found, "hint": (delivery or {}).get("hint", "")}
 
 
 def _age(stamp: int, now: int) -> str:

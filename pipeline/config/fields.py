@@ -5,6 +5,7 @@ Validators raise ``Wrong`` (a ``ValueError``), which pydantic collects with the 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from pipeline.config.units import (
     parse_size,
 )
 
+MAX_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without the final NUL
 NOT_YET = "not implemented in this version"
 NEEDS_MAPPING = 'it must be a mapping ("key: value" lines)'
@@ -131,6 +133,17 @@ def duration(low: int, high: int) -> PlainValidator:
     return PlainValidator(check)
 
 
+def or_auto(other: PlainValidator) -> PlainValidator:
+    """The word "auto", or what ``other`` takes."""
+
+    def check(value: object) -> object:
+        if value == "auto":
+            return value
+        return other.func(value)  # type: ignore[call-arg]
+
+    return PlainValidator(check)
+
+
 def choice(*known: str, later: tuple[str, ...] = ()) -> PlainValidator:
     """One of the words ``known``; those in ``later`` are not implemented yet."""
     rule = f"must be {' or '.join(quote(word) for word in known)}"
@@ -188,6 +201,43 @@ def _url(value: object, info: ValidationInfo) -> str:
     return "file:" + resolve(rest, _folder(info))
 
 
+def _listen(value: object, info: ValidationInfo) -> str | None:
+    if value is None and not isinstance(info.context, Place):
+        return None
+    address = text(value)
+    if address.startswith("unix:"):
+        path = resolve(address.removeprefix("unix:"), _folder(info))
+        if len(os.fsencode(path)) > MAX_SOCKET:
+            raise Wrong(f"a socket's path has at most {MAX_SOCKET} bytes", "use a shorter one")
+        return f"unix:{path}"
+    host, colon, port = address.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise Wrong(f"{quote(address)} is not an address", "write unix:PATH or 127.0.0.1:PORT")
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Wrong(
+            f"{quote(host)} is not this machine's loopback address, and NBD has no TLS here",
+            "write unix:PATH, or 127.0.0.1:PORT and forward it with ssh",
+        )
+    return address
+
+
+def _capture(value: object, info: ValidationInfo) -> str:
+    """Checked after ``listen``, so that what does not go together is told here."""
+    word = text(value)
+    if word not in ("scan", "nbd"):
+        raise Wrong(f'must be "scan" or "nbd", not {quote(word)}')
+    listen = info.data.get("listen", "")
+    if word == "nbd" and listen is None:
+        raise Wrong('"nbd" needs a socket to listen on', 'add "listen: unix:./NAME.sock"')
+    if word == "scan" and listen:
+        raise Wrong('"listen" goes with "capture: nbd" only', 'remove it, or write "nbd"')
+    return word
+
+
 def _folder(info: ValidationInfo) -> str:
     place = info.context
     return place.folder if isinstance(place, Place) else Place.of("-").folder
@@ -204,6 +254,8 @@ Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, PlainValidator(text)]
 FilePath = Annotated[str, PlainValidator(_path)]
 VaultUrl = Annotated[str, PlainValidator(_url)]
+Listen = Annotated[str | None, PlainValidator(_listen)]
+CaptureKind = Annotated[str, PlainValidator(_capture)]
 PRESENT = BeforeValidator(_present)
 READ_ONLY = AfterValidator(MappingProxyType)
 AS_DICT = WrapSerializer(lambda found, dump: dump(dict(found)))  # for model_dump

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from pipeline.config.fields import (
     AS_DICT,
     NOT_YET,
     PRESENT,
     READ_ONLY,
+    CaptureKind,
     FilePath,
+    Listen,
     Name,
     Place,
     Text,
@@ -26,12 +28,13 @@ from pipeline.config.fields import (
     choice,
     duration,
     one_size,
+    or_auto,
     size,
     whole,
     with_default,
 )
 from pipeline.config.problems import quote, suggest
-from pipeline.config.units import GIB, KIB, MIB
+from pipeline.config.units import GIB, KIB, MIB, Wrong
 from stages.errors import NotFound
 
 MAX_MACHINES = 2000
@@ -88,9 +91,11 @@ class Capture(Section):
 class Cache(Section):
     """Folding what was captured into segments; each becomes a commit."""
 
-    later = _later("journal_limit", "seal_after", "when_full")
-
     seal_bytes: Annotated[int, size(MIB, 64 * MIB)] = 16 * MIB
+    seal_after: Annotated[int | Literal["auto"], or_auto(duration(1, 3600))] = "auto"
+    # Of what is not shipped yet; "auto" is a share of the state disk.
+    journal_limit: Annotated[int | Literal["auto"], or_auto(size(64 * MIB, 1 << 50))] = "auto"
+    when_full: Annotated[Literal["track", "throttle"], choice("track", "throttle")] = "track"
 
 
 class Compress(Section):
@@ -137,11 +142,20 @@ class Snapshot(Section):
 class Disk(Section):
     """A disk image or block device."""
 
-    later = _later("listen")
-
     path: FilePath = Field(examples=["./disk.img"])
-    capture: Annotated[Literal["scan"], choice("scan", later=("nbd",))] = Field(examples=["scan"])
+    listen: Listen = None  # before "capture", which is checked against it
+    capture: CaptureKind = Field(examples=["scan"])
     snapshot: Annotated[Snapshot | None, PRESENT] = None
+
+
+def _one_kind(disks: Mapping[str, Disk]) -> Mapping[str, Disk]:
+    """Disks that are scanned form a group of their own: a point is one moment of all its disks."""
+    if len({disk.capture for disk in disks.values()}) > 1:
+        raise Wrong(
+            'has both "capture: nbd" and "capture: scan"',
+            "make the scanned disks a machine of their own",
+        )
+    return disks
 
 
 class Machine(Section):
@@ -151,8 +165,17 @@ class Machine(Section):
     pipeline: Text = "default"
     vault: Text = Field(examples=["standby"])
     disks: Annotated[
-        Mapping[Name, Disk], Field(min_length=1, max_length=MAX_DISKS), READ_ONLY, AS_DICT
+        Mapping[Name, Disk],
+        Field(min_length=1, max_length=MAX_DISKS),
+        AfterValidator(_one_kind),
+        READ_ONLY,
+        AS_DICT,
     ] = Field(examples=["{root: {path: ./disk.img, capture: scan}}"])
+
+    @property
+    def live(self) -> bool:
+        """Its disks are written through this program, which captures every write."""
+        return any(disk.capture == "nbd" for disk in self.disks.values())
 
 
 class Config(Section):

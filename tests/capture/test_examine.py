@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from stages import digests
-from stages.digests import DigestKeys, as_pairs, same, zero_chunks
 from stages.capture.examine import READ, ReadFailed, examine
 from stages.capture.slots import MAX_BATCH, Layout, Slot
+from stages.digests import DigestKeys, as_pairs, same, zero_chunks
 from stages.model import BLOCK, CHUNK, CHUNK_BLOCKS, UNKNOWN, ZERO, blocks_of, chunks_of
 from stages.system import SystemFile
 from tests.capture.vault_model import GROUP_KEY, block_digest, chunk_digest

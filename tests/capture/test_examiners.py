@@ -15,9 +15,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from stages.capture import pool
-from stages.digests import DigestKeys
 from stages.capture.examiner import Examined, Examiner, Examiners, InlineExaminers
 from stages.capture.pool import ProcessExaminer, ProcessExaminers
+from stages.digests import DigestKeys
 from stages.errors import SourceIO, SourceShrunk, WorkerLost
 from stages.model import BLOCK, CHUNK, CHUNK_BLOCKS, U64, UNKNOWN, ZERO, StreamItem
 from stages.ports import OpenFile

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.digests import DigestKeys
 from stages.capture.examiner import Examiner
 from stages.capture.pool import ProcessExaminers
 from stages.capture.source import ScanDisk
+from stages.digests import DigestKeys
 from stages.errors import SourceError, SourceIO, SourceShrunk
 from stages.model import BLOCK, CHUNK, CHUNK_BLOCKS, UNKNOWN, Disk, GapBegin, GapEnd, StreamItem
 from stages.ports import OpenFile

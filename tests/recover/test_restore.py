@@ -315,7 +315,9 @@ async def test_a_file_finished_by_another_process_meanwhile_is_left_alone(tmp_pa
         to = targets(made, tmp_path)
 
         class Slow(SystemFiles):
-            def open_write(self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False):  # type: ignore[no-untyped-def]
+            def open_write(
+                self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+            ) -> OpenFile:
                 Path(path).write_bytes(b"theirs")
                 file = super().open_write(path, create=create, new=new)
                 Path(path).rename(to[0].path)

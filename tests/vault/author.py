@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import zstandard
 
-from stages.digests import DigestKeys, block_digests
 from stages.compress.stage import pack_frames
 from stages.crypto.digest import digest
+from stages.digests import DigestKeys, block_digests
 from stages.model import BLOCK, U8, Batch, Disk, Runs, SealedSegment, Segment, empty_pairs
 from stages.ports import Machine
 from stages.ship.checkpointer import Checkpointer

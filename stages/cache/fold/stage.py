@@ -56,6 +56,7 @@ class Pace:
 class Fold:
     """One leg of delivery: from ``start`` until the disks change (``ended``) or it is cancelled.
 
+    ``numbers``: from the stream's disk numbers to the vault's; ``disks``: as GEOMETRY said last.
     ``heartbeat``: seconds after which a segment is sent although nothing was written (R19); the
     first one at once (R12).
     """
@@ -73,6 +74,7 @@ class Fold:
         in_gap: bool,
         geometry: int,
         numbers: Mapping[int, int],
+        disks: tuple[tuple[int, str, int], ...],
         keys: DigestKeys,
         pace: Pace,
         seal_after: float,
@@ -88,6 +90,7 @@ class Fold:
         self._in_gap = in_gap
         self._geometry = geometry
         self._numbers = numbers
+        self._disks = disks
         self._keys = keys
         self._pace = pace
         self._seal_after = seal_after
@@ -118,6 +121,11 @@ class Fold:
         """Seal what there is without waiting for its age."""
         self._hurry = True
         self._pace.changed.set()
+
+    def nothing_before(self, position: Position) -> bool:
+        """All before ``position`` was read, and nothing of it is on its way to the vault."""
+        idle = not self._open.records and not self._pace.on_the_way
+        return idle and self.position >= position
 
     async def _watch(self) -> None:
         seen = self.position
@@ -187,7 +195,8 @@ class Fold:
 
     async def _control(self, record: Record) -> None:
         fields = fields_of(record)
-        if record.kind is Kind.VERDICT:
+        geometry = _geometry(record, fields) if record.kind is Kind.GEOMETRY else None
+        if record.kind is Kind.VERDICT or (geometry and geometry.disks == self._disks):
             self.position = record.end
             return
         if self._open.records:
@@ -202,7 +211,7 @@ class Fold:
         elif record.kind is Kind.MARK:
             await self._mark(record, fields)
         else:
-            self.ended = _geometry(record, fields)
+            self.ended = geometry
 
     async def _mark(self, record: Record, fields: dict[str, object]) -> None:
         mark = int(str(fields["id"]))

@@ -27,6 +27,12 @@ class JournalReader:
             raise self._gap("there is no journal")
         return Position(self._listed[0].run, self._listed[0].start)
 
+    def check(self, position: Position) -> None:
+        """Raise ``JournalGap`` unless what follows ``position`` is retained."""
+        self._listed = listed(self._files, self.folder)
+        if self._file_at(position) is None:
+            raise self._gap(f"nothing is kept of position {position.run}:{position.offset}")
+
     def read(self, position: Position, durable: Position, most: int) -> list[Record]:
         """Records from ``position`` (``ORIGIN``: the oldest) until about ``most`` bytes or
         ``durable``; at least one, if there is one.

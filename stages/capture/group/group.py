@@ -97,6 +97,7 @@ class Group:
             seconds=limits.cool,
         )
         joint.on_settled = lambda _: self._trim.set()
+        joint.on_lost = self._lost
 
     @property
     def journal(self) -> Journal:
@@ -167,6 +168,11 @@ class Group:
         await self.activity.close(identities=identities, clean=clean, in_gap=self.gap.is_open)
         return clean
 
+    def to_scan(self) -> tuple[int, int]:
+        """Regions that a scan must still look at, and all regions."""
+        left = sum(len(regions) for _, regions in self.gap.todo(list(self.disks.values())))
+        return left, sum(len(pending) for pending in self.activity.pending.values())
+
     # what happens
 
     def _tracking_begins(self, reason: str) -> None:
@@ -199,6 +205,15 @@ class Group:
             self._gap_begins(why)
         else:
             self.open_gap(why)
+
+    async def _lost(self, reason: str) -> Position:
+        """Delivery cannot read on from where it was: everything is compared (R3)."""
+        for number in self.disks:
+            regions = range(len(self.activity.pending[number]))
+            await self.activity.heat(number, regions, track=True)
+        position = self.gate.stream.head
+        self.begin(reason)
+        return position
 
     # bringing it back to normal
 

@@ -1,0 +1,218 @@
+"""The intake process: captures all live machines of a configuration until it is told to stop.
+
+Run by the parent as ``python -m pipeline.daemon.intake_main CONFIG``, in a session of its own: it
+goes on serving its disks when the parent ends. One line of JSON on its standard output says that it
+serves, or why it cannot.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import trio
+
+from pipeline.config import load
+from pipeline.config.model import Config
+from pipeline.config.model import Machine as MachineConfig
+from pipeline.daemon.link_server import LinkServer
+from pipeline.hooks import held_still
+from pipeline.intake import IntakeDisk, MachineIntake, journal_limit
+from pipeline.state import StateFolder
+from stages import durable
+from stages.capture.group.group import Limits
+from stages.errors import BackstayError, NotFound, StateLocked, leaves
+from stages.ports import Machine
+from stages.stream import MarkedPoint
+from stages.system import this_machine
+
+SOCKET = "intake.sock"
+LOCK = "intake.lock"
+_THREADS = 8
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+def main() -> int:
+    """The process."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)  # its memory is what guests write
+    try:
+        config = load(sys.argv[1])
+        trio.run(_serve, this_machine(_THREADS), config)
+    except (BackstayError, OSError, BaseExceptionGroup) as raised:
+        failed = leaves(raised)[0]
+        if not isinstance(failed, BackstayError | OSError):
+            raise
+        _say(_failure(failed))
+        return failed.exit_code if isinstance(failed, BackstayError) else 1
+    return 0
+
+
+def disks_of(machine: MachineConfig) -> list[IntakeDisk]:
+    """A machine's disks as intake takes them."""
+    return [IntakeDisk(name, disk.path, disk.listen or "") for name, disk in machine.disks.items()]
+
+
+def machines_of(config: Config) -> dict[str, list[list[str]]]:
+    """What intake captures, to be compared: by machine, its disks."""
+    return {
+        name: [[disk.name, disk.path, disk.listen] for disk in disks_of(machine)]
+        for name, machine in config.machines.items()
+        if machine.live
+    }
+
+
+class _Process:
+    """The machines, and the commands they take."""
+
+    def __init__(self, config: Config, intakes: dict[str, MachineIntake]):
+        self.config = config
+        self.intakes = intakes
+        self.stopped = trio.Event()
+        self.ending = trio.Event()
+
+    async def control(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """See ``Control``."""
+        if command == "status":
+            machines = {name: one.status().as_fields() for name, one in self.intakes.items()}
+            return {"pid": os.getpid(), "config": machines_of(self.config), "machines": machines}
+        if command == "mark":
+            return _point(await self._mark(arguments))
+        if command == "stop":
+            for intake in self.intakes.values():
+                intake.stop()
+            await self.stopped.wait()
+            return {name: list(one.joint.durable) for name, one in self.intakes.items()}
+        if command == "end":
+            self.ending.set()
+            return {}
+        raise NotFound(f"no command {command!r}", operation="intake")
+
+    async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
+        name = str(arguments.get("machine"))
+        if name not in self.intakes:
+            raise NotFound("is not captured live", operation="mark", subject=name)
+        intake, machine = self.intakes[name], self.config.machines[name]
+        label = str(arguments.get("label", ""))
+        if not any(disk.snapshot for disk in machine.disks.values()):
+            return await intake.mark(label)
+        still = held_still(name, tuple(machine.disks.items()))
+        held: list[bool] = []
+
+        async def freeze() -> None:
+            held.append(await still.__aenter__())
+
+        async def thaw() -> bool:
+            if not held:
+                return False
+            try:
+                await still.__aexit__(None, None, None)
+            except BackstayError:
+                return False
+            return held[0]
+
+        return await intake.mark(label, freeze, thaw)
+
+
+async def _serve(ports: Machine, config: Config) -> None:
+    state = StateFolder.open(ports, config.daemon.state, lock=False)
+    durable.make_dirs(ports.files, state.path)
+    with _locked(ports, f"{state.path}/{LOCK}"):
+        intakes = await _open_all(ports, config, state)
+        process = _Process(config, intakes)
+        link = LinkServer(
+            f"{state.path}/{SOCKET}",
+            {name: intake.joint for name, intake in intakes.items()},
+            process.control,
+        )
+        async with trio.open_nursery() as serving:
+            await serving.start(link.run)
+            serving.start_soon(_hear_signals, process)
+            async with trio.open_nursery() as machines:
+                for intake in intakes.values():
+                    await machines.start(intake.run)
+                uris = {name: one.status().disks for name, one in intakes.items()}
+                compared = {name: list(one.compared) for name, one in intakes.items()}
+                _say({"serves": uris, "compared": compared})
+                _close_output()
+            process.stopped.set()
+            await process.ending.wait()  # delivery may still be reading what is durable
+            serving.cancel_scope.cancel()
+
+
+async def _open_all(ports: Machine, config: Config, state: StateFolder) -> dict[str, MachineIntake]:
+    found: dict[str, MachineIntake] = {}
+    for name, machine in config.machines.items():
+        if not machine.live:
+            continue
+        folder, disks = state.intake_folder(name), disks_of(machine)
+        await trio.to_thread.run_sync(durable.make_dirs, ports.files, folder)
+        tuned = config.pipeline_of(machine).cache
+        limit = tuned.journal_limit
+        limits = Limits(
+            journal_limit(ports, folder, disks) if limit == "auto" else int(limit),
+            throttle=tuned.when_full == "throttle",
+        )
+        found[name] = await MachineIntake.open(ports, folder, name, disks, limits)
+    return found
+
+
+async def _hear_signals(process: _Process) -> None:
+    """SIGTERM: stop cleanly, and end."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            for intake in process.intakes.values():
+                intake.stop()
+            process.ending.set()
+
+
+class _locked:  # noqa: N801 - a context manager
+    def __init__(self, ports: Machine, path: str):
+        self._file = ports.files.open_write(path, create=True)
+        if not self._file.lock():
+            self._file.close()
+            raise StateLocked(
+                "intake is running already",
+                operation="intake",
+                subject=path,
+                hint="a parent takes it over: backstay run CONFIG",
+            )
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _point(point: MarkedPoint) -> dict[str, Any]:
+    return {"seq": point.seq, "stamp": point.stamp, "grade": point.grade, "reason": point.reason}
+
+
+def _failure(error: BackstayError | OSError) -> dict[str, Any]:
+    if isinstance(error, OSError):
+        return {"error": "StateError", "message": str(error), "hint": "", "where": ["intake", ""]}
+    return {
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "where": [error.operation, error.subject],
+    }
+
+
+def _say(fields: dict[str, Any]) -> None:
+    print(json.dumps(fields), flush=True)  # noqa: T201 - what the parent waits for
+
+
+def _close_output() -> None:
+    """The parent reads to the end of the line, and may be gone later."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The side of intake: its joints and controls, for delivery and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import trio
+
+from pipeline.daemon.frames import VERSION, Frames
+from stages.errors import BackstayError, ProtocolError
+from stages.joint import Joint
+from stages.model import U64
+from stages.nbd.listening import UnixAddress, listening
+from stages.stream import DeliveryGone, MarkedPoint, Position
+
+Control = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+"""(command, arguments) to an answer; raises ``BackstayError``."""
+
+_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+_MAX_CONNECTIONS = 64
+
+
+class RemoteDigests:
+    """Asks delivery at the other end of a connection."""
+
+    def __init__(self, frames: Frames):
+        self._frames = frames
+        self._asked: dict[int, tuple[trio.Event, list[Any]]] = {}
+        self._next = 0
+        self._gone = False
+
+    async def key(self) -> bytes:
+        """See ``Digests``."""
+        return bytes(await self._ask("key"))
+
+    async def chunks(self, disk: int, first: int, count: int) -> U64:
+        """See ``Digests``."""
+        return _pairs(await self._ask("chunks", disk, first, count), count)
+
+    async def blocks(self, disk: int, first: int, count: int) -> U64:
+        """See ``Digests``."""
+        return _pairs(await self._ask("blocks", disk, first, count), count)
+
+    def answered(self, number: int, value: Any) -> None:
+        """An answer came."""
+        if number in self._asked:
+            event, found = self._asked[number]
+            found.append(value)
+            event.set()
+
+    def hang_up(self) -> None:
+        """No answer will come any more."""
+        self._gone = True
+        for event, _ in self._asked.values():
+            event.set()
+
+    async def _ask(self, *question: Any) -> Any:
+        number = self._next = self._next + 1
+        event, found = self._asked[number] = (trio.Event(), [])
+        try:
+            if not self._gone:
+                await self._frames.send("ask", number, *question)
+                await event.wait()
+        except _GONE:
+            pass
+        finally:
+            del self._asked[number]
+        if not found:
+            raise DeliveryGone("delivery hung up", operation="ask for digests")
+        return found[0]
+
+
+@dataclass
+class LinkServer:
+    """Serves ``joints`` (by machine) and ``control`` at ``path``."""
+
+    path: str
+    joints: Mapping[str, Joint]
+    control: Control
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled. Raises ``UsageError`` if the path cannot be had."""
+        async with listening(UnixAddress(self.path)) as (listener, _):
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                while True:
+                    stream = await listener.accept()
+                    if len(nursery.child_tasks) >= _MAX_CONNECTIONS:
+                        await stream.aclose()
+                    else:
+                        nursery.start_soon(self._connection, Frames(stream))
+
+    async def _connection(self, frames: Frames) -> None:
+        """Whatever a peer does ends its connection, and nothing else."""
+        try:
+            hello = await frames.receive()
+            if hello is not None:
+                await self._greeted(frames, hello)
+        except (ProtocolError, *_GONE):
+            pass
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await frames.aclose()
+
+    async def _greeted(self, frames: Frames, hello: list[Any]) -> None:
+        if hello[:2] == ["delivery", VERSION] and len(hello) == 3 and hello[2] in self.joints:
+            await self._deliver(frames, self.joints[hello[2]])
+        elif hello[:2] == ["control", VERSION]:
+            await self._controlled(frames)
+        else:
+            await frames.send("refused", "another version, or no such machine")
+
+    async def _deliver(self, frames: Frames, joint: Joint) -> None:
+        digests = RemoteDigests(frames)
+        try:
+            await frames.send("durable", *joint.durable)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._publish, frames, joint)
+                await self._hear(frames, joint, digests, nursery)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            rest = group.split((ProtocolError, *_GONE))[1]
+            if rest is not None:
+                raise rest from None
+        finally:
+            digests.hang_up()
+
+    @staticmethod
+    async def _publish(frames: Frames, joint: Joint) -> None:
+        seen = joint.durable
+        while True:
+            seen = await joint.wait_durable(seen)
+            await frames.send("durable", *seen)
+
+    @staticmethod
+    async def _hear(
+        frames: Frames, joint: Joint, digests: RemoteDigests, nursery: trio.Nursery
+    ) -> None:
+        async def attached() -> None:
+            async with joint.attached(digests):
+                await trio.sleep_forever()
+
+        while (message := await frames.receive()) is not None:
+            match message:
+                case ["attach"]:
+                    nursery.start_soon(attached)
+                case ["committed", int(run), int(offset)]:
+                    await joint.committed(Position(run, offset))
+                case ["settled", int(run), int(offset)]:
+                    await joint.settled(Position(run, offset))
+                case ["marked", int(mark), int(seq), int(stamp), str(grade), str(reason)]:
+                    await joint.marked(MarkedPoint(mark, seq, stamp, grade, reason))
+                case ["lost", str(reason)]:
+                    await frames.send("begin", *await joint.lost(reason))
+                case ["answer", int(number), value]:
+                    digests.answered(number, value)
+                case _:
+                    raise ProtocolError(f"{message[0]!r}", operation="daemon's socket")
+
+    async def _controlled(self, frames: Frames) -> None:
+        while (message := await frames.receive()) is not None:
+            match message:
+                case [str(command), dict(arguments)]:
+                    try:
+                        await frames.send("done", await self.control(command, arguments))
+                    except BackstayError as error:
+                        fields = [error.message, error.operation, error.subject, error.hint]
+                        await frames.send("failed", type(error).__name__, *fields)
+                case _:
+                    raise ProtocolError("not a command", operation="daemon's socket")
+
+
+def _pairs(data: Any, count: int) -> U64:
+    found = np.frombuffer(data, "<u8").astype(np.uint64).reshape(-1, 2)
+    if len(found) != count:
+        raise DeliveryGone("delivery answered with another length", operation="ask for digests")
+    return found

@@ -1,0 +1,318 @@
+"""Delivery of one machine: its journal, folded, compressed, sealed and committed (R2, R11).
+
+Delivery goes in legs. A leg runs from a position of the stream to the next change of disks, with
+the stages of a run at rest behind a fold of the journal; between two legs everything is committed,
+and the machine record says which disks there are from here on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import trio
+
+from pipeline.assembly import build_leg, open_writer
+from pipeline.config.model import Config
+from pipeline.protect import record_machine
+from pipeline.state import Identity, StateFolder
+from stages import durable
+from stages.cache.fold.stage import Fold, NewGeometry, Pace
+from stages.cache.journal.reader import JournalReader
+from stages.model import U64, Disk, Segment, chunks_of
+from stages.ports import Machine
+from stages.ship.group import found_group
+from stages.ship.ledger import Ledger
+from stages.ship.session import LogSession
+from stages.ship.trouble import in_words
+from stages.stage import crew
+from stages.stream import ORIGIN, Digests, JournalGap, MarkedPoint, Position, Upstream
+from stages.vault.commit import Header
+
+KEEP_SECONDS = 10.0  # between two times that the record of the vault is made durable
+_MAX_NOTE = 1 << 20
+
+Attach = Callable[[Digests], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """A snapshot. ``stamp`` µs of the newest commit; ``position`` behind it."""
+
+    seq: int
+    stamp: int
+    position: Position
+    commits: int
+    consistent: bool
+
+
+@dataclass
+class Numbers:
+    """Which of the vault's disks each of the stream's is; kept beside the record of the vault."""
+
+    disks: dict[int, Disk] = field(default_factory=dict)  # by the stream's number, vault's inside
+    machine: int = 0  # the machine record that says so
+
+    def encode(self) -> bytes:
+        """As a file."""
+        rows = [[at, disk.number, disk.name, disk.size] for at, disk in self.disks.items()]
+        return json.dumps({"machine": self.machine, "disks": rows}).encode()
+
+    @staticmethod
+    def decode(data: bytes) -> Numbers:
+        """Undo ``encode``."""
+        fields = json.loads(data)
+        rows = fields["disks"]
+        return Numbers(
+            {int(at): Disk(int(n), str(name), int(size)) for at, n, name, size in rows},
+            int(fields["machine"]),
+        )
+
+
+class Answers:
+    """What intake's scan may ask (``Digests``), out of the ledger."""
+
+    def __init__(self, machine: Machine, ledger: Ledger, identity: Identity, numbers: Numbers):
+        self._machine = machine
+        self._ledger = ledger
+        self._identity = identity
+        self.numbers = numbers
+
+    async def key(self) -> bytes:
+        """The group's digest key."""
+        return self._identity.digest_key
+
+    async def chunks(self, disk: int, first: int, count: int) -> U64:
+        """See ``Digests``."""
+        found = self.numbers.disks.get(disk)
+        return await self._read(
+            found, self._ledger.chunks, chunks_of(found.size) if found else 0, first, count
+        )
+
+    async def blocks(self, disk: int, first: int, count: int) -> U64:
+        """See ``Digests``."""
+        found = self.numbers.disks.get(disk)
+        return await self._read(
+            found, self._ledger.blocks, found.blocks if found else 0, first, count
+        )
+
+    async def _read(
+        self,
+        disk: Disk | None,
+        read: Callable[[int, int, int], U64],
+        rows: int,
+        first: int,
+        count: int,
+    ) -> U64:
+        """Unknown where the vault's disk does not reach."""
+        answer = np.zeros((count, 2), np.uint64)
+        there = min(count, max(0, rows - first))
+        if disk is not None and there:
+            number = disk.number
+            answer[:there] = await self._machine.offload.run(lambda: read(number, first, there))
+        return answer
+
+
+class Delivery:
+    """One life of delivery for one machine. ``attach`` makes intake hear its answers."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        config: Config,
+        name: str,
+        state: StateFolder,
+        upstream: Upstream,
+        attach: Attach,
+        *,
+        keep_seconds: float = KEEP_SECONDS,
+    ):
+        self._machine = machine
+        self._config = config
+        self._name = name
+        self._state = state
+        self._upstream = upstream
+        self._attach = attach
+        self._keep_seconds = keep_seconds
+        self._pace = Pace()
+        self._fold: Fold | None = None
+        self._session: LogSession
+        self._kept_at = 0.0
+        self._commits = 0
+        self._consistent = False
+        self._moved = trio.lowlevel.ParkingLot()
+        self._committed: Position = ORIGIN
+        self._hurried = False
+        self._fresh = True  # nothing was committed in this session
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Raises the errors of the stages, by their class."""
+        with in_words("keep state", self._state.path):
+            async with AsyncExitStack() as stack:
+                writer, ledger, identity = await open_writer(
+                    self._machine, self._config, self._name, self._state
+                )
+                stack.callback(ledger.close)
+                stack.push_async_callback(writer.store.aclose)
+                writer.check_admitted()
+                await found_group(writer, identity.digest_key)
+                self._session = LogSession(writer, ledger)
+                await self._session.open()
+                numbers = await self._numbers()
+                answers = Answers(self._machine, ledger, identity, numbers)
+                reader = JournalReader(self._machine.files, self._state.journal_folder(self._name))
+                stack.callback(reader.close)
+                await self._go_on(reader, answers, identity, stack)
+
+    def status(self) -> DeliveryStatus:
+        """An immutable snapshot."""
+        tail = self._session.ledger.tail
+        return DeliveryStatus(
+            tail.seq, tail.stamp, self._committed, self._commits, self._consistent
+        )
+
+    def hurry(self) -> None:
+        """Seal what there is at once, from now on: a drain."""
+        self._hurried = True
+        if self._fold is not None:
+            self._fold.hurry()
+
+    def has_committed(self, position: Position) -> bool:
+        """Is everything before ``position`` in the vault?"""
+        behind = self._fold is not None and self._fold.nothing_before(position)
+        return self._committed >= position or behind
+
+    async def next_commit(self) -> None:
+        """Return when one was made."""
+        await self._moved.park()
+
+    async def _go_on(
+        self, reader: JournalReader, answers: Answers, identity: Identity, stack: AsyncExitStack
+    ) -> None:
+        ledger = self._session.ledger
+        place = ledger.tail.stream
+        start, in_gap = (ORIGIN, False) if place is None else (place.position, place.in_gap)
+        try:
+            if start == ORIGIN:
+                start = await self._machine.offload.run(reader.first)
+            else:
+                await self._machine.offload.run(lambda: reader.check(start))
+        except JournalGap as gap:
+            start = await self._upstream.lost(str(gap))
+        else:
+            self._committed = start
+            await self._upstream.committed(start)
+        await stack.enter_async_context(self._attach(answers))
+        while True:
+            ended = await self._leg(reader, answers.numbers, identity, start, in_gap=in_gap)
+            await self._new_disks(ended, answers)
+            start = ended.position
+            place = ledger.tail.stream
+            in_gap = place.in_gap if place is not None else in_gap
+
+    async def _leg(
+        self,
+        reader: JournalReader,
+        numbers: Numbers,
+        identity: Identity,
+        start: Position,
+        *,
+        in_gap: bool,
+    ) -> NewGeometry:
+        leg = build_leg(
+            self._machine,
+            self._config,
+            self._config.machine(self._name),
+            self._session,
+            identity,
+            reader=reader,
+            upstream=self._upstream,
+            start=start,
+            in_gap=in_gap,
+            geometry=numbers.machine,
+            numbers={at: disk.number for at, disk in numbers.disks.items()},
+            disks=tuple((at, disk.name, disk.size) for at, disk in numbers.disks.items()),
+            pace=self._pace,
+            on_commit=self._on_commit,
+        )
+        self._fold = leg.fold
+        if self._hurried:
+            self._fold.hurry()
+        self._pace.on_the_way = 0
+        async with crew() as nursery:
+            for stage in leg.stages:
+                nursery.start_soon(stage.run)
+        assert leg.fold.ended is not None  # noqa: S101 - it returns for no other reason
+        return leg.fold.ended
+
+    async def _new_disks(self, found: NewGeometry, answers: Answers) -> None:
+        """The vault's disks from here on, and a session whose commits say so."""
+        ledger, before = self._session.ledger, answers.numbers
+        disks: dict[int, Disk] = {}
+        known = {disk.name: disk for disk in ledger.disks.values()}
+        next_number = ledger.next_disk
+        for number, name, size in found.disks:
+            same = known.get(name)
+            mine = before.disks.get(number)
+            moved = before.disks and mine is None and same is not None
+            if same is None or moved:
+                disks[number] = Disk(next_number, name, size)
+                next_number += 1
+            else:
+                disks[number] = Disk(same.number, name, size)
+        if tuple(ledger.disks.values()) != tuple(disks.values()) or not ledger.machine:
+            await self._machine.offload.run(ledger.checkpoint_state)
+            await record_machine(self._session, self._name, tuple(disks.values()))
+        answers.numbers = Numbers(disks, ledger.machine)
+        await self._machine.offload.run(lambda: self._keep_numbers(answers.numbers))
+        if self._fresh:
+            return
+        # Frames are numbered from 0 in every epoch: the next leg needs one of its own.
+        self._session = LogSession(self._session.writer, ledger)
+        await self._session.open()
+        self._fresh = True
+
+    async def _on_commit(self, header: Header, segment: Segment) -> None:
+        """A recovery point exists."""
+        self._pace.committed(1)
+        self._commits += 1
+        self._fresh = False
+        self._consistent = header.consistent
+        run, offset = segment.position
+        self._committed = Position(run, offset)
+        self._moved.unpark_all()
+        await self._upstream.committed(self._committed)
+        if segment.mark:
+            await self._upstream.marked(_marked(header, segment))
+        now = self._machine.clock.monotonic()
+        if now - self._kept_at >= self._keep_seconds:
+            await self._machine.offload.run(self._session.ledger.checkpoint_state)
+            self._kept_at = now
+            await self._upstream.settled(self._committed)
+
+    async def _numbers(self) -> Numbers:
+        files, path = self._machine.files, self._numbers_path()
+
+        def look() -> Numbers:
+            if files.stat(path) is None:
+                return Numbers()
+            return Numbers.decode(files.read(path, _MAX_NOTE))
+
+        return await self._machine.offload.run(look)
+
+    def _keep_numbers(self, numbers: Numbers) -> None:
+        token = self._machine.entropy.token(8).hex()
+        durable.replace(self._machine.files, self._numbers_path(), numbers.encode(), token=token)
+
+    def _numbers_path(self) -> str:
+        return f"{self._session.ledger.folder}/numbers"
+
+
+def _marked(header: Header, segment: Segment) -> MarkedPoint:
+    if segment.mark > 0:
+        return MarkedPoint(segment.mark, header.seq, header.stamp, header.grade)
+    reason = "a gap was open, or the freeze did not hold"
+    return MarkedPoint(-segment.mark, 0, header.stamp, header.grade, reason)
