@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.console import emit, json_option, run_async, tell
+from pipeline.cli.console import emit, human, json_option, run_async, say
 from stages.errors import SourceBusy, UsageError
+from stages.stream import DeliveryGone
 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.state import StateFolder
 
-MARK_SECONDS = 120.0
+_MARK_SECONDS = 120.0
 
 
 def run_live(config: Config, drain: float) -> None:
     """Capture the live machines of a configuration until SIGTERM or SIGINT."""
+    import trio
+
     from pipeline.daemon.parent import run_daemon
     from pipeline.state import StateFolder
     from stages.system import this_machine
@@ -34,16 +38,23 @@ def run_live(config: Config, drain: float) -> None:
         )
     for name in config.machines:
         if name not in live:
-            tell(f"{name}: is scanned at rest: run it with --once, on a schedule")
+            _event(f"{name}: is scanned at rest: run it with --once, on a schedule")
     ports = this_machine()
     state = StateFolder.open(ports, config.daemon.state)
     try:
-        run_async(partial(run_daemon, ports, config, state, tell, drain=drain))
+        # It has its own meaning for every signal, so not with run_async.
+        trio.run(partial(run_daemon, ports, config, state, _event, drain=drain))
     finally:
         state.close()
 
 
-def live_rows(config: Config, state: StateFolder) -> dict[str, dict[str, Any]]:
+def _event(line: str) -> None:
+    """A line on standard error; that nobody reads it any more does not end a daemon."""
+    with suppress(BrokenPipeError):
+        say(line)
+
+
+def live_rows(state: StateFolder) -> dict[str, dict[str, Any]]:
     """What intake says of each machine, if it is running."""
     from pipeline.daemon.intake_main import SOCKET
     from pipeline.daemon.link_client import IntakeGone, command
@@ -55,17 +66,55 @@ def live_rows(config: Config, state: StateFolder) -> dict[str, dict[str, Any]]:
     return dict(answer["machines"])
 
 
+def live_row(
+    found: dict[str, Any] | None, delivery: dict[str, Any] | None, now: int
+) -> dict[str, Any]:
+    """What a machine that is captured live is doing at ``now`` (µs), for ``status``.
+
+    ``found`` is what intake says of it, ``delivery`` the newest note of what delivery said.
+    """
+    if found is None:
+        return {"last_run": "not running: its disks are not served", "live": None, "hint": ""}
+    shown = str(found["state"])
+    if shown == "scanning":
+        shown += f" {found['percent']:.0f}%"
+    if found["reason"]:
+        shown += f" ({found['reason']})"
+    if found["trouble"]:
+        shown += f"; {found['trouble']}"
+    shown += f"; {human(found['journal_bytes'])} of journal"
+    failed = {} if delivery is None or "message" not in delivery else delivery
+    row = {"live": found, "delivery": delivery, "hint": failed.get("hint", "")}
+    if not found["delivering"]:
+        shown += "; nothing is shipped now"
+        if failed:
+            shown += f": {failed['message']}"
+        if failed.get("again_in") is not None:
+            again = failed["again_in"] - (now - failed["at"]) / 1e6
+            shown += f"; next try in {max(0.0, again):.0f} s at the latest"
+    return row | {"last_run": shown}
+
+
 @click.command()
 @click.argument("config", metavar="CONFIG", type=click.Path(dir_okay=False))
 @click.argument("machine")
 @click.option("--label", default="", help="A word to remember it by, kept in the journal.")
+@click.option(
+    "--wait",
+    default=_MARK_SECONDS,
+    type=click.FloatRange(min=0),
+    help="Seconds to wait until it is in the vault.",
+    show_default=True,
+)
 @json_option
-def mark(config: str, machine: str, label: str, as_json: bool) -> None:
+def mark(config: str, machine: str, label: str, wait: float, as_json: bool) -> None:
     """Make a recovery point of MACHINE now.
 
     With snapshot hooks on its disks they are run around it, and the point is one of the
     applications, if they succeed.
     """
+    import trio
+
     from pipeline.config import load
     from pipeline.daemon.intake_main import SOCKET
     from pipeline.daemon.link_client import command
@@ -73,7 +122,20 @@ def mark(config: str, machine: str, label: str, as_json: bool) -> None:
     loaded = load(config)
     loaded.machine(machine)
     socket = f"{loaded.daemon.state}/{SOCKET}"
-    made = run_async(partial(command, socket, "mark", machine=machine, label=label))
+
+    async def ask() -> dict[str, Any] | None:
+        with trio.move_on_after(wait):
+            return await command(socket, "mark", machine=machine, label=label)
+        return None
+
+    made = run_async(ask)
+    if made is None:
+        raise DeliveryGone(
+            f"not in the vault after {wait:g} s",
+            operation="mark",
+            subject=machine,
+            hint="it becomes a recovery point when it is shipped: see 'backstay status'",
+        )
     if not made["seq"]:
         raise SourceBusy(
             f"the mark is lost: {made['reason']}",

@@ -19,7 +19,7 @@ from pipeline.cli.console import (
     say,
     tell,
 )
-from pipeline.cli.live import live_rows, run_live
+from pipeline.cli.live import live_row, live_rows, run_live
 from stages.errors import BackstayError, SourceBusy, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 @click.option("--once", is_flag=True, help="Stop when everything is protected and shipped.")
 @click.option("--machine", "only", multiple=True, help="Only this machine (repeatable).")
 @click.option("--accept-shrink", is_flag=True, help="A disk that became smaller is no error.")
-@click.option("--drain", default=30.0, help="Seconds to ship what is left when it is stopped.")
+@click.option(
+    "--drain",
+    default=30.0,
+    type=click.FloatRange(min=0),
+    help="Seconds to ship what is left when it is stopped.",
+    show_default=True,
+)
 @json_option
 def run(
     config: str,
@@ -57,6 +63,8 @@ def run(
 
     loaded = load(config)
     if not once:
+        if only or accept_shrink:
+            raise UsageError("--machine and --accept-shrink go with --once", operation="run")
         run_live(loaded, drain)
         return
     ports = this_machine()
@@ -179,14 +187,12 @@ def status(config: str, as_json: bool) -> None:
     state = StateFolder.open(ports, loaded.daemon.state, lock=False)
     now = ports.clock.wall_us()
     drill = state.noted("drill")
-    live = live_rows(loaded, state) if any(m.live for m in loaded.machines.values()) else {}
+    live = live_rows(state) if any(m.live for m in loaded.machines.values()) else {}
     rows = [
         _row(name, state, now)
         | {"state_bytes": state.used_by(name)}
-        | _live_row(
-            loaded.machines[name].live, live.get(name), state.noted(f"machines/{name}/delivery")
-        )
-        for name in loaded.machines
+        | (_live(name, state, live, now) if machine.live else {})
+        for name, machine in loaded.machines.items()
     ]
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
     text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
@@ -220,24 +226,10 @@ def _row(name: str, state: StateFolder, now: int) -> dict[str, Any]:
     }
 
 
-def _live_row(
-    is_live: bool, found: dict[str, Any] | None, delivery: dict[str, Any] | None
+def _live(
+    name: str, state: StateFolder, live: dict[str, dict[str, Any]], now: int
 ) -> dict[str, Any]:
-    """What a machine that is captured live is doing now."""
-    if not is_live:
-        return {}
-    if found is None:
-        return {"last_run": "not running: its disks are not served", "live": None}
-    shown = str(found["state"])
-    if shown == "scanning":
-        shown += f" {found['percent']:.0f}%"
-    if found["reason"]:
-        shown += f" ({found['reason']})"
-    if not found["delivering"]:
-        shown += "; nothing is shipped now"
-        if delivery is not None and "message" in delivery:
-            shown += f": {delivery['message']}"
-    return {"last_run": shown, "live": found, "hint": (delivery or {}).get("hint", "")}
+    return live_row(live.get(name), state.noted(f"machines/{name}/delivery"), now)
 
 
 def _age(stamp: int, now: int) -> str:

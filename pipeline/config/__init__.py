@@ -2,8 +2,8 @@
 
 Paths are relative to the folder of the configuration file. Nothing is expanded: no ``~``, no
 ``${VARIABLE}``. Sizes are ``256KiB``, ``16MiB``, ``1GiB`` (1024), ``500KB``, ``2MB`` (1000) or
-plain bytes; durations ``60s``, ``15m``, ``24h``, ``7d``. A key that this version does not know or
-not implement is an error, never ignored. ``configs/`` has commented examples.
+plain bytes; durations ``100ms``, ``60s``, ``15m``, ``24h``, ``7d``. A key that this version does
+not know or not implement is an error, never ignored. ``configs/`` has commented examples.
 """
 
 from pipeline.config.loader import load

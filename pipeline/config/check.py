@@ -1,4 +1,4 @@
-"""What is wrong with a tree that is valid YAML: shape and values, references, disks named twice.
+"""What is wrong with a tree that is valid YAML: shape, values, references, what is named twice.
 
 References and disks are checked on the tree, not on the models, so that they are told even while
 other errors keep the models from existing.
@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.config.fields import NEEDS_MAPPING, resolve
+from pipeline.config.fields import NEEDS_MAPPING, address, resolve
 from pipeline.config.model import Config, Section
 from pipeline.config.problems import Path, Problem, closest, path_text, quote, show
 from pipeline.config.tree import Node
@@ -82,6 +82,25 @@ def disk_problems(root: Node, folder: str) -> Iterator[Problem]:
                 f"this is also the disk {path_text(other)} (line {at.line}, column {at.column})"
             )
             yield Problem(entry.value.line, entry.value.column, (*here, "path"), message)
+
+
+def listen_problems(root: Node, folder: str) -> Iterator[Problem]:
+    """Two machines that listen at one address. The disks of one machine may: clients name them."""
+    first: dict[str, tuple[str, Node]] = {}
+    for machine, settings in _entries(root, "machines"):
+        for disk, value in _entries(settings, "disks"):
+            entry = value.entries().get("listen")
+            place = None if entry is None else _address(entry.value.content, folder)
+            if entry is None or place is None:
+                continue
+            other, at = first.setdefault(place, (machine, entry.value))
+            if other != machine:
+                path = ("machines", machine, "disks", disk, "listen")
+                message = (
+                    f"machine {other} listens there (line {at.line}, column {at.column}); only "
+                    "disks of one machine share an address"
+                )
+                yield Problem(entry.value.line, entry.value.column, path, message)
 
 
 def _shape_problem(detail: ErrorDetails, root: Node) -> Problem:
@@ -172,3 +191,13 @@ def _real_path(value: object, folder: str) -> str | None:
         return os.path.realpath(resolve(value, folder))
     except (Wrong, OSError):
         return None  # a wrong path is told by its own validator
+
+
+def _address(value: object, folder: str) -> str | None:
+    try:
+        found = address(value, folder)
+    except Wrong:
+        return None  # likewise
+    if not found.startswith("unix:"):
+        return found
+    return _real_path(found.removeprefix("unix:"), folder)

@@ -120,10 +120,10 @@ def one_size(only: int) -> PlainValidator:
     return PlainValidator(check)
 
 
-def duration(low: int, high: int) -> PlainValidator:
+def duration(low: float, high: float) -> PlainValidator:
     """Seconds from ``low`` to ``high``."""
 
-    def check(value: object) -> int:
+    def check(value: object) -> int | float:
         found = parse_duration(value)
         if not low <= found <= high:
             bounds = f"from {format_duration(low)} to {format_duration(high)}"
@@ -201,28 +201,37 @@ def _url(value: object, info: ValidationInfo) -> str:
     return "file:" + resolve(rest, _folder(info))
 
 
-def _listen(value: object, info: ValidationInfo) -> str | None:
-    if value is None and not isinstance(info.context, Place):
-        return None
-    address = text(value)
-    if address.startswith("unix:"):
-        path = resolve(address.removeprefix("unix:"), _folder(info))
+def address(value: object, folder: str) -> str:
+    """Where a disk is served, in the one way to write it: ``unix:`` and an absolute path, or a
+    loopback address and its port. Raises ``Wrong``."""
+    given = text(value)
+    if given.startswith("unix:"):
+        path = resolve(given.removeprefix("unix:"), folder)
         if len(os.fsencode(path)) > MAX_SOCKET:
             raise Wrong(f"a socket's path has at most {MAX_SOCKET} bytes", "use a shorter one")
         return f"unix:{path}"
-    host, colon, port = address.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise Wrong(f"{quote(address)} is not an address", "write unix:PATH or 127.0.0.1:PORT")
+    host, colon, port = given.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
+        raise Wrong(f"{quote(given)} is not an address", "write unix:PATH or 127.0.0.1:PORT")
+    if not 1 <= int(port) <= 65535:
+        raise Wrong(f"a port is a number from 1 to 65535, not {port}")
+    numbers = host.removeprefix("[").removesuffix("]")
     try:
-        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        found = ipaddress.ip_address("127.0.0.1" if host == "localhost" else numbers)
     except ValueError:
-        local = False
-    if not local:
+        found = None
+    if found is None or not found.is_loopback:
         raise Wrong(
             f"{quote(host)} is not this machine's loopback address, and NBD has no TLS here",
             "write unix:PATH, or 127.0.0.1:PORT and forward it with ssh",
         )
-    return address
+    return f"{found}:{int(port)}" if found.version == 4 else f"[{found}]:{int(port)}"
+
+
+def _listen(value: object, info: ValidationInfo) -> str | None:
+    if value is None and not isinstance(info.context, Place):
+        return None
+    return address(value, _folder(info))
 
 
 def _capture(value: object, info: ValidationInfo) -> str:

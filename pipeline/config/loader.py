@@ -6,7 +6,7 @@ import errno
 
 from pydantic import ValidationError
 
-from pipeline.config.check import disk_problems, reference_problems, shape_problems
+from pipeline.config.check import disk_problems, listen_problems, reference_problems, shape_problems
 from pipeline.config.fields import Place
 from pipeline.config.model import Config
 from pipeline.config.problems import Problem, base_name, failure, show
@@ -42,6 +42,7 @@ def load(path: str, *, files: Files | None = None) -> Config:
         problems += shape_problems(error, root)
     problems += reference_problems(root)
     problems += disk_problems(root, place.folder)
+    problems += listen_problems(root, place.folder)
     if problems:
         raise failure(path, problems)
     return config

@@ -92,7 +92,7 @@ class Cache(Section):
     """Folding what was captured into segments; each becomes a commit."""
 
     seal_bytes: Annotated[int, size(MIB, 64 * MIB)] = 16 * MIB
-    seal_after: Annotated[int | Literal["auto"], or_auto(duration(1, 3600))] = "auto"
+    seal_after: Annotated[int | float | Literal["auto"], or_auto(duration(0.1, 3600))] = "auto"
     # Of what is not shipped yet; "auto" is a share of the state disk.
     journal_limit: Annotated[int | Literal["auto"], or_auto(size(64 * MIB, 1 << 50))] = "auto"
     when_full: Annotated[Literal["track", "throttle"], choice("track", "throttle")] = "track"
@@ -136,7 +136,7 @@ class Snapshot(Section):
 
     pre: FilePath = Field(examples=["/etc/backstay/freeze"])
     post: FilePath = Field(examples=["/etc/backstay/thaw"])
-    timeout: Annotated[int, duration(1, 3600)] = 60
+    timeout: Annotated[int | float, duration(1, 3600)] = 60
 
 
 class Disk(Section):

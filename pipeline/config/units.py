@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: ``16MiB``, ``500KB``, ``4096``; ``60s``, ``7d``."""
+"""Sizes and durations as people write them: ``16MiB``, ``500KB``, ``4096``; ``60s``, ``100ms``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE_UNITS = {
     "GiB": GIB,
     "TiB": 1 << 40,
 }
-DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _AMOUNT = re.compile(r"([0-9]{1,20}) ?([A-Za-z]*)")
 _EXAMPLE_SIZE = 'for example "16MiB"'
@@ -62,10 +62,10 @@ def format_size(size: int) -> str:
     return str(size)
 
 
-def parse_duration(value: object) -> int:
-    """Seconds of a duration: a whole number with the unit s, m, h or d.
+def parse_duration(value: object) -> int | float:
+    """Seconds of a duration: a whole number with the unit ms, s, m, h or d.
 
-    Raises ``Wrong``.
+    A whole number of seconds is an int. Raises ``Wrong``.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         raise Wrong(f"{show(value)} needs a unit", f'write "{show(value)}s" for seconds')
@@ -73,15 +73,20 @@ def parse_duration(value: object) -> int:
     if not unit:
         raise Wrong(f"{show(value)} needs a unit", f'write "{number}s" for seconds')
     if unit not in DURATION_UNITS:
-        raise Wrong(f"{quote(unit)} is not a unit of time", "known: s, m, h, d")
-    return number * DURATION_UNITS[unit]
+        raise Wrong(f"{quote(unit)} is not a unit of time", "known: ms, s, m, h, d")
+    if unit == "ms":
+        return number / 1000 if number % 1000 else number // 1000
+    return int(number * DURATION_UNITS[unit])
 
 
-def format_duration(seconds: int) -> str:
-    """The shortest exact way to write ``seconds``; ``parse_duration`` reads it."""
+def format_duration(seconds: float) -> str:
+    """The shortest way to write ``seconds``, exact to the ms; ``parse_duration`` reads it."""
+    if seconds != int(seconds):
+        return f"{round(seconds * 1000)}ms"
+    seconds = int(seconds)
     for unit in ("d", "h", "m"):
         if seconds and seconds % DURATION_UNITS[unit] == 0:
-            return f"{seconds // DURATION_UNITS[unit]}{unit}"
+            return f"{int(seconds // DURATION_UNITS[unit])}{unit}"
     return f"{seconds}s"
 
 

@@ -1,8 +1,8 @@
 """The delivery process: ships what intake has journalled, for all live machines, at low priority.
 
 Run by the parent as ``python -m pipeline.daemon.delivery_main CONFIG``. Its standard input says
-``drain`` when it should ship what there is and end; it ends at once when its parent does. Every
-change of a machine's state is a line of JSON on its standard output.
+``drain`` when it should ship what there is and end, as SIGTERM does; it ends at once when its
+parent does. Every change of a machine's state is a line of JSON on its standard output.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ import trio
 from pipeline.assembly import vault_store
 from pipeline.config import load
 from pipeline.config.model import Config
+from pipeline.daemon import lock
 from pipeline.daemon.intake_main import SOCKET
 from pipeline.daemon.link_client import IntakeGone, upstream
 from pipeline.delivery import Delivery
@@ -26,6 +28,7 @@ from pipeline.retry import PROBE_SECONDS, PROBES, Ladder
 from pipeline.state import StateFolder
 from stages.errors import BackstayError, leaves
 from stages.ports import Machine
+from stages.stage import crew
 from stages.stream import Position
 from stages.system import this_machine
 from stages.vault import layout
@@ -33,16 +36,25 @@ from stages.vault import layout
 _NICE = 10
 _THREADS = 6
 _INTAKE_SECONDS = 0.5  # between two looks for an intake that is gone
+_DRAIN_SECONDS = 600.0  # at most, whatever the parent waits for
+_LOCK_SECONDS = 30.0  # for one before, whose parent was killed and which is on its way out
 _PR_SET_DUMPABLE = 4
+
+LOCK = "delivery.lock"
+UNSHIPPED = 3
+"""Exit code: it was drained, but not everything could be shipped."""
 
 
 def main() -> int:
-    """The process."""
+    """The process: 0 if all was shipped, ``UNSHIPPED``, or the code of an error."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     os.nice(_NICE)
-    config = load(sys.argv[1])
-    trio.run(_deliver, this_machine(_THREADS), config)
-    return 0
+    try:
+        config = load(sys.argv[1])
+        return 0 if trio.run(_deliver, this_machine(_THREADS), config) else UNSHIPPED
+    except BackstayError as error:
+        print(f"delivery: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        return error.exit_code
 
 
 @dataclass
@@ -55,15 +67,16 @@ class _Machine:
     state: StateFolder
     draining: trio.Event
     ladder: Ladder = field(default_factory=Ladder)
+    drained: bool = False
 
     async def run(self) -> None:
         """Deliver for ever; ends when drained, or by an error that does not heal by itself."""
         while True:
             try:
-                if await self._life():
-                    self._tell("drained")
-                    return
+                await self._life()
             except IntakeGone:
+                if self.draining.is_set():
+                    return
                 self.ladder = Ladder()
                 await self.ports.clock.sleep(_INTAKE_SECONDS)
                 continue
@@ -74,17 +87,18 @@ class _Machine:
                     self._tell("failed", failed)
                     return
                 self._tell("waiting", failed)
+            if self.drained:
+                self._tell("drained")
             if self.draining.is_set():
                 return
             await self._wait()
 
-    async def _life(self) -> bool:
-        """From connecting to the first error; True when drained."""
+    async def _life(self) -> None:
+        """From connecting to the first error, or until drained."""
         async with upstream(f"{self.state.path}/{SOCKET}", self.name) as intake:
             delivery = Delivery(
                 self.ports, self.config, self.name, self.state, intake, intake.attached
             )
-            drained = False
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, delivery)
                 nursery.start_soon(delivery.run)
@@ -93,9 +107,8 @@ class _Machine:
                 until: Position = intake.durable
                 while not delivery.has_committed(until):
                     await self.ports.clock.sleep(0.05)
-                drained = True
+                self.drained = True
                 nursery.cancel_scope.cancel()
-            return drained
 
     async def _watch(self, delivery: Delivery) -> None:
         """A commit begins the ladder anew; each is noted for ``status``."""
@@ -160,18 +173,40 @@ def _failure_of(raised: BaseException) -> BackstayError:
     raise raised
 
 
-async def _deliver(ports: Machine, config: Config) -> None:
+async def _deliver(ports: Machine, config: Config) -> bool:
+    """Until drained: True if everything was shipped."""
     state = StateFolder.open(ports, config.daemon.state, lock=False)
     draining = trio.Event()
-    async with trio.open_nursery() as nursery:
+    machines = [
+        _Machine(ports, config, name, state, draining)
+        for name, machine in config.machines.items()
+        if machine.live
+    ]
+    async with crew() as nursery:
         nursery.start_soon(_hear_parent, draining, nursery.cancel_scope)
-        async with trio.open_nursery() as machines:
-            for name, machine in config.machines.items():
-                if machine.live:
-                    machines.start_soon(_Machine(ports, config, name, state, draining).run)
-        if not draining.is_set():
-            await trio.sleep_forever()  # all have failed for good: their states stay shown
+        nursery.start_soon(_hear_signals, draining)
+        await _wait_for_lock(ports, f"{state.path}/{LOCK}")
+        with lock.held(ports.files, f"{state.path}/{LOCK}", "delivery"):
+            async with trio.open_nursery() as running:
+                for machine in machines:
+                    running.start_soon(machine.run)
+                await draining.wait()  # also if all have failed for good: their states stay shown
+                running.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
         nursery.cancel_scope.cancel()
+    return all(machine.drained for machine in machines)
+
+
+async def _wait_for_lock(ports: Machine, path: str) -> None:
+    """Two of them would write one record of the vault. Raises ``StateLocked`` after a while."""
+    with trio.move_on_after(_LOCK_SECONDS):
+        while not lock.is_free(ports.files, path):
+            await ports.clock.sleep(_INTAKE_SECONDS)
+
+
+async def _hear_signals(draining: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            draining.set()
 
 
 async def _hear_parent(draining: trio.Event, scope: trio.CancelScope) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgpack
@@ -12,25 +15,33 @@ from stages.errors import ProtocolError
 
 VERSION = 1
 MAX_FRAME = 16 << 20
+_SEND_SECONDS = 10.0  # for a peer that does not read
+_SUN_PATH = 107  # bytes of a Unix socket's path, unix(7)
 _LENGTH = struct.Struct("<I")
 
 
 class Frames:
     """One connection. Any number of tasks may send; one receives."""
 
-    def __init__(self, stream: trio.SocketStream):
+    def __init__(self, stream: trio.abc.Stream):
         self._stream = stream
         self._lock = trio.Lock()
 
     async def send(self, *message: Any) -> None:
-        """Send one message, whole. ``OSError``, ``trio.BrokenResourceError``."""
+        """Send one message, whole. ``OSError``, ``trio.BrokenResourceError``; the latter also, and
+        the connection is at its end, if the peer does not take it."""
         data = msgpack.packb(list(message))
         if len(data) > MAX_FRAME:
             raise ValueError(f"a message of {len(data)} bytes")
         async with self._lock:
             # Half a message would make nonsense of all that follow.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
+            with trio.CancelScope(
+                shield=True, deadline=trio.current_time() + _SEND_SECONDS
+            ) as sent:
                 await self._stream.send_all(_LENGTH.pack(len(data)) + data)
+            if sent.cancelled_caught:
+                await trio.aclose_forcefully(self._stream)
+                raise trio.BrokenResourceError("the other side does not read")
 
     async def receive(self) -> list[Any] | None:
         """The next message, None at the end. Raises ``ProtocolError`` for what is none."""
@@ -44,7 +55,7 @@ class Frames:
         if data is None:
             return None
         try:
-            message = msgpack.unpackb(data, strict_map_key=False)
+            message = msgpack.unpackb(data)
         except (ValueError, msgpack.UnpackException) as error:
             raise ProtocolError(f"not a message: {error}", operation="daemon's socket") from None
         if not isinstance(message, list) or not message:
@@ -69,8 +80,24 @@ async def connect(path: str) -> Frames:
     """Connect to a daemon's socket. ``OSError`` if nobody listens."""
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
-        await sock.connect(path)
+        with reachable(path) as short:
+            await sock.connect(short)
     except BaseException:
         sock.close()
         raise
     return Frames(trio.SocketStream(sock))
+
+
+@contextmanager
+def reachable(path: str) -> Iterator[str]:
+    """A name of the socket at ``path`` that a socket's address has room for: ``path`` itself, or
+    one through a descriptor of its folder. ``OSError`` if there is no such folder."""
+    if len(os.fsencode(path)) <= _SUN_PATH:
+        yield path
+        return
+    folder, _, name = path.rpartition("/")
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)

@@ -19,13 +19,14 @@ import trio
 from pipeline.config import load
 from pipeline.config.model import Config
 from pipeline.config.model import Machine as MachineConfig
+from pipeline.daemon import lock
 from pipeline.daemon.link_server import LinkServer
 from pipeline.hooks import held_still
 from pipeline.intake import IntakeDisk, MachineIntake, journal_limit
 from pipeline.state import StateFolder
 from stages import durable
 from stages.capture.group.group import Limits
-from stages.errors import BackstayError, NotFound, StateLocked, leaves
+from stages.errors import BackstayError, IllegalOperation, NotFound, UsageError, leaves
 from stages.ports import Machine
 from stages.stream import MarkedPoint
 from stages.system import this_machine
@@ -33,6 +34,7 @@ from stages.system import this_machine
 SOCKET = "intake.sock"
 LOCK = "intake.lock"
 _THREADS = 8
+_MAX_LABEL = 200  # characters
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
@@ -71,25 +73,57 @@ class _Process:
     def __init__(self, config: Config, intakes: dict[str, MachineIntake]):
         self.config = config
         self.intakes = intakes
+        self.stopping = False
         self.stopped = trio.Event()
         self.ending = trio.Event()
 
     async def control(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """See ``Control``."""
         if command == "status":
-            machines = {name: one.status().as_fields() for name, one in self.intakes.items()}
-            return {"pid": os.getpid(), "config": machines_of(self.config), "machines": machines}
+            return self._status()
         if command == "mark":
             return _point(await self._mark(arguments))
+        if command == "reload":
+            return await self._reload(str(arguments.get("config")))
         if command == "stop":
-            for intake in self.intakes.values():
-                intake.stop()
+            self.stop()
             await self.stopped.wait()
             return {name: list(one.joint.durable) for name, one in self.intakes.items()}
         if command == "end":
+            self.stop()
             self.ending.set()
             return {}
         raise NotFound(f"no command {command!r}", operation="intake")
+
+    def stop(self) -> None:
+        """Take no more writes; ``stopped`` is set when all is flushed."""
+        self.stopping = True
+        for intake in self.intakes.values():
+            intake.stop()
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "stopping": self.stopping,
+            "config": machines_of(self.config),
+            "machines": {name: one.status().as_fields() for name, one in self.intakes.items()},
+        }
+
+    async def _reload(self, path: str) -> dict[str, Any]:
+        """Take over what does not touch disks: hooks now, the journal's tuning when it starts."""
+        config = await trio.to_thread.run_sync(load, path)
+        if machines_of(config) != machines_of(self.config):
+            raise IllegalOperation(
+                "the disks that are captured live are others than those being served",
+                operation="reload",
+                subject=path,
+                hint="stop it with SIGTERM and start it again: guests are disconnected meanwhile",
+            )
+        later = [
+            name for name in self.intakes if _tuning(config, name) != _tuning(self.config, name)
+        ]
+        self.config = config
+        return {"later": later}
 
     async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
         name = str(arguments.get("machine"))
@@ -97,6 +131,10 @@ class _Process:
             raise NotFound("is not captured live", operation="mark", subject=name)
         intake, machine = self.intakes[name], self.config.machines[name]
         label = str(arguments.get("label", ""))
+        if len(label) > _MAX_LABEL:
+            raise UsageError(f"a label has at most {_MAX_LABEL} characters", operation="mark")
+        if self.stopping:
+            raise IllegalOperation("it is being stopped", operation="mark", subject=name)
         if not any(disk.snapshot for disk in machine.disks.values()):
             return await intake.mark(label)
         still = held_still(name, tuple(machine.disks.items()))
@@ -120,7 +158,7 @@ class _Process:
 async def _serve(ports: Machine, config: Config) -> None:
     state = StateFolder.open(ports, config.daemon.state, lock=False)
     durable.make_dirs(ports.files, state.path)
-    with _locked(ports, f"{state.path}/{LOCK}"):
+    with lock.held(ports.files, f"{state.path}/{LOCK}", "intake"):
         intakes = await _open_all(ports, config, state)
         process = _Process(config, intakes)
         link = LinkServer(
@@ -164,28 +202,13 @@ async def _hear_signals(process: _Process) -> None:
     """SIGTERM: stop cleanly, and end."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            for intake in process.intakes.values():
-                intake.stop()
+            process.stop()
             process.ending.set()
 
 
-class _locked:  # noqa: N801 - a context manager
-    def __init__(self, ports: Machine, path: str):
-        self._file = ports.files.open_write(path, create=True)
-        if not self._file.lock():
-            self._file.close()
-            raise StateLocked(
-                "intake is running already",
-                operation="intake",
-                subject=path,
-                hint="a parent takes it over: backstay run CONFIG",
-            )
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+def _tuning(config: Config, name: str) -> tuple[object, str]:
+    cache = config.pipeline_of(config.machine(name)).cache
+    return cache.journal_limit, cache.when_full
 
 
 def _point(point: MarkedPoint) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from pipeline.daemon.frames import VERSION, Frames, connect
 from stages import errors
 from stages.errors import BackstayError, ProtocolError
 from stages.stage import crew
-from stages.stream import ORIGIN, DeliveryGone, Digests, MarkedPoint, Position
+from stages.stream import ORIGIN, Digests, MarkedPoint, Position
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+_ONLY = 1  # number of a command that has its connection for itself
 
 
 class IntakeGone(BackstayError):
@@ -32,7 +33,11 @@ class RemoteUpstream:
         self._frames = frames
         self._moved = trio.lowlevel.ParkingLot()
         self._begin: list[Position] = []
-        self._digests: Digests | None = None
+        self._answering: tuple[Digests, trio.Nursery] | None = None
+
+    async def greet(self, machine: str) -> None:
+        """Say who is there, first of all."""
+        await self._send("delivery", VERSION, machine)
 
     async def wait_durable(self, beyond: Position) -> Position:
         """See ``Upstream``."""
@@ -62,44 +67,52 @@ class RemoteUpstream:
 
     @asynccontextmanager
     async def attached(self, digests: Digests) -> AsyncIterator[None]:
-        """Intake's questions are answered from ``digests`` while this lasts."""
-        self._digests = digests
-        await self._send("attach")
-        yield
+        """Intake's questions are answered from ``digests`` while this lasts, and no longer: none
+        is being answered any more when it has ended. Hang up then."""
+        async with crew() as nursery:
+            self._answering = digests, nursery
+            try:
+                await self._send("attach")
+                yield
+            finally:
+                self._answering = None
+            nursery.cancel_scope.cancel()
 
     async def hear(self) -> None:
         """Take in what intake says, until it hangs up: ``IntakeGone``."""
         try:
-            async with crew() as nursery:
-                while (message := await self._frames.receive()) is not None:
-                    self._take(message, nursery)
-                raise IntakeGone("intake hung up", operation="deliver")
+            while (message := await self._frames.receive()) is not None:
+                self._take(message)
         except _GONE as error:
             raise IntakeGone(f"intake hung up ({error})", operation="deliver") from None
+        raise IntakeGone("intake hung up", operation="deliver")
 
-    def _take(self, message: list[Any], nursery: trio.Nursery) -> None:
+    def _take(self, message: list[Any]) -> None:
         match message:
             case ["durable", int(run), int(offset)]:
                 self.durable = Position(run, offset)
             case ["begin", int(run), int(offset)]:
                 self._begin.append(Position(run, offset))
             case ["ask", int(number), str(what), *arguments]:
-                nursery.start_soon(self._answer, number, what, arguments)
+                if self._answering is not None:
+                    digests, nursery = self._answering
+                    nursery.start_soon(self._answer, digests, number, what, arguments)
             case ["refused", str(reason)]:
                 raise ProtocolError(reason, operation="deliver")
             case _:
                 raise ProtocolError(f"{message[0]!r}", operation="deliver")
         self._moved.unpark_all()
 
-    async def _answer(self, number: int, what: str, arguments: list[int]) -> None:
-        if self._digests is None:
-            raise DeliveryGone("asked before it was attached", operation="deliver")
-        if what == "key":
-            value = await self._digests.key()
-        elif what == "chunks":
-            value = (await self._digests.chunks(*arguments)).tobytes()
-        else:
-            value = (await self._digests.blocks(*arguments)).tobytes()
+    async def _answer(self, digests: Digests, number: int, what: str, about: list[int]) -> None:
+        match what, about:
+            case "key", []:
+                value = await digests.key()
+            case "chunks", [int(disk), int(first), int(count)]:
+                value = (await digests.chunks(disk, first, count)).astype("<u8").tobytes()
+            case "blocks", [int(disk), int(first), int(count)]:
+                value = (await digests.blocks(disk, first, count)).astype("<u8").tobytes()
+            case _:
+                raise ProtocolError(f"asked for {what!r}", operation="deliver")
         await self._send("answer", number, value)
 
     async def _send(self, *message: Any) -> None:
@@ -115,8 +128,8 @@ async def upstream(path: str, machine: str) -> AsyncIterator[RemoteUpstream]:
     when intake hangs up."""
     frames = await _connected(path)
     try:
-        await frames.send("delivery", VERSION, machine)
         remote = RemoteUpstream(frames)
+        await remote.greet(machine)
         async with crew() as nursery:
             nursery.start_soon(remote.hear)
             await remote.wait_durable(ORIGIN)
@@ -132,7 +145,7 @@ async def command(path: str, name: str, **arguments: Any) -> dict[str, Any]:
     frames = await _connected(path)
     try:
         await frames.send("control", VERSION)
-        await frames.send(name, arguments)
+        await frames.send(_ONLY, name, arguments)
         answer = await frames.receive()
     except _GONE as error:
         raise IntakeGone(str(error), operation=name, subject=path) from None
@@ -140,13 +153,22 @@ async def command(path: str, name: str, **arguments: Any) -> dict[str, Any]:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await frames.aclose()
     match answer:
-        case ["done", dict(found)]:
+        case ["done", _, dict(found)]:
             return found
-        case ["failed", str(kind), str(message), str(operation), str(subject), str(hint)]:
-            wrong = getattr(errors, kind, BackstayError)
-            raise wrong(message, operation=operation, subject=subject, hint=hint)
+        case ["refused", str(reason)]:
+            raise ProtocolError(reason, operation=name, subject=path)
+        case ["failed", _, str(kind), str(message), str(operation), str(subject), str(hint)]:
+            raise as_error(kind, message, operation, subject, hint)
         case _:
             raise IntakeGone("it hung up", operation=name, subject=path)
+
+
+def as_error(kind: str, message: str, operation: str, subject: str, hint: str) -> BackstayError:
+    """An error that another process of the daemon told, by the name of its class."""
+    found = getattr(errors, kind, None)
+    if not (isinstance(found, type) and issubclass(found, BackstayError)):
+        found = BackstayError
+    return found(message, operation=operation, subject=subject, hint=hint)
 
 
 async def _connected(path: str) -> Frames:

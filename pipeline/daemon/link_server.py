@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,18 +10,24 @@ from typing import Any
 import numpy as np
 import trio
 
-from pipeline.daemon.frames import VERSION, Frames
+from pipeline.daemon.frames import VERSION, Frames, reachable
 from stages.errors import BackstayError, ProtocolError
 from stages.joint import Joint
 from stages.model import U64
 from stages.nbd.listening import UnixAddress, listening
+from stages.stage import crew
 from stages.stream import DeliveryGone, MarkedPoint, Position
 
 Control = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 """(command, arguments) to an answer; raises ``BackstayError``."""
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MAX_CONNECTIONS = 64
+_MAX_COMMANDS = 16  # of one connection, at a time
+_HELLO_SECONDS = 10.0
+_KEY_BYTES = 32
+_PAIR_BYTES = 16
 
 
 class RemoteDigests:
@@ -28,13 +35,16 @@ class RemoteDigests:
 
     def __init__(self, frames: Frames):
         self._frames = frames
-        self._asked: dict[int, tuple[trio.Event, list[Any]]] = {}
+        self._asked: dict[int, tuple[trio.Event, list[bytes]]] = {}
         self._next = 0
         self._gone = False
 
     async def key(self) -> bytes:
         """See ``Digests``."""
-        return bytes(await self._ask("key"))
+        key = await self._ask("key")
+        if len(key) != _KEY_BYTES:
+            raise DeliveryGone("delivery answered with no key", operation="ask for digests")
+        return key
 
     async def chunks(self, disk: int, first: int, count: int) -> U64:
         """See ``Digests``."""
@@ -44,7 +54,7 @@ class RemoteDigests:
         """See ``Digests``."""
         return _pairs(await self._ask("blocks", disk, first, count), count)
 
-    def answered(self, number: int, value: Any) -> None:
+    def answered(self, number: int, value: bytes) -> None:
         """An answer came."""
         if number in self._asked:
             event, found = self._asked[number]
@@ -57,9 +67,10 @@ class RemoteDigests:
         for event, _ in self._asked.values():
             event.set()
 
-    async def _ask(self, *question: Any) -> Any:
+    async def _ask(self, *question: Any) -> bytes:
         number = self._next = self._next + 1
-        event, found = self._asked[number] = (trio.Event(), [])
+        found: list[bytes] = []
+        event, _ = self._asked[number] = (trio.Event(), found)
         try:
             if not self._gone:
                 await self._frames.send("ask", number, *question)
@@ -83,35 +94,48 @@ class LinkServer:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled. Raises ``UsageError`` if the path cannot be had."""
-        async with listening(UnixAddress(self.path)) as (listener, _):
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                while True:
-                    stream = await listener.accept()
-                    if len(nursery.child_tasks) >= _MAX_CONNECTIONS:
-                        await stream.aclose()
-                    else:
-                        nursery.start_soon(self._connection, Frames(stream))
+        with reachable(self.path) as path:
+            async with listening(UnixAddress(path)) as (listener, _):
+                task_status.started()
+                async with trio.open_nursery() as nursery:
+                    await self._accept(listener, nursery)
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _OUT_OF_FILES:
+                    raise
+                await trio.sleep(0.1)  # until a descriptor is free
+                continue
+            if len(nursery.child_tasks) >= _MAX_CONNECTIONS:
+                await stream.aclose()
+            else:
+                nursery.start_soon(self._connection, Frames(stream))
 
     async def _connection(self, frames: Frames) -> None:
         """Whatever a peer does ends its connection, and nothing else."""
         try:
-            hello = await frames.receive()
+            hello = None
+            with trio.move_on_after(_HELLO_SECONDS):
+                hello = await frames.receive()
             if hello is not None:
                 await self._greeted(frames, hello)
-        except (ProtocolError, *_GONE):
+        except (BackstayError, *_GONE):
             pass
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await frames.aclose()
 
     async def _greeted(self, frames: Frames, hello: list[Any]) -> None:
-        if hello[:2] == ["delivery", VERSION] and len(hello) == 3 and hello[2] in self.joints:
-            await self._deliver(frames, self.joints[hello[2]])
-        elif hello[:2] == ["control", VERSION]:
-            await self._controlled(frames)
-        else:
-            await frames.send("refused", "another version, or no such machine")
+        match hello:
+            case ["delivery", version, str(name)] if version == VERSION and name in self.joints:
+                await self._deliver(frames, self.joints[name])
+            case ["control", version] if version == VERSION:
+                await self._controlled(frames)
+            case _:
+                await frames.send("refused", "intake has another version, or no such machine")
 
     async def _deliver(self, frames: Frames, joint: Joint) -> None:
         digests = RemoteDigests(frames)
@@ -122,7 +146,7 @@ class LinkServer:
                 await self._hear(frames, joint, digests, nursery)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            rest = group.split((ProtocolError, *_GONE))[1]
+            rest = group.split((BackstayError, *_GONE))[1]
             if rest is not None:
                 raise rest from None
         finally:
@@ -155,26 +179,35 @@ class LinkServer:
                     await joint.marked(MarkedPoint(mark, seq, stamp, grade, reason))
                 case ["lost", str(reason)]:
                     await frames.send("begin", *await joint.lost(reason))
-                case ["answer", int(number), value]:
+                case ["answer", int(number), bytes(value)]:
                     digests.answered(number, value)
                 case _:
                     raise ProtocolError(f"{message[0]!r}", operation="daemon's socket")
 
     async def _controlled(self, frames: Frames) -> None:
-        while (message := await frames.receive()) is not None:
-            match message:
-                case [str(command), dict(arguments)]:
-                    try:
-                        await frames.send("done", await self.control(command, arguments))
-                    except BackstayError as error:
-                        fields = [error.message, error.operation, error.subject, error.hint]
-                        await frames.send("failed", type(error).__name__, *fields)
-                case _:
-                    raise ProtocolError("not a command", operation="daemon's socket")
+        """Commands by number, side by side. Who hangs up waits for no answer any more."""
+        async with crew() as nursery:
+            while (message := await frames.receive()) is not None:
+                match message:
+                    case [int(number), str(command), dict(arguments)]:
+                        if len(nursery.child_tasks) >= _MAX_COMMANDS:
+                            raise ProtocolError("too many commands", operation="daemon's socket")
+                        nursery.start_soon(self._command, frames, number, command, arguments)
+                    case _:
+                        raise ProtocolError("not a command", operation="daemon's socket")
+            nursery.cancel_scope.cancel()
+
+    async def _command(
+        self, frames: Frames, number: int, command: str, arguments: dict[str, Any]
+    ) -> None:
+        try:
+            await frames.send("done", number, await self.control(command, arguments))
+        except BackstayError as error:
+            fields = [error.message, error.operation, error.subject, error.hint]
+            await frames.send("failed", number, type(error).__name__, *fields)
 
 
-def _pairs(data: Any, count: int) -> U64:
-    found = np.frombuffer(data, "<u8").astype(np.uint64).reshape(-1, 2)
-    if len(found) != count:
+def _pairs(data: bytes, count: int) -> U64:
+    if len(data) != _PAIR_BYTES * count:
         raise DeliveryGone("delivery answered with another length", operation="ask for digests")
-    return found
+    return np.frombuffer(data, "<u8").astype(np.uint64).reshape(-1, 2)

@@ -1,8 +1,9 @@
 """The parent: starts intake or takes a running one over, keeps delivery alive, and stops both.
 
-Intake is a session of its own and survives its parent; delivery ends with it. What ends by itself is
-started again, after 0.1 s and twice as long each time up to 10 s, from the beginning once it has
-stayed up for a minute.
+Intake is a session of its own and survives its parent; delivery ends with it. What ends by itself
+is started again, after 0.1 s and twice as long each time up to 10 s, from the beginning once it has
+stayed up for a minute. SIGTERM and SIGINT stop both in order, a second one does not wait for
+delivery; SIGHUP reads the configuration again.
 """
 
 from __future__ import annotations
@@ -12,70 +13,81 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import trio
 
+from pipeline.config import load
 from pipeline.config.model import Config
-from pipeline.daemon.intake_main import SOCKET, machines_of
-from pipeline.daemon.link_client import IntakeGone, command
+from pipeline.daemon import lock
+from pipeline.daemon.child import DeliveryChild, Restarts, Tell
+from pipeline.daemon.intake_main import LOCK, SOCKET, machines_of
+from pipeline.daemon.link_client import IntakeGone, as_error, command
 from pipeline.state import StateFolder
-from stages import errors
-from stages.errors import BackstayError, IllegalOperation, StateLocked
+from stages.errors import BackstayError, ConfigError, IllegalOperation, StateLocked
 from stages.ports import Machine
+from stages.stage import crew
 
-FIRST, MOST, STEADY = 0.1, 10.0, 60.0  # seconds
+_LOOK_SECONDS = 1.0  # between two looks whether intake is still there
+_STOP_SECONDS = 120.0  # for guests to be flushed; intake has bounds of its own below this
+_END_SECONDS = 30.0
+_POLL_SECONDS = 0.05
 _LINE = 1 << 20
-_NOTE_SECONDS = 5.0
 _LOG = 1 << 20  # bytes kept of what an intake says on its standard error
 
-Tell = Callable[[str], None]
 
-
-@dataclass
 class Parent:
     """``tell`` hears one line for each event; ``drain`` seconds bound the end."""
 
-    ports: Machine
-    config: Config
-    state: StateFolder
-    tell: Tell
-    drain: float
-    stopping: trio.Event = field(default_factory=trio.Event)
-    _delivery: trio.Process | None = None
-    _noted: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self, ports: Machine, config: Config, state: StateFolder, tell: Tell, drain: float
+    ):
+        self.config = config
+        self._ports = ports
+        self._state = state
+        self._tell = tell
+        self._drain = drain
+        self._socket = f"{state.path}/{SOCKET}"
+        self._delivery = DeliveryChild(ports, config, state, tell)
+        self._stopping = trio.Event()
+        self._hurried = trio.CancelScope()
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises what keeps intake from starting."""
-        await self._begin_intake()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._signals)
+        async with crew() as nursery:
+            await nursery.start(self._signals)
+            await self._begin_intake()
             nursery.start_soon(self._keep_intake)
-            nursery.start_soon(self._keep_delivery)
-            await self.stopping.wait()
+            nursery.start_soon(self._delivery.run)
+            await self._stopping.wait()
             await self._stop()
             nursery.cancel_scope.cancel()
 
-    @property
-    def socket(self) -> str:
-        """Where intake listens for us."""
-        return f"{self.state.path}/{SOCKET}"
-
-    async def _signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                self.stopping.set()
+    async def _signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                elif self._stopping.is_set():
+                    self._hurried.cancel()
+                else:
+                    self._stopping.set()
 
     # intake
 
     async def _begin_intake(self) -> None:
         """Take a running intake over, or start one."""
         try:
-            status = await command(self.socket, "status")
+            status = await command(self._socket, "status")
         except IntakeGone:
+            await self._start_intake()
+            return
+        if status["stopping"]:
+            self._tell(f"intake: waiting for process {status['pid']} to end")
+            await self._end_intake()
             await self._start_intake()
             return
         if status["config"] != machines_of(self.config):
@@ -86,12 +98,13 @@ class Parent:
                 hint=f"run it with the old config and stop it, or end process {status['pid']} "
                 "with SIGTERM: its clients are disconnected then",
             )
-        self.tell(f"intake: running already (process {status['pid']}), taken over")
         for name, found in status["machines"].items():
             self._say_disks(name, found["disks"])
+        self._tell(f"intake: running already (process {status['pid']}), taken over")
+        self._say_later(await command(self._socket, "reload", config=self.config.source))
 
     async def _start_intake(self) -> None:
-        log = Path(self.state.path, "intake.log")
+        log = Path(self._state.path, "intake.log")
         complaints = await trio.to_thread.run_sync(_open_log, log)
         try:
             process = await trio.lowlevel.open_process(
@@ -121,137 +134,103 @@ class Parent:
                 "intake ended before it served", operation="run", hint=f"see {log}"
             ) from None
         if "error" in fields:
-            kind = getattr(errors, fields["error"], BackstayError)
             operation, subject = fields["where"]
-            raise kind(fields["message"], operation=operation, subject=subject, hint=fields["hint"])
-        self.tell(f"intake: serving (process {pid})")
+            raise as_error(fields["error"], fields["message"], operation, subject, fields["hint"])
         for name, uris in fields["serves"].items():
             self._say_disks(name, uris)
+        self._tell(f"intake: serving (process {pid})")
         for name, reasons in fields["compared"].items():
             for reason in reasons:
-                self.tell(f"{name}: {reason}")
+                self._tell(f"{name}: {reason}")
 
     def _say_disks(self, name: str, uris: dict[str, str]) -> None:
         for disk, uri in uris.items():
-            self.tell(f"{name}/{disk}: {uri}")
+            self._tell(f"{name}/{disk}: {uri}")
 
     async def _keep_intake(self) -> None:
         """Look whether it is still there: it is not always our child."""
-        wait = FIRST
+        restarts = Restarts()
+        began = self._ports.clock.monotonic()
         while True:
-            await self.ports.clock.sleep(1.0)
-            try:
-                await command(self.socket, "status")
-            except IntakeGone:
-                pass
-            else:
-                wait = FIRST
+            await self._ports.clock.sleep(_LOOK_SECONDS)
+            if await self._is_there():
                 continue
-            if self.stopping.is_set():
+            wait = restarts.after(self._ports.clock.monotonic() - began)
+            if self._stopping.is_set():
                 return
-            self.tell(f"intake: gone; starting it again in {wait:g} s")
-            await self.ports.clock.sleep(wait)
-            wait = min(2 * wait, MOST)
+            self._tell(f"intake: gone; starting it again in {wait:g} s")
+            await self._ports.clock.sleep(wait)
+            if self._stopping.is_set():
+                return
             try:
                 await self._start_intake()
             except StateLocked:
                 continue  # it is only slow to answer
             except BackstayError as error:
-                self.tell(f"intake: {error}")
+                self._tell(f"intake: {error}")
+            else:
+                began = self._ports.clock.monotonic()
 
-    # delivery
-
-    async def _keep_delivery(self) -> None:
-        wait = FIRST
-        while True:
-            began = self.ports.clock.monotonic()
-            code = await self._one_delivery()
-            if self.stopping.is_set():
-                return
-            if self.ports.clock.monotonic() - began >= STEADY:
-                wait = FIRST
-            self.tell(f"delivery: ended ({code}); starting it again in {wait:g} s")
-            await self.ports.clock.sleep(wait)
-            wait = min(2 * wait, MOST)
-
-    async def _one_delivery(self) -> int:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "pipeline.daemon.delivery_main", self.config.source],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._delivery = process
-        assert process.stdout is not None  # noqa: S101
+    async def _is_there(self) -> bool:
         try:
-            said = bytearray()
-            async with process.stdout:
-                while data := await process.stdout.receive_some(65536):
-                    said += data
-                    *lines, rest = said.split(b"\n")
-                    for line in lines:
-                        await self._heard(bytes(line))
-                    said = bytearray(rest[:_LINE])
-            return await process.wait()
-        finally:
-            self._delivery = None
-            if process.returncode is None:
-                process.kill()
+            await command(self._socket, "status")
+        except IntakeGone:
+            return False
+        return True
 
-    async def _heard(self, line: bytes) -> None:
-        """What delivery says of a machine is kept for ``status``; commits are not told."""
+    # another configuration
+
+    async def _reload(self) -> None:
+        """A wrong one changes nothing."""
         try:
-            fields: dict[str, Any] = json.loads(line)
-            name, state = str(fields["machine"]), str(fields["state"])
-        except (ValueError, KeyError, TypeError):
-            return
-        if name not in self.config.machines:
-            return
-        fields["at"] = self.ports.clock.wall_us()
-        try:
-            await self._keep(name, state, fields)
+            config = await trio.to_thread.run_sync(load, self.config.source)
+            if config.daemon.state != self.config.daemon.state:
+                raise IllegalOperation("daemon.state is another", operation="reload")
+            answer = await command(self._socket, "reload", config=config.source)
         except BackstayError as error:
-            self.tell(f"{name}: {error}")
-        if state in ("failed", "waiting"):
-            again = fields.get("again_in")
-            when = f"; again in {again:g} s" if again else ""
-            self.tell(f"{name}: {fields['message']}{when}")
-            if fields.get("hint"):
-                self.tell(f"  hint: {fields['hint']}")
+            text = error.message if isinstance(error, ConfigError) else str(error)
+            self._tell(f"reload: nothing is changed: {text}")
+            if error.hint:
+                self._tell(f"  hint: {error.hint}")
+            return
+        self.config = config
+        await self._delivery.renew(config)
+        self._tell("reload: done")
+        self._say_later(answer)
 
-    async def _keep(self, name: str, state: str, fields: dict[str, Any]) -> None:
-        """A note for ``status``; of commits one in a while, since each is an fsync."""
-        if state == "committed":
-            now = self.ports.clock.monotonic()
-            if now - self._noted.get(name, -_NOTE_SECONDS) < _NOTE_SECONDS:
-                return
-            self._noted[name] = now
-        note = f"machines/{name}/delivery"
-        await trio.to_thread.run_sync(self.state.note, note, fields)
-        if fields.get("consistent"):
-            await trio.to_thread.run_sync(self.state.note, f"machines/{name}/last-point", fields)
+    def _say_later(self, answer: dict[str, list[str]]) -> None:
+        for name in answer["later"]:
+            self._tell(f"{name}: the journal's settings change when intake is started again")
 
     # the end
 
     async def _stop(self) -> None:
         """Guests first: everything flushed; then ship what is durable, for a while."""
-        self.tell("stopping: no more writes are taken, what was taken is shipped")
-        with trio.move_on_after(self.drain) as waited:
-            try:
-                await command(self.socket, "stop")
-            except IntakeGone:
-                self.tell("intake: gone already")
-            if self._delivery is not None and self._delivery.stdin is not None:
-                await self._delivery.stdin.send_all(b"drain\n")
-                while self._delivery is not None:
-                    await self.ports.clock.sleep(0.05)
-        if waited.cancelled_caught:
-            self.tell("not all was shipped in time: the journal keeps the rest for the next start")
+        self._tell("stopping: no more writes are taken, what was taken is shipped")
         try:
-            with trio.move_on_after(5):
-                await command(self.socket, "end")
+            with trio.move_on_after(_STOP_SECONDS):
+                await command(self._socket, "stop")
+        except IntakeGone:
+            self._tell("intake: gone already")
+        shipped = False
+        with self._hurried, trio.move_on_after(self._drain):
+            shipped = await self._delivery.drain()
+        if not shipped:
+            self._tell("not all was shipped: the journal keeps the rest for the next start")
+        with trio.move_on_after(_END_SECONDS):
+            await self._end_intake()
+        self._tell("stopped")
+
+    async def _end_intake(self) -> None:
+        """Return when it is not there any more, and another may start."""
+        try:
+            while True:
+                await command(self._socket, "end")
+                await self._ports.clock.sleep(_POLL_SECONDS)
         except IntakeGone:
             pass
-        self.tell("stopped")
+        while not lock.is_free(self._ports.files, f"{self._state.path}/{LOCK}"):
+            await self._ports.clock.sleep(_POLL_SECONDS)
 
 
 def _open_log(path: Path) -> int:

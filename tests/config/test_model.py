@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config, Disk, Machine, Pipeline, Vault, load
 from stages.errors import ConfigError, NotFound
+from stages.nbd.listening import parse_address
 from tests.config.support import HEAD, TAIL, lines_of, read
 
 
@@ -136,6 +137,9 @@ def test_aliases_stand_for_whole_values() -> None:
         ("capture", "batch", ["256KiB", "16MiB", "320KiB"]),
         ("capture", "dedup", ["0", "1MiB", "1GiB", "1000000001"]),
         ("cache", "seal_bytes", ["1MiB", "64MiB", "2MB"]),
+        ("cache", "seal_after", ["auto", "100ms", "1h", "2500ms"]),
+        ("cache", "journal_limit", ["auto", "64MiB", "3TiB"]),
+        ("cache", "when_full", ["track", "throttle"]),
         ("compress", "level", ["1", "19"]),
         ("compress", "frame", ["256KiB", "262144"]),
         ("compress", "workers", ["1", "16"]),
@@ -157,6 +161,9 @@ def test_bounds_are_inclusive(stage: str, key: str, good: list[str]) -> None:
         ("capture", "batch", ["0", "192KiB", "262143", "16448KiB", "262145"]),
         ("capture", "dedup", ["1", "1023KiB", "1025MiB"]),
         ("cache", "seal_bytes", ["0", "1MB", "64.5MiB", "67108865"]),
+        ("cache", "seal_after", ["0s", "99ms", "3601s", "2h", "1", "never"]),
+        ("cache", "journal_limit", ["0", "63MiB", "67108863", "auto1"]),
+        ("cache", "when_full", ["Track", "drop", "0"]),
         ("compress", "level", ["0", "20", "-1", "fast"]),
         ("compress", "frame", ["0", "512KiB"]),
         ("compress", "workers", ["0", "17", "auto"]),
@@ -171,3 +178,54 @@ def test_beyond_the_bounds(stage: str, key: str, bad: list[str]) -> None:
         told = lines_of(HEAD + pipeline + TAIL)
         assert len(told) == 1, value
         assert f": pipelines.default.{stage}.{key}: " in told[0]
+
+
+LIVE = """machines:
+  web1:
+    vault: standby
+    disks:
+      root: {path: ./disk.img, capture: nbd, listen: "LISTEN"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "found"),
+    [
+        ("unix:./root.sock", "unix:/etc/x/root.sock"),
+        ("unix:/run/root.sock", "unix:/run/root.sock"),
+        ("127.0.0.1:10809", "127.0.0.1:10809"),
+        ("127.8.0.1:1", "127.8.0.1:1"),
+        ("localhost:65535", "127.0.0.1:65535"),
+        ("[::1]:10809", "[::1]:10809"),
+        ("::1:10809", "[::1]:10809"),
+    ],
+)
+def test_addresses_as_the_server_takes_them(listen: str, found: str) -> None:
+    disk = read(HEAD + LIVE.replace("LISTEN", listen)).machines["web1"].disks["root"]
+    assert disk.listen == found
+    assert str(parse_address(found))
+
+
+def test_live_machines_and_their_tuning() -> None:
+    text = HEAD + "pipelines: {default: {cache: {seal_after: 250ms, journal_limit: 1GiB}}}\n"
+    config = read(text + LIVE.replace("LISTEN", "unix:./r.sock"))
+    machine = config.machines["web1"]
+    cache = config.pipeline_of(machine).cache
+    assert machine.live
+    assert (cache.seal_after, cache.journal_limit, cache.when_full) == (0.25, 1 << 30, "track")
+    assert not read(HEAD + TAIL).machines["web1"].live
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    text = LIVE.replace("{path", "{listen: 'unix:./r.sock', path").replace(', listen: "LISTEN"', "")
+    assert read(HEAD + text).machines["web1"].live
+
+
+def test_disks_of_one_machine_share_an_address() -> None:
+    more = "      data: {path: ./data.img, capture: nbd, listen: 'unix:./r.sock'}\n"
+    text = HEAD + LIVE.replace("LISTEN", "unix:./r.sock") + more
+    assert not lines_of(text)
+    apart = more.replace("      data", "  web2:\n    vault: standby\n    disks:\n      data")
+    told = lines_of(HEAD + LIVE.replace("LISTEN", "unix:./r.sock") + apart)
+    assert len(told) == 1
+    assert told[0].startswith("c.yaml:12:54: machines.web2.disks.data.listen: machine web1 listens")

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config, Pipeline, Section, load
 from stages.errors import ConfigError
-from tests.config.support import BAD, GOOD
+from tests.config.support import BAD, GOOD, ROOT
 
 EXPECT = "# expect: "
 LINE = re.compile(r"(?P<file>[a-z0-9-]+\.yaml):(?P<line>\d+):(?P<column>\d+): .+")
@@ -27,7 +27,13 @@ def test_good_samples_load(path: Path) -> None:
 
 def test_the_named_samples_are_there() -> None:
     names = {path.name for path in GOOD}
-    assert {"quickstart.yaml", "two-disks.yaml", "tuned.yaml", "block-device.yaml"} <= names
+    assert {
+        "quickstart.yaml",
+        "two-disks.yaml",
+        "tuned.yaml",
+        "block-device.yaml",
+        "live.yaml",
+    } <= names
     assert len(BAD) >= 30
 
 
@@ -79,6 +85,18 @@ def test_the_block_device_sample_has_hooks() -> None:
     assert disk.snapshot.pre == "/etc/backstay/freeze"
     assert disk.snapshot.post == "/etc/backstay/thaw"
     assert disk.snapshot.timeout == 60
+
+
+def test_the_live_sample_has_live_machines_and_one_that_is_scanned() -> None:
+    config = load(str(next(path for path in GOOD if path.name == "live.yaml")))
+    assert {name: machine.live for name, machine in config.machines.items()} == {
+        "web1": True,
+        "archive": False,
+    }
+    disks = config.machines["web1"].disks
+    assert disks["root"].listen == f"unix:{ROOT}/configs/web1-root.sock"
+    assert disks["data"].listen == "127.0.0.1:10809"
+    assert disks["data"].snapshot is not None
 
 
 def _sections(kind: type[Section]) -> list[type[Section]]:

@@ -30,7 +30,15 @@ def test_durations_survive_a_round_trip(seconds: int) -> None:
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(DURATION_UNITS)))
 def test_durations_are_number_times_unit(number: int, unit: str) -> None:
-    assert parse_duration(f"{number}{unit}") == number * DURATION_UNITS[unit]
+    assert parse_duration(f"{number}{unit}") == pytest.approx(number * DURATION_UNITS[unit])
+
+
+@given(st.integers(0, 1 << 40))
+def test_milliseconds_survive_a_round_trip(number: int) -> None:
+    found = parse_duration(f"{number}ms")
+    assert found == number / 1000
+    assert parse_duration(format_duration(found)) == found
+    assert isinstance(found, int) == (number % 1000 == 0)
 
 
 @given(st.text() | st.integers() | st.floats() | st.none() | st.booleans() | st.just([]))

@@ -105,8 +105,10 @@ ROWS = (
         "run without --once",
         _no_once,
         2,
-        sees="backstay: run: c.yaml: this version protects disks at rest only",
-        hint="give --once, and run it on a schedule",
+        sees=(
+            "backstay: run: {root}/c.yaml: all its disks are scanned at rest, none is captured live"
+        ),
+        hint='give --once, and run it on a schedule; or write "capture: nbd"',
     ),
     Row(
         "unknown command",

@@ -226,6 +226,7 @@ class Fold:
     async def _seal(self, *, grade: str = "crash", stamp: int = 0, mark: int = 0) -> None:
         """Send what is open, even if that is nothing; another one begins."""
         opened, self._open = self._open, OpenSegment(self._numbers, self._seal_bytes)
+        self._pace.sealed()  # before the first await, or ``nothing_before`` would miss it
         batches = await self._machine.offload.run(lambda: opened.batches(self._keys))
         self._sealed_at = self._machine.clock.monotonic()
         whole = Segment(
@@ -237,7 +238,6 @@ class Fold:
             stamp=stamp or opened.stamp,
             mark=mark,
         )
-        self._pace.sealed()
         self._meter.bytes_out += whole.payload_bytes
         for piece in pieces_of(whole):
             await self._sink.send(piece, max(1, piece.payload_bytes))

@@ -1,0 +1,164 @@
+"""The delivery process as its parent keeps it: started, started again, drained.
+
+What it says of a machine is kept as a note, for ``status``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from pipeline.config.model import Config
+from pipeline.state import StateFolder
+from stages.errors import BackstayError
+from stages.ports import Machine
+from stages.stage import crew
+
+FIRST, MOST, STEADY = 0.1, 10.0, 60.0  # seconds
+_LINE = 1 << 20
+_NOTE_SECONDS = 5.0
+
+Tell = Callable[[str], None]
+
+
+class Restarts:
+    """How long to wait before what ended by itself is started again: twice as long each time, from
+    the beginning once it has stayed up. Pure."""
+
+    def __init__(self) -> None:
+        self._next = FIRST
+
+    def after(self, lasted: float) -> float:
+        """Seconds to wait, after a life of ``lasted`` seconds."""
+        wait = FIRST if lasted >= STEADY else self._next
+        self._next = min(2 * wait, MOST)
+        return wait
+
+
+class DeliveryChild:
+    """``tell`` hears one line for each event. ``run`` it; cancelled, it kills the process."""
+
+    def __init__(self, ports: Machine, config: Config, state: StateFolder, tell: Tell):
+        self.config = config
+        self._ports = ports
+        self._state = state
+        self._tell = tell
+        self._process: trio.Process | None = None
+        self._renewing = False
+        self._draining = False
+        self._ended = trio.Event()
+        self._pending: dict[str, dict[str, Any]] = {}  # notes by path, not yet kept
+        self._kept_at = -_NOTE_SECONDS
+        self._restarts = Restarts()
+
+    async def run(self) -> None:
+        """Keep it running, until it is drained."""
+        async with crew() as nursery:
+            nursery.start_soon(self._keep_notes)
+            await self._keep_running()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_running(self) -> None:
+        while True:
+            began = self._ports.clock.monotonic()
+            code = await self._life()
+            if self._draining:
+                self._ended.set()
+                return
+            if self._renewing:
+                self._renewing = False
+                continue
+            wait = self._restarts.after(self._ports.clock.monotonic() - began)
+            self._tell(f"delivery: ended ({code}); starting it again in {wait:g} s")
+            await self._ports.clock.sleep(wait)
+
+    async def renew(self, config: Config) -> None:
+        """Start it again with another configuration; what it was doing it does again."""
+        self.config = config
+        if self._process is not None:
+            self._renewing = True
+            self._process.kill()
+
+    async def drain(self) -> bool:
+        """Have it ship what there is and end; True if it shipped everything."""
+        self._draining = True
+        process = self._process
+        if process is None or process.stdin is None:
+            return False  # it was to be started again: too late
+        try:
+            await process.stdin.send_all(b"drain\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        await self._ended.wait()
+        return process.returncode == 0
+
+    async def _life(self) -> int:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "pipeline.daemon.delivery_main", self.config.source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for the parent, which drains it
+        )
+        self._process = process
+        assert process.stdout is not None  # noqa: S101
+        try:
+            await self._listen(process.stdout)
+            return await process.wait()
+        finally:
+            self._process = None
+            if process.returncode is None:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+
+    async def _listen(self, output: trio.abc.ReceiveStream) -> None:
+        said = bytearray()
+        async with output:
+            while data := await output.receive_some(65536):
+                said += data
+                *lines, rest = said.split(b"\n")
+                for line in lines:
+                    await self._heard(bytes(line))
+                said = bytearray(rest[:_LINE])
+
+    async def _heard(self, line: bytes) -> None:
+        """What delivery says of a machine is kept for ``status``; commits are not told."""
+        try:
+            fields: dict[str, Any] = json.loads(line)
+            name, state = str(fields["machine"]), str(fields["state"])
+        except (ValueError, KeyError, TypeError):
+            return
+        if name not in self.config.machines:
+            return
+        fields["at"] = self._ports.clock.wall_us()
+        self._pending[f"machines/{name}/delivery"] = fields
+        if fields.get("consistent"):
+            self._pending[f"machines/{name}/last-point"] = fields
+        if state != "committed" or self._ports.clock.monotonic() - self._kept_at >= _NOTE_SECONDS:
+            await self._keep()
+        if state in ("failed", "waiting"):
+            again = fields.get("again_in")
+            when = f"; again in {again:g} s" if again else ""
+            self._tell(f"{name}: {fields['message']}{when}")
+            if fields.get("hint"):
+                self._tell(f"  hint: {fields['hint']}")
+
+    async def _keep_notes(self) -> None:
+        while True:
+            await self._ports.clock.sleep(_NOTE_SECONDS)
+            await self._keep()
+
+    async def _keep(self) -> None:
+        """Write the notes; of commits one in a while is enough, since each is an fsync."""
+        self._kept_at = self._ports.clock.monotonic()
+        while self._pending:
+            path, fields = self._pending.popitem()
+            try:
+                await trio.to_thread.run_sync(self._state.note, path, fields)
+            except BackstayError as error:
+                self._tell(f"status: {error}")

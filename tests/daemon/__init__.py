@@ -1,0 +1,1 @@
+"""The processes of a live daemon and what joins them."""
