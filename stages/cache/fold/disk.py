@@ -44,7 +44,6 @@ class _Zero:
 
     turn: int
     runs: Runs
-    scan: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class DiskFold:
     zero: list[_Zero] = field(default_factory=list)
     chunks: list[_Chunks] = field(default_factory=list)
     written: list[U64] = field(default_factory=list)  # chunks that guests wrote content to
+    trimmed: list[Runs] = field(default_factory=list)  # what guests made zero
     turn: int = 0
     blocks: int = 0  # of content collected
 
@@ -85,7 +85,9 @@ class DiskFold:
     def clear(self, runs: Runs, *, scan: bool) -> None:
         """Blocks became zero."""
         self.turn += 1
-        self.zero.append(_Zero(self.turn, runs, scan))
+        self.zero.append(_Zero(self.turn, runs))
+        if not scan:
+            self.trimmed.append(runs)
 
     def saw_chunks(self, first: int, digests: U64, scanned: int) -> None:
         """A scan has seen these chunks whole."""
@@ -165,9 +167,7 @@ class DiskFold:
     def _drop_cleared(self, blocks: U64) -> None:
         """Zero runs keep their turns, but no longer reach what was written after them."""
         after = Runs.of(blocks)
-        self.zero = [
-            _Zero(part.turn, difference(part.runs, after), part.scan) for part in self.zero
-        ]
+        self.zero = [_Zero(part.turn, difference(part.runs, after)) for part in self.zero]
 
     def _gather(self, kept: Ints) -> U8:
         """Content (n, 4096) of the versions that count: the one copy."""
@@ -205,12 +205,11 @@ class DiskFold:
             found[part.first - first : part.first - first + len(part.digests)] = part.digests
         touched = np.concatenate([empty_u64(), *self.written]).astype(np.int64) - first
         found[touched[(touched >= 0) & (touched < len(found))]] = UNKNOWN
-        for cleared in self.zero:
-            if not cleared.scan:
-                for low, count in zip(cleared.runs.start, cleared.runs.count, strict=True):
-                    begin = int(low) // CHUNK_BLOCKS - first
-                    end = -(-int(low + count) // CHUNK_BLOCKS) - first
-                    found[max(0, begin) : max(0, end)] = UNKNOWN
+        for runs in self.trimmed:
+            for low, count in zip(runs.start, runs.count, strict=True):
+                begin = int(low) // CHUNK_BLOCKS - first
+                end = -(-int(low + count) // CHUNK_BLOCKS) - first
+                found[max(0, begin) : max(0, end)] = UNKNOWN
         return first, found
 
 

@@ -141,7 +141,8 @@ class ActivityLog:
             finally:
                 self._short -= 1
         batch = self._next
-        batch.changes.hot.setdefault(disk, set()).update(cold)
+        if cold:
+            batch.changes.hot.setdefault(disk, set()).update(cold)
         if idle:
             batch.changes.pending.setdefault(disk, set()).update(idle)
         await self._written(batch)
@@ -149,6 +150,8 @@ class ActivityLog:
     def scanned(self, disk: int, regions: Iterable[int]) -> None:
         """What a scan found of them is journal-durable: they are pending no more."""
         found = list(regions)
+        if not found:
+            return
         self.pending[disk][found] = False
         self._next.changes.scanned.setdefault(disk, set()).update(found)
 

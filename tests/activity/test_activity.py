@@ -1,0 +1,184 @@
+"""What was promised hot is hot after a crash; what is pending stays pending (R1, R6, R9)."""
+
+from __future__ import annotations
+
+import errno
+import random
+
+import numpy as np
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.capture.activity.codec import read
+from stages.capture.activity.log import ActivityLog, DiskSpan, Found, look
+from stages.errors import StateError
+from stages.stream import REGION
+from tests.ports.watched import Tripwire, WatchedFiles, machine
+from tests.whole.memfiles import MemFiles
+
+PATH = "/activity"
+DISKS = (DiskSpan(0, "root", 40 * REGION), DiskSpan(3, "data", 17 * REGION + 5))
+
+
+async def begun(files: object, *, all_pending: bool = False, max_hot: int = 4096) -> ActivityLog:
+    pending = {d.number: np.full(d.regions, all_pending, np.bool_) for d in DISKS}
+    return await ActivityLog.begin(
+        machine(files),  # type: ignore[arg-type]
+        PATH,
+        run=1,
+        disks=DISKS,
+        pending=pending,
+        in_gap=False,
+        next_disk=4,
+        max_hot=max_hot,
+    )
+
+
+def found_in(files: MemFiles) -> Found:
+    found = look(files, PATH)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_power_cuts_never_lose_a_mark(seed: int) -> None:
+    files, dice = MemFiles(), random.Random(seed)
+    log = await begun(files, all_pending=seed % 2 == 0)
+    hot: set[tuple[int, int]] = set()
+    pending = {(d.number, r) for d in DISKS for r in range(d.regions) if seed % 2 == 0}
+    for _ in range(dice.randrange(400)):
+        disk = dice.choice(DISKS)
+        regions = [dice.randrange(disk.regions) for _ in range(dice.randrange(1, 6))]
+        what = dice.choice(["heat", "heat", "track", "scanned", "cool", "gap"])
+        if what in ("heat", "track"):
+            await log.heat(disk.number, regions, track=what == "track")
+            hot |= {(disk.number, region) for region in regions}
+            if what == "track":
+                pending |= {(disk.number, region) for region in regions}
+        elif what == "scanned":
+            log.scanned(disk.number, regions)
+            pending -= {(disk.number, region) for region in regions}
+        elif what == "cool":
+            ended = log.start_cycle()
+            log.cool({disk.number: regions}, ended)
+            hot -= {(disk.number, region) for region in regions}
+        else:
+            await log.set_gap(dice.random() < 0.5)
+        assert log.hot == sum(int((np.asarray(w) > 0).sum()) for w in log.written.values())
+    assert _flags(log) == (hot, pending)
+    files.power_cut(seed)
+    found = found_in(files)
+    assert found.valid, found.reason
+    assert not found.clean
+    for disk_found in found.disks:
+        number = disk_found.span.number
+        assert {r for d, r in hot if d == number} <= set(np.flatnonzero(disk_found.hot).tolist())
+        kept = set(np.flatnonzero(disk_found.pending).tolist())
+        assert {r for d, r in pending if d == number} <= kept
+
+
+def _flags(log: ActivityLog) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    hot = {(d, r) for d, w in log.written.items() for r in np.flatnonzero(np.asarray(w)).tolist()}
+    pending = {(d, r) for d, p in log.pending.items() for r in np.flatnonzero(p).tolist()}
+    return hot, pending
+
+
+async def test_a_clean_end_is_told_with_identities() -> None:
+    files = MemFiles()
+    log = await begun(files)
+    await log.heat(0, [1, 2])
+    await log.close(identities={0: {"inode": 7}, 3: {"inode": 8}}, clean=True, in_gap=True)
+    found = found_in(files)
+    assert (found.valid, found.clean, found.in_gap, found.next_disk) == (True, True, True, 4)
+    assert [d.identity for d in found.disks] == [{"inode": 7}, {"inode": 8}]
+    assert not any(d.hot.any() for d in found.disks)
+    await begun(files)
+    assert not found_in(files).clean
+
+
+async def test_marks_asked_for_together_share_an_fsync() -> None:
+    files = MemFiles()
+    wire = Tripwire()
+    log = await begun(WatchedFiles(wire, files))
+    wire.names.clear()
+    async with trio.open_nursery() as nursery:
+        for region in range(20):
+            nursery.start_soon(log.heat, 0, [region])
+    assert wire.names.count("fdatasync") <= 2
+
+
+async def test_a_mark_is_in_memory_only_once_it_is_durable() -> None:
+    files = MemFiles()
+    log = await begun(files)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.heat, 0, [5])
+        await trio.lowlevel.checkpoint()
+        found = look(files, PATH)
+        assert found is not None
+        assert not log.written[0][5] or found.disks[0].hot[5]
+    assert log.written[0][5]
+
+
+async def test_a_crowded_log_waits_for_cooling() -> None:
+    log = await begun(MemFiles(), max_hot=3)
+    await log.heat(0, [1, 2, 3])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.heat, 0, [4])
+        await log.wait_crowded()
+        assert log.is_crowded
+        log.cool(log.candidates(log.start_cycle(), 0), log.generation - 1)
+    assert [bool(w) for w in log.written[0][:6]] == [False, False, False, False, True, False]
+
+
+async def test_a_region_written_meanwhile_does_not_cool() -> None:
+    log = await begun(MemFiles())
+    await log.heat(0, [1, 2])
+    ended = log.start_cycle()
+    log.written[0][2] = log.generation
+    log.cool({0: [1, 2]}, ended)
+    assert not log.written[0][1]
+    assert log.written[0][2]
+
+
+async def test_a_log_that_failed_marks_nothing_any_more() -> None:
+    wire = Tripwire()
+    log = await begun(WatchedFiles(wire, MemFiles()))
+    wire.at, wire.code = len(wire.names) + 1, errno.EIO
+    with pytest.raises(StateError):
+        await log.heat(0, [1])
+    assert not log.written[0][1]
+    with pytest.raises(StateError):
+        await log.heat(0, [2])
+
+
+@given(st.integers(0, 1 << 30), st.integers(0, 7))
+def test_damage_never_makes_it_forget(where: int, bit: int) -> None:
+    async def make() -> bytes:
+        files = MemFiles()
+        log = await begun(files)
+        for region in range(9):
+            await log.heat(0, [region])
+        return files.read(PATH, 1 << 24)
+
+    data = bytearray(trio.run(make))
+    data[where % 3000] ^= 1 << bit
+    found = read(bytes(data))
+    if found.valid:
+        held = set(np.flatnonzero(found.disks[0].hot).tolist())
+        assert held >= set(range(8)), "only the last record can pass for a torn tail"
+
+
+async def test_many_changes_of_areas() -> None:
+    files = MemFiles()
+    log = await begun(files)
+    dice = random.Random(1)
+    for _ in range(8000):
+        ended = log.start_cycle()
+        log.cool(log.candidates(ended, 0), ended)
+        await log.heat(0, dice.sample(range(40), 12))
+    hot = {r for r in range(40) if log.written[0][r]}
+    found = found_in(files)
+    assert found.valid
+    assert set(np.flatnonzero(found.disks[0].hot).tolist()) == hot
