@@ -194,7 +194,7 @@ class Delivery:
     ) -> None:
         ledger = self._session.ledger
         place = ledger.tail.stream
-        start, in_gap = (ORIGIN, False) if place is None else (place.position, place.in_gap)
+        start, in_gap = (ORIGIN, True) if place is None else (place.position, place.in_gap)
         try:
             if start == ORIGIN:
                 start = await self._machine.offload.run(reader.first)
@@ -288,7 +288,9 @@ class Delivery:
         if segment.mark:
             await self._upstream.marked(_marked(header, segment))
         now = self._machine.clock.monotonic()
-        if now - self._kept_at >= self._keep_seconds:
+        # A gap that has just begun: intake may be waiting for its journal to be trimmed.
+        began = segment.in_gap and not segment.batches
+        if began or now - self._kept_at >= self._keep_seconds:
             await self._machine.offload.run(self._session.ledger.checkpoint_state)
             self._kept_at = now
             await self._upstream.settled(self._committed)

@@ -27,6 +27,7 @@ from stages.stream import MarkedPoint, Position
 
 GIB = 1 << 30
 _LARGE = 1 << 30  # disks above this are scanned with helper processes
+FILE_BYTES = 64 << 20
 _NBD = NbdLimits(buffers=4, stall_seconds=300.0)
 
 
@@ -93,6 +94,9 @@ class MachineIntake:
         """Recover what an earlier life left, and attach the disks. Raises ``SourceError``s,
         ``StateError``, ``NoSpace``, ``OSError``."""
         joint = Joint()
+        # Whole files are trimmed: several of them must fit below the limit.
+        file_bytes = min(FILE_BYTES, max(1 << 20, limits.journal // 16))
+        journal = journal or JournalLimits(file=file_bytes)
 
         async def opener(run: int, durable: Callable[[Position], None]) -> JournalFound:
             writer, found = await open_journal(

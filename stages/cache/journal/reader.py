@@ -72,14 +72,13 @@ class JournalReader:
     def _place(self, position: Position, durable: Position) -> tuple[JournalFile, int]:
         """The file that holds ``position``, and where its readable part ends."""
         file = self._file_at(position)
-        if file is None:
+        end = None if file is None else end_of(self._files, self.folder, file)
+        if end is None:  # begun, or trimmed, since the folder was listed
             self._listed = listed(self._files, self.folder)
             file = self._file_at(position)
-        if file is None:
+            end = None if file is None else end_of(self._files, self.folder, file)
+        if file is None or end is None:
             raise self._gap(f"nothing is kept of position {position.run}:{position.offset}")
-        end = end_of(self._files, self.folder, file)
-        if end is None:
-            raise self._gap(f"{file.path(self.folder)} is gone")
         if file.run == durable.run:
             end = min(end, durable.offset)
         return file, end

@@ -251,6 +251,8 @@ class Group:
     async def _drained(self) -> None:
         """Delivery has caught up with the stream, as far as the limit asks for."""
         while self.gate.stream.retained > RESUME_SHARE * self.limits.journal:
+            if self.joint.settled_at >= self.gate.stream.head:
+                break  # what is retained is the rest of one file
             await self._machine.clock.sleep(0.2)
         if self.gap.position is not None:
             await self.joint.wait_committed(self.gap.position)
