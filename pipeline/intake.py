@@ -114,6 +114,13 @@ class MachineIntake:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the disks until ``stop``; then flush everything and say so in the activity log."""
+        try:
+            await self._run(task_status)
+        finally:
+            for disk in self.group.disks.values():
+                disk.source.file.close()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.group.run)
             try:

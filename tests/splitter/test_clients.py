@@ -1,0 +1,117 @@
+"""Real NBD clients write through the splitter, and what they wrote is on the source."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from pipeline.intake import IntakeDisk, MachineIntake
+from stages.cache.journal.reader import JournalReader
+from stages.capture.group.group import Limits
+from stages.stream import ORIGIN, ZERO_ROW, Kind
+from stages.system import this_machine
+
+SIZE = (24 << 20) + 512  # the last block is cut short
+
+
+@asynccontextmanager
+async def served(folder: Path, limit: int = 1 << 30) -> AsyncIterator[tuple[MachineIntake, str]]:
+    """A disk being captured, without delivery, and its URI."""
+    image = folder / "disk.img"
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(SIZE)
+    disks = [IntakeDisk("root", str(image), f"unix:{folder}/r.sock")]
+    intake = await MachineIntake.open(
+        this_machine(), str(folder / "state"), "m", disks, Limits(limit)
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(intake.run)
+        yield intake, f"nbd+unix:///root?socket={folder}/r.sock"
+        intake.stop()
+
+
+def applied(folder: Path, intake: MachineIntake) -> bytes:
+    """A disk of zeros, with everything done to it that the journal says."""
+    disk = bytearray(-(-SIZE // 4096) * 4096)
+    reader, position = JournalReader(this_machine().files, f"{folder}/state/journal"), ORIGIN
+    while records := reader.read(position, intake.joint.durable, 1 << 20):
+        for record in records:
+            if record.kind is Kind.WRITE:
+                for block, count, at in record.rows.tolist():
+                    size = count * 4096
+                    found = bytes(size) if at == ZERO_ROW else record.payload[at : at + size]
+                    disk[block * 4096 : block * 4096 + size] = found
+        position = records[-1].end
+    reader.close()
+    return bytes(disk[:SIZE])
+
+
+async def call(*command: str) -> str:
+    done = await trio.run_process(
+        command, capture_stdout=True, stderr=subprocess.STDOUT, check=False
+    )
+    assert not done.returncode, done.stdout.decode()
+    return done.stdout.decode()
+
+
+async def test_fio_verifies_over_several_connections(tmp_path: Path) -> None:
+    async with served(tmp_path) as (intake, uri):
+        job = ["--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bsrange=4k-64k"]
+        await call(
+            "fio", "--name=x", *job, "--iodepth=16", "--numjobs=3", "--size=8M",
+            "--offset_increment=8M", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0",
+            "--fsync=20",
+        )  # fmt: skip
+    assert applied(tmp_path, intake) == (tmp_path / "disk.img").read_bytes()
+
+
+async def test_odd_writes_trims_and_zeroes(tmp_path: Path) -> None:
+    steps = [
+        "write -P 7 1M 64k", "write -P 8 1000 700", f"write -P 9 {SIZE - 1024} 1024",
+        "write -z 1100k 64k", "write -z -u 5k 3k", "discard 2M 1M", "write -P 5 2500k 100",
+        "aio_write -P 1 4M 1M", "aio_write -P 2 4500k 1M", "aio_flush", "flush",
+        "read -P 8 1000 700", f"read -P 9 {SIZE - 1024} 1024", "read -P 0 5k 3k",
+    ]  # fmt: skip
+    async with served(tmp_path) as (intake, uri):
+        said = await call("qemu-io", "-f", "raw", *(f"-c{step}" for step in steps), uri)
+        assert "failed" not in said
+    assert applied(tmp_path, intake) == (tmp_path / "disk.img").read_bytes()
+
+
+async def test_nbdcopy_in_and_out(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(range(256)) * (SIZE // 256) + bytes(SIZE % 256))
+    async with served(tmp_path) as (intake, uri):
+        await call("nbdcopy", "--connections=4", "--flush", str(source), uri)
+        await call("nbdcopy", uri, str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    assert applied(tmp_path, intake) == source.read_bytes()
+
+
+async def test_a_clean_end_compares_nothing_and_a_change_meanwhile_everything(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (intake, uri):
+        await call("qemu-io", "-f", "raw", "-c", "write 0 4k", uri)
+        regions = len(intake.group.activity.pending[0])
+        intake.group.activity.pending[0][:] = False  # as after a scan
+    async with served(tmp_path) as (intake, uri):
+        assert intake.compared == ()
+    with (tmp_path / "disk.img").open("r+b") as file:
+        file.write(b"somebody else")
+    async with served(tmp_path) as (intake, uri):
+        assert intake.compared == ("root: may have been written to while it was detached",)
+        assert intake.group.to_scan() == (regions, regions)
+
+
+async def test_a_full_journal_tracks_and_does_not_stop_guests(tmp_path: Path) -> None:
+    async with served(tmp_path, limit=2 << 20) as (intake, uri):
+        await call("qemu-io", "-f", "raw", "-c", "write -P 3 0 12M", "-c", "flush", uri)
+        assert intake.status().state == "tracking"
+        assert intake.status().reason == "the journal is full"
+    assert (tmp_path / "disk.img").read_bytes()[: 12 << 20] == b"\3" * (12 << 20)
