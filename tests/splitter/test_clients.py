@@ -64,8 +64,8 @@ async def test_fio_verifies_over_several_connections(tmp_path: Path) -> None:
         job = ["--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bsrange=4k-64k"]
         await call(
             "fio", "--name=x", *job, "--iodepth=16", "--numjobs=3", "--size=8M",
-            "--offset_increment=8M", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0",
-            "--fsync=20",
+            "--offset_increment=8M", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+            "--verify_state_save=0", "--fsync=20",
         )  # fmt: skip
     assert applied(tmp_path, intake) == (tmp_path / "disk.img").read_bytes()
 
