@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -50,9 +51,12 @@ class DeliveryChild:
         self._tell = tell
         self._process: trio.Process | None = None
         self._renewing = False
-        self._draining = False
+        self._draining = trio.Event()
+        self._told = False  # to drain, in this life
+        self._shipped = False
         self._ended = trio.Event()
         self._pending: dict[str, dict[str, Any]] = {}  # notes by path, not yet kept
+        self._shown: dict[str, tuple[str, Any]] = {}  # state and consistency, by machine
         self._kept_at = -_NOTE_SECONDS
         self._restarts = Restarts()
 
@@ -67,15 +71,17 @@ class DeliveryChild:
         while True:
             began = self._ports.clock.monotonic()
             code = await self._life()
-            if self._draining:
-                self._ended.set()
-                return
             if self._renewing:
                 self._renewing = False
                 continue
+            if self._told:
+                self._shipped = code == 0
+                self._ended.set()
+                return
             wait = self._restarts.after(self._ports.clock.monotonic() - began)
             self._tell(f"delivery: ended ({code}); starting it again in {wait:g} s")
-            await self._ports.clock.sleep(wait)
+            with trio.move_on_after(wait):
+                await self._draining.wait()
 
     async def renew(self, config: Config) -> None:
         """Start it again with another configuration; what it was doing it does again."""
@@ -85,19 +91,22 @@ class DeliveryChild:
             self._process.kill()
 
     async def drain(self) -> bool:
-        """Have it ship what there is and end; True if it shipped everything."""
-        self._draining = True
-        process = self._process
-        if process is None or process.stdin is None:
-            return False  # it was to be started again: too late
-        try:
-            await process.stdin.send_all(b"drain\n")
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
+        """Have it ship what there is and end; True if it shipped everything. If it is not there
+        now, it is started for that."""
+        self._draining.set()
+        if self._process is not None:
+            await self._say_drain(self._process)
         await self._ended.wait()
-        return process.returncode == 0
+        return self._shipped
+
+    async def _say_drain(self, process: trio.Process) -> None:
+        self._told = True
+        if process.stdin is not None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has ended
+                await process.stdin.send_all(b"drain\n")
 
     async def _life(self) -> int:
+        self._told = False
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "pipeline.daemon.delivery_main", self.config.source],
             stdin=subprocess.PIPE,
@@ -107,6 +116,8 @@ class DeliveryChild:
         self._process = process
         assert process.stdout is not None  # noqa: S101
         try:
+            if self._draining.is_set():
+                await self._say_drain(process)
             await self._listen(process.stdout)
             return await process.wait()
         finally:
@@ -139,8 +150,11 @@ class DeliveryChild:
         self._pending[f"machines/{name}/delivery"] = fields
         if fields.get("consistent"):
             self._pending[f"machines/{name}/last-point"] = fields
-        if state != "committed" or self._ports.clock.monotonic() - self._kept_at >= _NOTE_SECONDS:
+        shown = state, fields.get("consistent")
+        late = self._ports.clock.monotonic() - self._kept_at >= _NOTE_SECONDS
+        if late or shown != self._shown.get(name):
             await self._keep()
+        self._shown[name] = shown
         if state in ("failed", "waiting"):
             again = fields.get("again_in")
             when = f"; again in {again:g} s" if again else ""
@@ -154,7 +168,7 @@ class DeliveryChild:
             await self._keep()
 
     async def _keep(self) -> None:
-        """Write the notes; of commits one in a while is enough, since each is an fsync."""
+        """Write the notes; of commits alike one in a while is enough, since each is an fsync."""
         self._kept_at = self._ports.clock.monotonic()
         while self._pending:
             path, fields = self._pending.popitem()
