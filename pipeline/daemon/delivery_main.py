@@ -104,7 +104,7 @@ class _Machine:
                 nursery.start_soon(delivery.run)
                 await self.draining.wait()
                 delivery.hurry()
-                until: Position = intake.durable
+                until: Position = await intake.newest()
                 while not delivery.has_committed(until):
                     await self.ports.clock.sleep(0.05)
                 self.drained = True

@@ -33,6 +33,7 @@ class RemoteUpstream:
         self._frames = frames
         self._moved = trio.lowlevel.ParkingLot()
         self._begin: list[Position] = []
+        self._here: list[Position] = []
         self._answering: tuple[Digests, trio.Nursery] | None = None
 
     async def greet(self, machine: str) -> None:
@@ -44,6 +45,15 @@ class RemoteUpstream:
         while self.durable <= beyond:
             await self._moved.park()
         return self.durable
+
+    async def newest(self) -> Position:
+        """What is durable now, asked of intake: ``durable`` lags behind by what it is still telling
+        us."""
+        self._here.clear()
+        await self._send("where")
+        while not self._here:
+            await self._moved.park()
+        return self._here[0]
 
     async def committed(self, position: Position) -> None:
         """See ``Upstream``."""
@@ -91,6 +101,8 @@ class RemoteUpstream:
         match message:
             case ["durable", int(run), int(offset)]:
                 self.durable = Position(run, offset)
+            case ["here", int(run), int(offset)]:
+                self._here.append(Position(run, offset))
             case ["begin", int(run), int(offset)]:
                 self._begin.append(Position(run, offset))
             case ["ask", int(number), str(what), *arguments]:

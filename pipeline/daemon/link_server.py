@@ -177,6 +177,8 @@ class LinkServer:
                     await joint.settled(Position(run, offset))
                 case ["marked", int(mark), int(seq), int(stamp), str(grade), str(reason)]:
                     await joint.marked(MarkedPoint(mark, seq, stamp, grade, reason))
+                case ["where"]:
+                    await frames.send("here", *joint.durable)
                 case ["lost", str(reason)]:
                     await frames.send("begin", *await joint.lost(reason))
                 case ["answer", int(number), bytes(value)]:

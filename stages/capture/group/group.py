@@ -156,6 +156,7 @@ class Group:
         """Make everything durable; True if the next start need not compare anything that was not
         pending. Nobody writes any more."""
         clean = not self._stuck
+        self.marks.close()
         for disk in self.disks.values():
             try:
                 await self._machine.offload.run(disk.source.file.fdatasync)

@@ -44,6 +44,11 @@ class Marks:
             del self._verdicts[mark]
             self._held.pop(mark, None)
 
+    def close(self) -> None:
+        """The stream ends: what has no verdict is lost, and holds delivery up no more."""
+        for mark in set(self._held) - set(self._verdicts):
+            self._decide(mark, valid=False)
+
     async def make(
         self,
         label: str,
@@ -78,7 +83,7 @@ class Marks:
         finally:
             held = await thaw()
             valid = held and mark in self._held and mark not in self._spoilt
-            if mark in self._held:
+            if mark in self._held and mark not in self._verdicts:
                 self._decide(mark, valid=valid)
             self._spoilt.discard(mark)
 
