@@ -87,7 +87,8 @@ class OpenFile(Protocol):
         """Write all of ``data`` or raise."""
 
     def append(self, parts: Sequence[Buffer]) -> None:
-        """Write all parts at the file's position (files opened to append), or raise."""
+        """Write all parts behind what was appended before, or raise: at the end of a file opened
+        to append, from the start of one opened to write."""
 
     def truncate(self, size: int) -> None:
         """Set the size."""

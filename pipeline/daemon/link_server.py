@@ -26,6 +26,7 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MAX_CONNECTIONS = 64
 _MAX_COMMANDS = 16  # of one connection, at a time
 _HELLO_SECONDS = 10.0
+_TELL_SECONDS = 0.05  # between two words of what is durable: each wakes the other process
 _KEY_BYTES = 32
 _PAIR_BYTES = 16
 
@@ -158,6 +159,7 @@ class LinkServer:
         while True:
             seen = await joint.wait_durable(seen)
             await frames.send("durable", *seen)
+            await trio.sleep(_TELL_SECONDS)
 
     @staticmethod
     async def _hear(

@@ -22,7 +22,9 @@ PATH = "/activity"
 DISKS = (DiskSpan(0, "root", 40 * REGION), DiskSpan(3, "data", 17 * REGION + 5))
 
 
-async def begun(files: object, *, all_pending: bool = False, max_hot: int = 4096) -> ActivityLog:
+async def begun(
+    files: object, *, all_pending: bool = False, max_hot: int = 4096, stretch: int = 1
+) -> ActivityLog:
     pending = {d.number: np.full(d.regions, all_pending, np.bool_) for d in DISKS}
     return await ActivityLog.begin(
         machine(files),  # type: ignore[arg-type]
@@ -33,6 +35,7 @@ async def begun(files: object, *, all_pending: bool = False, max_hot: int = 4096
         in_gap=False,
         next_disk=4,
         max_hot=max_hot,
+        stretch=stretch,
     )
 
 
@@ -130,6 +133,18 @@ async def test_a_crowded_log_waits_for_cooling() -> None:
         assert log.is_crowded
         log.cool(log.candidates(log.start_cycle(), 0), log.generation - 1)
     assert [bool(w) for w in log.written[0][:6]] == [False, False, False, False, True, False]
+
+
+async def test_neighbours_become_hot_together_while_there_is_room() -> None:
+    files = MemFiles()
+    log = await begun(files, stretch=16, max_hot=100)
+    await log.heat(0, [37])
+    assert _flags(log)[0] == {(0, region) for region in range(32, 40)}  # the disk ends there
+    assert set(np.flatnonzero(found_in(files).disks[0].hot).tolist()) == set(range(32, 40))
+    await log.heat(0, [3])  # 8 hot, 16 more might be: that is within a quarter
+    assert log.hot == 8 + 16
+    await log.heat(3, [2])
+    assert log.hot == 8 + 16 + 1
 
 
 async def test_a_region_written_meanwhile_does_not_cool() -> None:

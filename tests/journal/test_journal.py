@@ -22,7 +22,7 @@ from tests.ports.watched import Tripwire, WatchedFiles, machine
 from tests.whole.memfiles import MemFiles
 
 FOLDER = "/j"
-SMALL = JournalLimits(memory=1 << 20, file=3000, sync_bytes=1 << 20, sync_seconds=0.1)
+SMALL = JournalLimits(memory=1 << 20, file=3000, sync_bytes=1 << 20, sync_seconds=0.1, ahead=900)
 
 
 def entry(number: int, size: int = 700, released: list[int] | None = None) -> Entry:

@@ -278,10 +278,11 @@ async def test_offload_runs_elsewhere_and_hands_on_errors() -> None:
 async def test_offload_does_not_abandon_a_call_that_has_begun() -> None:
     offload = ThreadOffload(1)
     begun, go = trio.Event(), threading.Event()
+    soon = trio.lowlevel.current_trio_token().run_sync_soon
     done: list[str] = []
 
     def call() -> None:
-        trio.from_thread.run_sync(begun.set)
+        soon(begun.set)
         go.wait()
         done.append("written")
 

@@ -185,7 +185,7 @@ class Story:
             NAME,
             [IntakeDisk("root", PATH, "")],
             Limits(journal=self.dice.choice([300_000, 64 << 20]), cool=2.0),
-            journal=JournalLimits(memory=1 << 20, file=40_000, sync_seconds=0.3),
+            journal=JournalLimits(memory=1 << 20, file=40_000, sync_seconds=0.3, ahead=4096),
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(intake.group.run)

@@ -89,7 +89,7 @@ class MemFiles:
     def open_append(self, path: str) -> MemFile:
         if path not in self.names:
             self._create(path)
-        return MemFile(self, self._node(path), path)
+        return MemFile(self, self._node(path), path, append=True)
 
     def scratch(self, directory: str | None = None) -> MemFile:
         return MemFile(self, self._new(), "(scratch)")
@@ -198,8 +198,10 @@ class MemFiles:
 class MemFile:
     """An open file."""
 
-    def __init__(self, files: MemFiles, node: Node, path: str):
+    def __init__(self, files: MemFiles, node: Node, path: str, *, append: bool = False):
         self._files = files
+        self._append = append
+        self._position = 0
         self._node = node
         self.path = path
         self._open = True
@@ -225,7 +227,10 @@ class MemFile:
 
     def append(self, parts: Sequence[Buffer]) -> None:
         data = b"".join(parts)
-        self._live.write(len(self._node.data), data)
+        if self._append:
+            self._position = len(self._live.data)
+        self._live.write(self._position, data)
+        self._position += len(data)
 
     def truncate(self, size: int) -> None:
         self._live.cut(size)

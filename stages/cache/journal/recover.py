@@ -113,12 +113,17 @@ def _check_records(files: Files, path: str, file: JournalFile, end: int, found: 
         if good < end:
             if _good_beyond(opened, file, good, end):
                 found.damaged = f"the record at byte {good - file.start + FILE_HEAD} of {path}"
-            found.torn += end - good
+            found.torn += _torn(opened, good - file.start + FILE_HEAD, end - good)
             opened.truncate(good - file.start + FILE_HEAD)
         opened.fsync()  # what is delivered must be on the disk first (R2)
     finally:
         opened.close()
     return good
+
+
+def _torn(opened: OpenFile, offset: int, length: int) -> int:
+    """Bytes that were written there, but for the zeros ahead of the records."""
+    return len(opened.pread(offset, length).rstrip(b"\0"))
 
 
 def _good_until(opened: OpenFile, file: JournalFile, end: int) -> int:

@@ -3,6 +3,12 @@
 Two tasks: one appends what is queued, a whole queue in one hop to a thread, and frees the memory of
 what it wrote; one fsyncs, when somebody waits or after a little while, beside further appends. A
 position is durable when an fsync that began after it was written has succeeded.
+
+Nobody relies on an append before its fsync, so little is gathered for a moment first: a hop costs
+more than a guest's small write, and the guest waits for the interpreter meanwhile. Where fsyncs are
+frequent, zeros are written ahead of the records: an fsync that does not have to make a new file size
+durable costs the file system no transaction. What is behind the last record is cut off again when
+the file is full or closed, and by recovery.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from dataclasses import dataclass
 import trio
 
 from stages.cache.journal.files import JournalFile
-from stages.cache.journal.record import encode, file_head
+from stages.cache.journal.record import FILE_HEAD, encode, file_head
 from stages.ports import Buffer, Machine, OpenFile
 from stages.stage import Signal, crew
 from stages.stream import Entry, JournalUnusable, Position
@@ -26,12 +32,16 @@ _TOGETHER = 1 << 20  # up to here an append and its fsync share a hop
 
 @dataclass(frozen=True, slots=True)
 class JournalLimits:
-    """Bytes, and seconds until what nobody waits for is synced all the same."""
+    """Bytes, and seconds until what nobody waits for is appended, and synced, all the same.
+    ``ahead``: zeros that are written ahead of the records at a time."""
 
     memory: int = 32 << 20
     file: int = 64 << 20
+    gather_bytes: int = 1 << 20
+    gather_seconds: float = 0.02
     sync_bytes: int = 8 << 20
     sync_seconds: float = 0.1
+    ahead: int = 1 << 20
 
 
 class _Waiter:
@@ -71,6 +81,8 @@ class JournalWriter:
         self._kept = deque(older)  # files that are full, oldest first, with their bytes
         self._older_bytes = sum(size for _, size in older)
         self._queue: deque[tuple[Entry, int]] = deque()  # with their offsets
+        self._queued = 0  # bytes of the queue
+        self._ahead = 0  # in the file, zeros reach to this byte
         self._held = 0
         self._waiting: deque[_Waiter] = deque()
         self._work = Signal()
@@ -106,6 +118,7 @@ class JournalWriter:
         if not self.try_reserve(size):
             waiter = _Waiter(size)
             self._waiting.append(waiter)
+            self._work.set()
             try:
                 await waiter.woken.wait()
             except BaseException:
@@ -134,8 +147,11 @@ class JournalWriter:
         if self.failed is not None or self._ended:
             self._drop(entry)
         else:
+            first = not self._queue
             self._queue.append((entry, offset))
-            self._work.set()
+            self._queued += size
+            if first or self._queued >= self._limits.gather_bytes:
+                self._work.set()
         return Position(self._run, self._offset)
 
     async def sync(self, position: Position) -> None:
@@ -146,6 +162,7 @@ class JournalWriter:
                 raise self._why()
             self._asked = max(self._asked, position.offset)
             self._demand.set()
+            self._work.set()
             await self._moved.park()
 
     async def run(self) -> None:
@@ -170,8 +187,7 @@ class JournalWriter:
                 hint="check the state folder's disk; writes are tracked meanwhile, and compared "
                 "once it is well again",
             )
-        while self._queue:
-            self._drop(self._queue.popleft()[0])
+        self._drop_queue()
         while self._waiting:
             self._waiting.popleft().woken.set()
         self._work.set()
@@ -214,23 +230,41 @@ class JournalWriter:
                     break
                 await self._work.wait()
                 continue
+            await self._gather()
             await self._append_batch(self._take())
             if self._written - self._current.start >= self._limits.file:
                 await self._rotate()
             self._wrote.set()
+        if self.failed is None and self._ahead:
+            async with self._syncing:
+                await self._machine.offload.run(lambda: self._finish(self._file))
         self._done = True
         self._wrote.set()
         self._demand.set()
+
+    async def _gather(self) -> None:
+        """Let a little more come, unless somebody waits for what there is."""
+        with trio.move_on_after(self._limits.gather_seconds):
+            while not self._urgent():
+                await self._work.wait()
+
+    def _urgent(self) -> bool:
+        waited_for = self._asked > self._written or bool(self._waiting) or self._closing
+        enough = self._queued >= self._limits.gather_bytes
+        return waited_for or enough or self.failed is not None
 
     def _take(self) -> list[tuple[Entry, int]]:
         batch, size = [], 0
         while self._queue and size < _BATCH:
             batch.append(self._queue.popleft())
             size += batch[-1][0].size
+        self._queued -= size
         return batch
 
     async def _append_batch(self, batch: list[tuple[Entry, int]]) -> None:
         """One hop; with the fsync in it, if somebody waits for just this and it is little."""
+        if not batch:
+            return  # given up while it was gathered
         last, offset = batch[-1]
         end = offset + last.size
         together = self._asked >= end and end - batch[0][1] <= _TOGETHER
@@ -253,14 +287,30 @@ class JournalWriter:
             parts += encode(entry, self._run, self._current.start, offset)
         self._file.append(parts)
         if sync:
+            self._write_ahead(batch[-1][1] + batch[-1][0].size)
             self._file.fdatasync()
+
+    def _write_ahead(self, offset: int) -> None:
+        """Zeros behind the record that ends at ``offset``, unless there are some."""
+        end = offset - self._current.start + FILE_HEAD
+        if end > self._ahead:
+            with suppress(OSError):  # there is no room for them: then without
+                self._file.pwrite(end, bytes(self._limits.ahead))
+                self._ahead = end + self._limits.ahead
+
+    def _finish(self, file: OpenFile) -> None:
+        """Nothing follows in this file: cut the zeros off, and make it durable."""
+        if self._ahead:
+            file.truncate(self._written - self._current.start + FILE_HEAD)
+            self._ahead = 0
+        file.fsync()
 
     async def _rotate(self) -> None:
         """A full file is durable before the next one is begun."""
         async with self._syncing:
             old, full = self._file, self._current
             following = JournalFile(self._run, self._written)
-            await self._machine.offload.run(old.fdatasync)
+            await self._machine.offload.run(lambda: self._finish(old))
             self._file = await self._machine.offload.run(
                 lambda: new_file(self._machine, self.folder, following)
             )
@@ -314,12 +364,16 @@ class JournalWriter:
             entry.release = None
         self.release(entry.size)
 
+    def _drop_queue(self) -> None:
+        while self._queue:
+            self._drop(self._queue.popleft()[0])
+        self._queued = 0
+
     def _end(self) -> None:
         self._ended = True
         if self.failed is None and not self._closing:
             self.abandon("its owner has stopped")
-        while self._queue:
-            self._drop(self._queue.popleft()[0])
+        self._drop_queue()
         self._moved.unpark_all()
         with suppress(OSError):
             self._file.close()
@@ -335,7 +389,7 @@ class JournalWriter:
 
 def new_file(machine: Machine, folder: str, file: JournalFile) -> OpenFile:
     """Make a file with its head, durably. Blocks."""
-    opened = machine.files.open_append(file.path(folder))
+    opened = machine.files.open_write(file.path(folder), create=True)
     try:
         opened.append([file_head(file.run, file.start)])
         opened.fsync()

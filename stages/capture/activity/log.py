@@ -34,6 +34,7 @@ from stages.stage import Signal
 __all__ = ["ActivityLog", "DiskFound", "DiskSpan", "Found", "look"]
 
 MAX_HOT = 4096  # regions: 16 GiB are compared after a crash at most
+STRETCH = 16  # regions that become hot together, while there is much room: fewer writes wait
 _MAX_FILE = 1 << 30
 
 
@@ -62,7 +63,7 @@ class ActivityLog:
     writes to a hot region sets it to ``generation``. ``pending``: by disk, what is to be scanned.
     """
 
-    def __init__(self, machine: Machine, path: str, run: int, max_hot: int):
+    def __init__(self, machine: Machine, path: str, run: int, max_hot: int, stretch: int):
         self.generation = 1
         self.written: dict[int, array[int]] = {}
         self.pending: dict[int, Bools] = {}
@@ -71,6 +72,7 @@ class ActivityLog:
         self._path = path
         self._run = run
         self._max_hot = max_hot
+        self._stretch = stretch
         self._spans: dict[int, DiskSpan] = {}
         self._next_disk = 0
         self._hot = 0
@@ -95,10 +97,11 @@ class ActivityLog:
         in_gap: bool,
         next_disk: int,
         max_hot: int = MAX_HOT,
+        stretch: int = STRETCH,
     ) -> ActivityLog:
         """A log for a new run: unclean from now on, nothing hot, ``pending`` as given; durable on
         return. Raises ``NoSpace`` or ``StateError``."""
-        log = ActivityLog(machine, path, run, max_hot)
+        log = ActivityLog(machine, path, run, max_hot, stretch)
         log.in_gap = in_gap
         log._take_disks(disks, pending, next_disk)
         await log._write_file()
@@ -141,11 +144,26 @@ class ActivityLog:
             finally:
                 self._short -= 1
         batch = self._next
+        if cold and not track:
+            cold |= self._around(written, cold)
         if cold:
             batch.changes.hot.setdefault(disk, set()).update(cold)
         if idle:
             batch.changes.pending.setdefault(disk, set()).update(idle)
         await self._written(batch)
+
+    def _around(self, written: array[int], cold: set[int]) -> set[int]:
+        """Cold neighbours that are likely to be written next, unless there is little room."""
+        stretch = self._stretch
+        starts = {region - region % stretch for region in cold}
+        if self._hot + len(starts) * stretch > self._max_hot // 4:
+            return set()
+        return {
+            region
+            for start in starts
+            for region in range(start, min(start + stretch, len(written)))
+            if not written[region]
+        }
 
     def scanned(self, disk: int, regions: Iterable[int]) -> None:
         """What a scan found of them is journal-durable: they are pending no more."""

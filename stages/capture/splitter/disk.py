@@ -12,11 +12,35 @@ from stages.capture.splitter.gate import Gate
 from stages.capture.splitter.source import LiveSource
 from stages.model import BLOCK, Bools, blocks_of
 from stages.nbd.ranges import RangeLocks
-from stages.ports import Machine
+from stages.ports import Clock, Machine
 from stages.stream import REGION
 
-SLOW_WRITE = 0.020  # seconds in one turn's pwrites: the source throttles
+SLOW_WRITE = 0.020  # seconds in one turn's pwrites: the source throttles, or the processor is away
+SLOW_TURNS = 3  # of them, one after the other: it is the source
 SLOW_FOR = 1.0  # seconds for which writes then go through threads
+
+
+class Pwrites:
+    """Whether writing to a source keeps the event loop waiting."""
+
+    def __init__(self, clock: Clock):
+        self._clock = clock
+        self._slow = 0  # turns, in a row
+        self._until = 0.0
+
+    @property
+    def throttled(self) -> bool:
+        """Writes should go through threads now."""
+        return self._slow >= SLOW_TURNS and self._clock.monotonic() < self._until
+
+    def took(self, began: float) -> None:
+        """A turn's pwrites, begun at ``began`` (monotonic), are over."""
+        now = self._clock.monotonic()
+        if now - began <= SLOW_WRITE:
+            self._slow = 0
+            return
+        self._slow += 1
+        self._until = now + SLOW_FOR
 
 
 @dataclass
@@ -37,7 +61,10 @@ class LiveDisk:
     on_unread: Callable[[LiveDisk, int, int, OSError], None]
     on_unsynced: Callable[[LiveDisk, OSError], None]
     locks: RangeLocks = field(default_factory=RangeLocks)
-    slow_until: float = 0.0
+    pwrites: Pwrites = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pwrites = Pwrites(self.machine.clock)
 
     @property
     def blocks(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import trio
 
-from stages.capture.splitter.disk import SLOW_FOR, SLOW_WRITE, LiveDisk
+from stages.capture.splitter.disk import LiveDisk
 from stages.capture.splitter.flush import Flusher
 from stages.capture.splitter.mutation import Mutation
 from stages.capture.splitter.plain import (
@@ -80,9 +80,7 @@ class SplitHandler:
         self, writes: list[Request], buffer: ReceiveBuffer, replies: ReplySink
     ) -> None:
         disk, gate = self.disk, self.disk.gate
-        clock = disk.machine.clock
-        started = clock.monotonic()
-        if started < disk.slow_until:
+        if disk.pwrites.throttled:
             self._one_by_one(writes, buffer, replies)
             return
         regions = regions_touched(writes)
@@ -101,7 +99,9 @@ class SplitHandler:
         gate.touch(disk.number, regions)
         if disk.windows.active:
             mark_windows(disk, writes)
+        began = disk.machine.clock.monotonic()
         failed = write_all(disk, writes)
+        disk.pwrites.took(began)
         done = writes if not failed else _without(writes, failed)
         if journal:
             self._enqueue(done, buffer, size)
@@ -109,8 +109,6 @@ class SplitHandler:
             replies.fail(write, error_code(why), _reason(why))
             if journal:
                 self._read_back(write)
-        if clock.monotonic() - started > SLOW_WRITE:
-            disk.slow_until = clock.monotonic() + SLOW_FOR
         self._answer(done, replies)
 
     def _enqueue(self, done: Sequence[Request], buffer: ReceiveBuffer, size: int) -> None:
