@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from stages.nbd.server import NbdServer
 from stages.nbd.session import Limits as NbdLimits
 from stages.ports import Machine
 from stages.stream import MarkedPoint, Position
+from stages.system import SocketCalls
 
 GIB = 1 << 30
 _LARGE = 1 << 30  # disks above this are scanned with helper processes
@@ -185,9 +185,7 @@ class MachineIntake:
             disk.name: SplitHandler(disk, self.group.nursery) for disk in self.group.disks.values()
         }
         for text, names in by_address.items():
-            server = NbdServer(
-                [handlers[name] for name in names], limits=_NBD, send_file=os.sendfile
-            )
+            server = NbdServer([handlers[name] for name in names], limits=_NBD, quick=SocketCalls())
             self._servers[text] = server
             bound = await serving.start(partial(server.run, parse_address(text)))
             self._uris.update({name: bound.uri(name) for name in names})

@@ -125,6 +125,9 @@ class Stream(Protocol):
         released): whoever waits for it to be durable hears of the failure.
         """
 
+    def demand(self, position: Position) -> None:
+        """Somebody will wait for ``position``: begin to make it durable. Never waits."""
+
     async def sync(self, position: Position) -> None:
         """Return when all before ``position`` is durable. ``JournalUnusable`` if it never will
         be. A caller that needs an fsync begun after it came gets one, unless all is durable."""

@@ -422,6 +422,22 @@ def _unescape(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
+class SocketCalls:
+    """Calls on non-blocking sockets (``stages.nbd.quick``)."""
+
+    def receive(self, fd: int, target: memoryview) -> int:
+        """readv(2)."""
+        return os.readv(fd, [target])
+
+    def send(self, fd: int, parts: Sequence[Buffer]) -> int:
+        """writev(2)."""
+        return os.writev(fd, parts)
+
+    def send_file(self, fd: int, file: int, offset: int, count: int) -> int:
+        """sendfile(2)."""
+        return os.sendfile(fd, file, offset, count)
+
+
 def give_memory_back() -> None:
     """Keep glibc from holding on to freed memory; nothing where the libc is another.
 

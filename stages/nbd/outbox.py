@@ -5,19 +5,17 @@ Memory is bounded by the requests a session lets in; ``on_sent`` tells it what l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import trio
 
 from stages.errors import ProtocolError
 from stages.nbd import replies, wire
 from stages.nbd.device import Extent, FileRange, Part
+from stages.nbd.quick import Wire
 from stages.nbd.transmission import Refusal, Request
 from stages.ports import Buffer
-
-SendFile: TypeAlias = Callable[[int, int, int, int], int]
-"""``os.sendfile``, handed in by the composition root: (socket, file, offset, count) to count."""
 
 _IOV_MAX = 1024
 _JOIN = 64 << 10  # up to here one copy is cheaper than a vector
@@ -37,20 +35,18 @@ class Outbox:
 
     def __init__(
         self,
-        sock: trio.socket.SocketType,
+        connection: Wire,
         *,
         structured: bool,
         on_sent: Sent,
-        send_file: SendFile | None,
     ):
         self.sending = False
         self.progress = 0
         self.corked = False  # whoever fills it will flush: do not wake the sender
         self._idle = False  # the sender sleeps
-        self._socket = sock
+        self._connection = connection
         self._structured = structured
         self._on_sent = on_sent
-        self._send_file = send_file
         self._wake = trio.lowlevel.ParkingLot()
         self._reset()
 
@@ -152,7 +148,7 @@ class Outbox:
             buffers = [b"".join(buffers)]
         at = 0
         while at < len(buffers):
-            sent = await self._socket.sendmsg(buffers[at : at + _IOV_MAX])
+            sent = await self._connection.send(buffers[at : at + _IOV_MAX])
             self.progress += 1
             while at < len(buffers) and sent >= len(buffers[at]):
                 sent -= len(buffers[at])
@@ -175,26 +171,16 @@ class Outbox:
         offset, end = part.offset, part.offset + part.length
         while offset < end:
             want = min(end - offset, _PIECE)
-            if self._send_file is None:
+            count = await self._connection.send_file(part.file.fileno(), offset, want)
+            if count is None:
                 data = part.file.pread(offset, want)
                 await self._send([data], _JOIN + 1)
                 count = len(data)
-            else:
-                count = await self._sendfile(self._send_file, part, offset, want)
+            self.progress += 1
             if not count:
                 # The head promised more: nothing can be said any more on this connection.
                 raise ProtocolError("the file ended early", operation="NBD read")
             offset += count
-
-    async def _sendfile(self, send: SendFile, part: FileRange, offset: int, want: int) -> int:
-        while True:
-            try:
-                count = send(self._socket.fileno(), part.file.fileno(), offset, want)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket.fileno())
-            else:
-                self.progress += 1
-                return count
 
 
 def _flat(part: Part) -> Part:

@@ -18,7 +18,8 @@ from stages.nbd import wire
 from stages.nbd.buffers import Budget, BufferPool
 from stages.nbd.handler import BatchHandler
 from stages.nbd.handshake import Aborted, Handshake, Selected
-from stages.nbd.outbox import Outbox, SendFile
+from stages.nbd.outbox import Outbox
+from stages.nbd.quick import QuickCalls, Wire
 from stages.nbd.transmission import Batch, RequestParser, Rules
 
 _HANDSHAKE_READ = 16 << 10
@@ -63,7 +64,7 @@ class Session:
         *,
         limits: Limits,
         budget: Budget,
-        send_file: SendFile | None = None,
+        quick: QuickCalls | None = None,
     ):
         self.export = ""
         self._socket = sock
@@ -71,7 +72,7 @@ class Session:
         self._default = default
         self._limits = limits
         self._budget = budget
-        self._send_file = send_file
+        self._connection = Wire(sock, quick)
         self._outbox: Outbox | None = None
         self._parser: RequestParser | None = None
         self._stopping = self._receiving = False
@@ -132,10 +133,7 @@ class Session:
         rules = Rules(chosen.info, structured=chosen.structured, allocation=chosen.allocation)
         parser = self._parser = RequestParser(rules)
         outbox = self._outbox = Outbox(
-            self._socket,
-            structured=chosen.structured,
-            on_sent=self._sent,
-            send_file=self._send_file,
+            self._connection, structured=chosen.structured, on_sent=self._sent
         )
         limits = self._limits
         pool = BufferPool(limits.buffer_bytes, limits.buffers, self._budget)
@@ -166,7 +164,7 @@ class Session:
             if wanted:
                 parser.attach(await pool.take(wanted))
             self._receiving = True
-            count = await self._socket.recv_into(parser.room())
+            count = await self._connection.receive(parser.room())
             self._receiving = False
             if not count:
                 return
@@ -183,6 +181,8 @@ class Session:
             batch = parser.take(most - self._in_flight, most_bytes - self._held)
             if batch is not None:
                 await turn.run(batch)
+                if parser.drained:
+                    return
             elif parser.blocked:
                 await self._drained.park()
             else:

@@ -128,6 +128,11 @@ class RequestParser:
         """The client has begun a request and not finished sending it."""
         return not self.disconnected and (self._end > self._start or self._skip > 0)
 
+    @property
+    def drained(self) -> bool:
+        """Nothing is left to take."""
+        return self._start == self._end and self._error is None
+
     def wants(self, pooled: int) -> int:
         """Capacity of the buffer to attach before the next receive, or 0.
 

@@ -15,7 +15,7 @@ from stages.nbd import wire
 from stages.nbd.device import Device
 from stages.nbd.handler import BatchHandler, DeviceHandler
 from stages.nbd.listening import Address, UnixAddress
-from stages.nbd.outbox import SendFile
+from stages.nbd.quick import QuickCalls
 from stages.nbd.server import Ended, NbdServer
 from stages.nbd.session import Limits
 from tests.nbd import spoken
@@ -55,14 +55,14 @@ async def serving(
     address: Address | None = None,
     limits: Limits | None = None,
     default: str | None = None,
-    send_file: SendFile | None = None,
+    quick: QuickCalls | None = None,
 ) -> AsyncIterator[Served]:
     served = Served()
     server = served.server = NbdServer(
         [*handlers, *map(DeviceHandler, devices)],
         default=default,
         limits=limits,
-        send_file=send_file,
+        quick=quick,
         on_end=served.note,
     )
     with short_directory() as directory:

@@ -14,11 +14,11 @@ from trio.testing import wait_all_tasks_blocked
 from stages.errors import DamagedObject, NoSpace
 from stages.nbd import wire
 from stages.nbd.device import DeviceInfo, Extent, FileRange, Part, error_code
-from stages.nbd.outbox import SendFile
+from stages.nbd.quick import QuickCalls
 from stages.nbd.replies import ReplySink
 from stages.nbd.session import Limits
 from stages.nbd.transmission import Batch
-from stages.system import SystemFiles
+from stages.system import SocketCalls, SystemFiles
 from tests.nbd.memory import MemoryDevice, info
 from tests.nbd.serving import connected, serving
 from tests.nbd.spoken import NEWSTYLE, option, request, write
@@ -302,15 +302,13 @@ class FromFile(MemoryDevice):
         return [*parts, FileRange(self.file, offset + half, length - half)]
 
 
-@pytest.mark.parametrize("send_file", [os.sendfile, None])
-async def test_ranges_of_a_file_are_sent_from_it(
-    tmp_path: Path, send_file: SendFile | None
-) -> None:
+@pytest.mark.parametrize("quick", [SocketCalls(), None])
+async def test_ranges_of_a_file_are_sent_from_it(tmp_path: Path, quick: QuickCalls | None) -> None:
     content = os.urandom(3_000_001)
     path = tmp_path / "content"
     path.write_bytes(content)
     device = FromFile(str(path), 4_000_000)
-    async with serving(device, send_file=send_file) as served:
+    async with serving(device, quick=quick) as served:
         async with connected(served) as client:
             assert await client.read(0, len(content)) == content
             assert await client.read(17, 4099) == content[17:4116]

@@ -6,7 +6,7 @@ position is durable when an fsync that began after it was written has succeeded.
 
 Nobody relies on an append before its fsync, so little is gathered for a moment first: a hop costs
 more than a guest's small write, and the guest waits for the interpreter meanwhile. Where fsyncs are
-frequent, zeros are written ahead of the records: an fsync that does not have to make a new file size
+frequent, zeros are written ahead of the records: an fsync that need not make a new file size
 durable costs the file system no transaction. What is behind the last record is cut off again when
 the file is full or closed, and by recovery.
 """
@@ -82,6 +82,8 @@ class JournalWriter:
         self._older_bytes = sum(size for _, size in older)
         self._queue: deque[tuple[Entry, int]] = deque()  # with their offsets
         self._queued = 0  # bytes of the queue
+        self._resting = False  # the ticker waits to hear that there is something
+        self._tick = Signal()
         self._ahead = 0  # in the file, zeros reach to this byte
         self._held = 0
         self._waiting: deque[_Waiter] = deque()
@@ -147,30 +149,41 @@ class JournalWriter:
         if self.failed is not None or self._ended:
             self._drop(entry)
         else:
-            first = not self._queue
             self._queue.append((entry, offset))
             self._queued += size
-            if first or self._queued >= self._limits.gather_bytes:
+            if self._queued >= self._limits.gather_bytes:
                 self._work.set()
+            elif self._resting:
+                self._resting = False
+                self._tick.set()
         return Position(self._run, self._offset)
 
-    async def sync(self, position: Position) -> None:
+    def demand(self, position: Position) -> None:
         """See ``Stream``."""
-        await trio.lowlevel.checkpoint()
-        while self.durable < position:
-            if self.failed is not None or self._ended:
-                raise self._why()
+        if position > self.durable:
             self._asked = max(self._asked, position.offset)
             self._demand.set()
             self._work.set()
+
+    async def sync(self, position: Position) -> None:
+        """See ``Stream``."""
+        if self.durable >= position:
+            await trio.lowlevel.checkpoint()
+        while self.durable < position:
+            if self.failed is not None or self._ended:
+                raise self._why()
+            self.demand(position)
             await self._moved.park()
 
     async def run(self) -> None:
         """See ``Journal``."""
         try:
-            async with crew() as nursery:
-                nursery.start_soon(self._sync_always)
-                await self._append_always()
+            async with crew() as ticking:
+                ticking.start_soon(self._tick_always)
+                async with crew() as nursery:
+                    nursery.start_soon(self._sync_always)
+                    await self._append_always()
+                ticking.cancel_scope.cancel()
         except OSError as error:
             reason = error.strerror or "input/output error"
             self.abandon(f"cannot be written ({reason})")
@@ -225,16 +238,17 @@ class JournalWriter:
 
     async def _append_always(self) -> None:
         while self.failed is None:
-            if not self._queue:
+            if not self._urgent():
                 if self._closing:
                     break
                 await self._work.wait()
+            if not self._queue:
                 continue
-            await self._gather()
             await self._append_batch(self._take())
             if self._written - self._current.start >= self._limits.file:
                 await self._rotate()
-            self._wrote.set()
+            if self._written > self.durable.offset:
+                self._wrote.set()
         if self.failed is None and self._ahead:
             async with self._syncing:
                 await self._machine.offload.run(lambda: self._finish(self._file))
@@ -242,16 +256,22 @@ class JournalWriter:
         self._wrote.set()
         self._demand.set()
 
-    async def _gather(self) -> None:
-        """Let a little more come, unless somebody waits for what there is."""
-        with trio.move_on_after(self._limits.gather_seconds):
-            while not self._urgent():
-                await self._work.wait()
+    async def _tick_always(self) -> None:
+        """While there is something to append, have it appended after a little while. One timer for
+        many writes: none of them wakes a task."""
+        while True:
+            if not self._queue:
+                self._resting = True
+                await self._tick.wait()
+            await trio.sleep(self._limits.gather_seconds)
+            self._work.set()
 
     def _urgent(self) -> bool:
+        """What is queued must not wait for more."""
+        if not self._queue:
+            return False
         waited_for = self._asked > self._written or bool(self._waiting) or self._closing
-        enough = self._queued >= self._limits.gather_bytes
-        return waited_for or enough or self.failed is not None
+        return waited_for or self._queued >= self._limits.gather_bytes
 
     def _take(self) -> list[tuple[Entry, int]]:
         batch, size = [], 0
@@ -263,23 +283,30 @@ class JournalWriter:
 
     async def _append_batch(self, batch: list[tuple[Entry, int]]) -> None:
         """One hop; with the fsync in it, if somebody waits for just this and it is little."""
-        if not batch:
-            return  # given up while it was gathered
         last, offset = batch[-1]
         end = offset + last.size
         together = self._asked >= end and end - batch[0][1] <= _TOGETHER
         try:
             if together:
-                async with self._syncing:
-                    await self._machine.offload.run(lambda: self._append(batch, sync=True))
-                    self._written = end
-                    self._now_durable(end)
+                await self._append_durably(batch, end)
             else:
                 await self._machine.offload.run(lambda: self._append(batch, sync=False))
                 self._written = end
         finally:
             for entry, _ in batch:
                 self._drop(entry)
+
+    async def _append_durably(self, batch: list[tuple[Entry, int]], end: int) -> None:
+        try:
+            self._syncing.acquire_nowait()  # most often free: not a round of the event loop
+        except trio.WouldBlock:
+            await self._syncing.acquire()
+        try:
+            await self._machine.offload.run(lambda: self._append(batch, sync=True))
+        finally:
+            self._syncing.release()
+        self._written = end
+        self._now_durable(end)
 
     def _append(self, batch: list[tuple[Entry, int]], *, sync: bool) -> None:
         parts: list[Buffer] = []

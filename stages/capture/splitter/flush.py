@@ -3,76 +3,87 @@
 A round begins with the head of the stream as it is then; the fsync of the source and that of the
 journal both start after that. Who asks while a round runs shares the next one. A round whose source
 fsync failed fails everyone in it, and is never repeated into success.
+
+One task runs all rounds, and who asks leaves a callback: a guest that flushes after every write
+waits for each round of the event loop that its flush takes.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import trio
 
 from stages.capture.splitter.disk import LiveDisk
+from stages.stage import Signal
 
-
-class _Round:
-    """What several flushes wait for."""
-
-    __slots__ = ("done", "error")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.error: OSError | None = OSError(errno.EIO, "the flush was cut off")
+Tell = Callable[[OSError | None], None]
+_CUT_OFF = OSError(errno.EIO, "the flush was cut off")
 
 
 class Flusher:
-    """Flushes one disk. Rounds run in ``nursery``, so that no waiter owns one."""
+    """Flushes one disk. Its task runs in ``nursery``; once that is cancelled every flush fails."""
 
     def __init__(self, disk: LiveDisk, nursery: trio.Nursery):
         self._disk = disk
-        self._nursery = nursery
-        self._next: _Round | None = None
-        self._running = False
+        self._asked: list[Tell] = []
+        self._work = Signal()
+        self._ended = False
+        nursery.start_soon(self._run)
+
+    def then(self, tell: Tell) -> None:
+        """Call ``tell`` when everything answered before now is durable, or with why it is not."""
+        if self._ended:
+            tell(_CUT_OFF)
+            return
+        self._asked.append(tell)
+        self._work.set()
 
     async def flush(self) -> None:
         """Everything answered before this call is durable on return; ``OSError`` if not."""
-        if self._next is None:
-            self._next = _Round()
-            if not self._running:
-                self._running = True
-                self._nursery.start_soon(self._run)
-        current = self._next
-        await current.done.wait()
-        if current.error is not None:
-            raise current.error
+        done = trio.Event()
+        found: list[OSError | None] = []
+
+        def tell(error: OSError | None) -> None:
+            found.append(error)
+            done.set()
+
+        self.then(tell)
+        await done.wait()
+        if found[0] is not None:
+            raise found[0]
 
     async def _run(self) -> None:
         try:
-            while self._next is not None:
-                current, self._next = self._next, None
+            while True:
+                await self._work.wait()
+                asked, self._asked = self._asked, []
+                error: OSError | None = _CUT_OFF
                 try:
-                    current.error = await self._round()
+                    error = await self._round()
                 finally:
-                    current.done.set()
+                    for tell in asked:
+                        tell(error)
         finally:
-            self._running = False
-            if self._next is not None:  # cut off: nobody will run it
-                self._next.done.set()
-                self._next = None
+            self._ended = True
+            for tell in self._asked:
+                tell(_CUT_OFF)
+            self._asked.clear()
 
     async def _round(self) -> OSError | None:
         gate = self._disk.gate
         head = gate.stream.head
-        failed: list[OSError] = []
-        async with trio.open_nursery() as both:
-            both.start_soon(self._sync_source, failed)
-            if not gate.tracking:
-                both.start_soon(gate.sync, head)
-        return failed[0] if failed else None
+        gate.demand(head)
+        failed = await self._sync_source()
+        await gate.sync(head)
+        return failed
 
-    async def _sync_source(self, failed: list[OSError]) -> None:
+    async def _sync_source(self) -> OSError | None:
         disk = self._disk
         try:
             await disk.machine.offload.run(disk.source.file.fdatasync)
         except OSError as error:
             disk.on_unsynced(disk, error)
-            failed.append(error)
+            return error
+        return None

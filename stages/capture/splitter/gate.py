@@ -152,11 +152,16 @@ class Gate:
         """The journal is of no use any more: track."""
         self.track(f"journal: {error.message}")
 
+    def demand(self, position: Position) -> None:
+        """``sync`` will be called for this: begin with it."""
+        if not self.tracking:
+            self.stream.demand(position)
+
     async def sync(self, position: Position) -> None:
         """The journal is durable up to ``position``, or the group tracks: then what is not durable
         is pending, and the activity log says so."""
         stream = self.stream
-        if self.tracking:
+        if self.tracking or stream.durable >= position:
             return
         with trio.move_on_after(self._stall) as waited:
             try:

@@ -70,7 +70,7 @@ class SplitHandler:
             if request.command == wire.CMD_READ:
                 self._read(request, replies)
             elif request.command == wire.CMD_FLUSH:
-                self._nursery.start_soon(self._flush, [request], replies)
+                self._flush([request], replies)
             elif request.command == wire.CMD_BLOCK_STATUS:
                 self._nursery.start_soon(self._status, request, replies)
             else:
@@ -148,7 +148,7 @@ class SplitHandler:
         plain = [write for write in writes if not write.flags & wire.FLAG_FUA]
         if plain:
             replies.done_all(plain)
-        self._nursery.start_soon(self._flush, forced, replies)
+        self._flush(forced, replies)
 
     def _taken(self, write: Request) -> bool:
         first = write.offset // BLOCK
@@ -179,17 +179,18 @@ class SplitHandler:
             if buffer is not None:
                 buffer.release()
         if request.flags & wire.FLAG_FUA:
-            await self._flush([request], replies)
+            self._flush([request], replies)
         else:
             replies.done(request)
 
-    async def _flush(self, requests: Sequence[Request], replies: ReplySink) -> None:
-        try:
-            await self._flusher.flush()
-        except OSError as error:
-            _fail_all(requests, error, replies)
-        else:
-            replies.done_all(requests)
+    def _flush(self, requests: Sequence[Request], replies: ReplySink) -> None:
+        def tell(error: OSError | None) -> None:
+            if error is None:
+                replies.done_all(requests)
+            else:
+                _fail_all(requests, error, replies)
+
+        self._flusher.then(tell)
 
     def _read(self, request: Request, replies: ReplySink) -> None:
         """From the page cache now; else by a thread."""
