@@ -316,7 +316,7 @@ class JournalWriter:
 
     def _end(self) -> None:
         self._ended = True
-        if self.failed is None and not self._closing:
+        if self.failed is None and not (self._closing and self.durable == self.head):
             self.abandon("its owner has stopped")
         while self._queue:
             self._drop(self._queue.popleft()[0])

@@ -154,7 +154,10 @@ class Group:
 
     async def close(self) -> bool:
         """Make everything durable; True if the next start need not compare anything that was not
-        pending. Nobody writes any more."""
+        pending. No client is connected any more; what one left behind is finished first."""
+        for disk in self.disks.values():
+            disk.closed = True
+            await disk.locks.passed()
         clean = not self._stuck
         self.marks.close()
         for disk in self.disks.values():

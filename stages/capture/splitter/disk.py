@@ -38,6 +38,7 @@ class LiveDisk:
     on_unsynced: Callable[[LiveDisk, OSError], None]
     locks: RangeLocks = field(default_factory=RangeLocks)
     slow_until: float = 0.0
+    closed: bool = False  # no mutation begins any more
 
     @property
     def blocks(self) -> int:
