@@ -91,9 +91,9 @@ class Model:
             op.high = self.head()
             self._loose[op.number] = op
 
-    def flush_begins(self) -> Flush:
-        """A guest asks for a flush."""
-        return Flush(self.head(), tuple(self._loose.values()))
+    def flush_begins(self, disk: str) -> Flush:
+        """A guest asks for a flush of a disk."""
+        return Flush(self.head(), tuple(op for op in self._loose.values() if op.disk == disk))
 
     def flushed(self, flush: Flush, *, journalled: bool) -> None:
         """It was answered well. ``journalled``: it was not in track mode."""

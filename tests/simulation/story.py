@@ -179,8 +179,13 @@ class Story(Witness):
     async def _run_intake(
         self, scope: trio.CancelScope, over: trio.Event, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        with scope:
-            await self.intake.run(task_status=task_status)
+        try:
+            with scope:
+                await self.intake.run(task_status=task_status)
+        except BaseExceptionGroup as group:
+            # Cancelled, it can flush no more, and says so in its own way.
+            if not scope.cancel_called or group.split(RuntimeError)[1] is not None:
+                raise
         over.set()
 
     async def _end(
@@ -381,7 +386,9 @@ class Story(Witness):
     def asked(self, sent: Sent) -> Flush | None:
         self.trace.note("asked", sent.request.command, sent.request.offset, sent.request.length)
         tracking = self.intake.group.gate.tracking
-        flush = self.model.flush_begins() if sent.request.command == wire.CMD_FLUSH else None
+        flush = None
+        if sent.request.command == wire.CMD_FLUSH:
+            flush = self.model.flush_begins(sent.disk)
         if flush is not None and tracking:
             return Flush(Position(0, 0), flush.covers)
         return flush
