@@ -11,12 +11,13 @@ import trio
 class _Claim:
     """A range that is held, or waits with ``granted`` not yet set."""
 
-    __slots__ = ("first", "granted", "stop")
+    __slots__ = ("first", "gone", "granted", "stop")
 
     def __init__(self, first: int, stop: int):
         self.first = first
         self.stop = stop
         self.granted: trio.Event | None = None
+        self.gone: trio.Event | None = None
 
     def overlaps(self, other: _Claim) -> bool:
         return self.first < other.stop and other.first < self.stop
@@ -41,6 +42,15 @@ class RangeLocks:
         """The ranges held or waited for, as (first, stop)."""
         return [(claim.first, claim.stop) for claim in self._claims]
 
+    async def passed(self) -> None:
+        """Return when nothing is held any more of what is held, or waited for, now."""
+        events = []
+        for claim in self._claims:
+            claim.gone = claim.gone or trio.Event()
+            events.append(claim.gone)
+        for gone in events:
+            await gone.wait()
+
     @asynccontextmanager
     async def hold(self, first: int, stop: int) -> AsyncIterator[None]:
         """Hold blocks ``first`` to ``stop``, exclusively."""
@@ -54,6 +64,8 @@ class RangeLocks:
             yield
         finally:
             self._claims.remove(claim)
+            if claim.gone is not None:
+                claim.gone.set()
             self._grant(claim)
 
     def _grant(self, gone: _Claim) -> None:

@@ -23,7 +23,7 @@ from stages.ship.gather import gather
 from stages.ship.rollups import Rollups
 from stages.ship.session import LogSession
 from stages.stage import Meter, StageStatistics, crew, ordered_map
-from stages.store.port import Put
+from stages.store.own import put_own
 from stages.vault import layout
 from stages.vault.commit import Header, ObjectRef, encode_body
 from stages.vault.container import Kind, build
@@ -104,7 +104,7 @@ class Ship:
         writer = self._session.writer
         name = await writer.machine.offload.run(lambda: digest(sealed.frames))
         key = layout.data(writer.scope.group, sealed.epoch, number)
-        if await writer.store.put(key, sealed.frames) is Put.EXISTS:
+        if not await put_own(writer.store, key, sealed.frames):
             raise StoreError(
                 "a data object of this epoch exists already",
                 operation="upload",

@@ -25,6 +25,7 @@ from stages.errors import (
 )
 from stages.ports import Buffer, Entropy
 from stages.stage import crew
+from stages.store.own import put_own
 from stages.store.port import ObjectStore, Put
 from stages.vault import layout
 from stages.vault.charter import Charter
@@ -89,7 +90,7 @@ async def claim(
         for use, secret in ((DATA, keys.data or b""), (INDEX, keys.index)):
             key = layout.wrapped_key(scope.group, epoch, recipient.key, use)
             parts = wrapped_object(scope, epoch, use, secret, recipient.key, signer, entropy)
-            if await store.put(key, parts) is Put.EXISTS:
+            if not await put_own(store, key, parts):
                 raise _taken(key)
     return keys
 

@@ -76,3 +76,32 @@ async def test_holders_never_overlap(ranges: list[tuple[int, int]], dice: object
         for first, count in ranges:
             nursery.start_soon(use, first, count)
     assert done == len(ranges)
+
+
+async def test_passed_waits_for_what_is_there_now_and_not_for_what_comes() -> None:
+    locks = RangeLocks()
+    let_go = {first: trio.Event() for first in (0, 2, 4)}
+
+    async def held(first: int) -> None:
+        async with locks.hold(first, first + 2):
+            await let_go[first].wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held, 0)
+        nursery.start_soon(held, 2)
+        await wait_all_tasks_blocked()
+        passed = trio.Event()
+
+        async def wait() -> None:
+            await locks.passed()
+            passed.set()
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(held, 4)
+        for first in (2, 0):  # not in the order of arrival
+            await wait_all_tasks_blocked()
+            assert not passed.is_set()
+            let_go[first].set()
+        await passed.wait()
+        let_go[4].set()

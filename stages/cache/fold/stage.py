@@ -196,11 +196,14 @@ class Fold:
     async def _control(self, record: Record) -> None:
         fields = fields_of(record)
         geometry = _geometry(record, fields) if record.kind is Kind.GEOMETRY else None
-        if record.kind is Kind.VERDICT or (geometry and geometry.disks == self._disks):
+        if record.kind is Kind.VERDICT:
             self.position = record.end
             return
         if self._open.records:
-            await self._seal()
+            await self._seal()  # a geometry begins a run: no segment's place is in another's
+        if geometry and geometry.disks == self._disks:
+            self.position = record.end
+            return
         self.position = record.end
         if record.kind is Kind.GAP_BEGIN:
             self._in_gap = True

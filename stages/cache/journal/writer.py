@@ -398,7 +398,7 @@ class JournalWriter:
 
     def _end(self) -> None:
         self._ended = True
-        if self.failed is None and not self._closing:
+        if self.failed is None and not (self._closing and self.durable == self.head):
             self.abandon("its owner has stopped")
         self._drop_queue()
         self._moved.unpark_all()

@@ -154,7 +154,10 @@ class Group:
 
     async def close(self) -> bool:
         """Make everything durable; True if the next start need not compare anything that was not
-        pending. Nobody writes any more."""
+        pending. No client is connected any more; what one left behind is finished first."""
+        for disk in self.disks.values():
+            disk.closed = True
+            await disk.locks.passed()
         clean = not self._stuck
         self.marks.close()
         for disk in self.disks.values():
@@ -290,7 +293,7 @@ class Group:
             return
         await self.joint.wait_committed(self.gap.position)
         await self.joint.wait_present()
-        while todo := self.gap.todo(list(self.disks.values())):
+        while todo := await self._todo():
             targets = {
                 number: LiveTarget(disk.size, disk.source.file)
                 for number, disk in self.disks.items()
@@ -309,6 +312,20 @@ class Group:
             await self.scan.scan(todo)
         # No await since the last look: nothing is left.
         self._end_gap()
+
+    async def _todo(self) -> list[tuple[int, list[int]]]:
+        """What is still to be scanned. No await between the last look and the return.
+
+        A block that was locked when its region was scanned is left to whoever holds it, and its
+        record has to stand before GAP_END too (R8).
+        """
+        disks = list(self.disks.values())
+        todo = self.gap.todo(disks)
+        if not todo and any(disk.locks.busy for disk in disks):
+            for disk in disks:
+                await disk.locks.passed()
+            todo = self.gap.todo(list(self.disks.values()))
+        return todo
 
     def _end_gap(self) -> None:
         self.gate.stream.push(self.gate.control(Kind.GAP_END, {"grade": "crash"}), 0)

@@ -61,6 +61,7 @@ class LiveDisk:
     on_unread: Callable[[LiveDisk, int, int, OSError], None]
     on_unsynced: Callable[[LiveDisk, OSError], None]
     locks: RangeLocks = field(default_factory=RangeLocks)
+    closed: bool = False  # no mutation begins any more
     pwrites: Pwrites = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ lock, and so is what a failed write has left (R4).
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,6 +53,8 @@ class Mutation:
         if request.command == wire.CMD_TRIM and self._inner() is None:
             return  # less than a block: ignored, as R7 allows
         async with disk.locks.hold(self._first, self._stop):
+            if disk.closed:
+                raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
             regions = regions_of(request.offset, request.length)
             size = self._most()
             journal = await disk.gate.admit(disk.number, regions, size)
