@@ -113,7 +113,10 @@ def _file_system(
         return [f"{name}: {error}"]
     history = storm.history
     complaints = history.complaints(found) if stamp is None else history.complaints(found, stamp)
-    return [f"{name}: {text}" for text in complaints]
+    shown = complaints[:3]
+    if len(complaints) > 3:
+        shown.append(f"and {len(complaints) - 3} more files")
+    return [f"{name}: {text}" for text in shown]
 
 
 def _replay(devices: dict[str, str]) -> None:
