@@ -85,7 +85,7 @@ def parts_of(segment: Segment) -> tuple[Part, ...]:
 def header_of(tail: Tail, epoch: int, group: list[Stored], wall: int) -> Header:
     """The header of the commit after ``tail``."""
     last = group[-1].segment
-    captured = last.stamp or wall
+    captured = last.stamp or _without_records(tail, last, wall)
     consistent = not last.in_gap and last.grade != "fuzzy"
     return Header(
         seq=tail.seq + 1,
@@ -102,6 +102,13 @@ def header_of(tail: Tail, epoch: int, group: list[Stored], wall: int) -> Header:
         checkpoint=tail.checkpoint,
         machine=last.geometry,
     )
+
+
+def _without_records(tail: Tail, last: Segment, wall: int) -> int:
+    """The stamp of a commit that holds no record. In a live stream it shows what the commit before
+    it shows, however late it is made: records captured meanwhile may be waiting behind it."""
+    live = last.position[0] > 0
+    return tail.stamp if live and tail.stamp else wall
 
 
 def index_of(group: list[Stored]) -> tuple[SegmentIndex, ...]:
