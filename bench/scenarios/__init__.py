@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bench.context import Context
 from bench.results import Outcome
-from bench.scenarios import changed, export, initial, restore, scale, unchanged
+from bench.scenarios import changed, export, initial, restore, scale, splitter, unchanged
 
 Scenario = Callable[[Context], Outcome]
 
@@ -17,4 +17,5 @@ SCENARIOS: dict[str, tuple[str, Scenario]] = {
     "restore": (restore.TITLE, restore.run),
     "export": (export.TITLE, export.run),
     "scale": (scale.TITLE, scale.run),
+    "splitter": (splitter.TITLE, splitter.run),
 }
