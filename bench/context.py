@@ -47,6 +47,10 @@ class Scale:
         """The same with another size of the image."""
         return replace(self, content=content)
 
+    def with_away(self, seconds: float) -> Scale:
+        """The same with another time without a vault."""
+        return replace(self, away=seconds)
+
 
 QUICK = Scale(
     content=64 << 20,

@@ -46,8 +46,7 @@ class Serving(ABC):
 
     def cpu(self) -> float:
         """Processor seconds that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return used(self.pid)
 
     @abstractmethod
     def settle(self) -> None:
@@ -267,6 +266,15 @@ class Daemon(Serving):
                 above.add(pid)
                 found.append(pid)
         return found
+
+
+def used(pid: int) -> float:
+    """Processor seconds of a process; 0 once it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def _command(pid: int) -> str:

@@ -5,6 +5,7 @@ The looks are rare and cheap, because they take processor time from what is meas
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ _DEAR = 4  # looks between two that read proportional sizes
 BACKLOG_SECONDS = 1.0
 AGE_SECONDS = 0.1
 _MICRO = 1_000_000
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class _Looking:
@@ -86,13 +88,13 @@ class Memory(_Looking):
 
 
 class Backlog(_Looking):
-    """What ``status`` says of the journal: ``samples`` of (seconds, bytes not shipped)."""
+    """What ``status`` says of the journal meanwhile."""
 
     def __init__(self, daemon: Daemon):
         super().__init__(BACKLOG_SECONDS)
         self._daemon = daemon
-        self.samples: list[tuple[float, int]] = []
-        self.tracked = ""  # why it tracked, if it ever did
+        self.most = 0  # bytes that the journal held
+        self.tracked = ""  # why writes were tracked instead, if they ever were
 
     def look(self) -> None:
         """See the class."""
@@ -100,14 +102,32 @@ class Backlog(_Looking):
             found = self._daemon.status()
         except CommandFailed:
             return  # a look too many, not the end of the run
-        self.samples.append((time.monotonic(), int(found["journal_bytes"])))
+        self.most = max(self.most, int(found["journal_bytes"]))
         if found["state"] == "tracking":
             self.tracked = str(found["reason"])
 
-    @property
-    def most(self) -> int:
-        """Bytes."""
-        return max((size for _, size in self.samples), default=0)
+
+class Machine:
+    """How busy the processors are, from one look to the next, in processors."""
+
+    def __init__(self) -> None:
+        self._before, self._at = self._look(), time.monotonic()
+
+    def since(self) -> tuple[float, float]:
+        """Processors that were idle, and that were idle while a disk was waited for."""
+        now, at = self._look(), time.monotonic()
+        seconds = max(at - self._at, 1e-9)
+        idle, waiting = (
+            (after - before) / _TICK / seconds
+            for before, after in zip(self._before, now, strict=True)
+        )
+        self._before, self._at = now, at
+        return idle, waiting
+
+    @staticmethod
+    def _look() -> tuple[int, int]:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        return int(fields[4]), int(fields[5])
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,14 +10,14 @@ from pathlib import Path
 from bench.context import Context, Gathered
 from bench.inputs import clone, warm
 from bench.live import NBDKIT, Daemon, LiveBackstay, Serving, missing, nbdkit
-from bench.load import COLUMNS, Load, make_disk, put
-from bench.results import MIB, Entry, Goal, Outcome, Sample
+from bench.lives import left_out, lived, memory_entries, memory_goals
+from bench.load import COLUMNS, Load, put
+from bench.results import Goal, Outcome, Sample
 from bench.subjects import BACKSTAY
-from bench.watching import Memory, Peak
+from bench.watching import Peak
 
 TITLE = "writes and reads through the splitter"
 STOPPED = "delivery stopped"
-INTAKE_GOAL, DELIVERY_GOAL = 150.0, 300.0  # MiB
 FLUSH_GOAL = 3.0  # times the p99 of a flush without delivery
 
 
@@ -72,9 +71,10 @@ def _median_ratio(
 def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
     """Each turn: new daemons, each load on each server, then the newest point held against the
     disk; a turn whose point is wrong does not count."""
-    ours = ours or LiveBackstay()
-    measured, lacking = Measured(), missing(ours)
-    for turn in range(0 if lacking else context.repeat):
+    ours, measured = ours or LiveBackstay(), Measured()
+    if lacking := missing(ours):
+        return left_out("splitter", TITLE, lacking)
+    for turn in range(context.repeat):
         measured.gathered.attempt(BACKSTAY, _turn, context, ours, measured, turn)
     return Outcome(
         scenario="splitter",
@@ -89,7 +89,6 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
             "latencies in µs; CPU s: of the process that answers; files of one file system",
             "before nbdkit is measured everything is shipped: delivery is at rest then",
             "after each turn the newest point in the vault was compared with the disk",
-            *([f"left out: not installed: {lacking}"] if lacking else []),
         ),
         wrong=tuple(measured.gathered.wrong),
         failed=measured.gathered.failures(),
@@ -98,26 +97,19 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
 
 
 def _turn(context: Context, ours: LiveBackstay, measured: Measured, turn: int) -> None:
-    folder = context.folder("splitter")
-    disk = make_disk(folder / "disk", context.scale.live, turn)
-    other = clone(disk, folder / "other")
     samples: list[tuple[str, str, Sample]] = []
-    cache = {"cache": {"seal_after": "1s", "journal_limit": context.scale.journal}}
-    with ours.serve(folder, disk, cache) as daemon, nbdkit(other) as plain:
-        with Memory(daemon, measured.peaks):
+    with lived(context, ours, "splitter", measured.gathered, measured.peaks, turn) as life:
+        other = clone(life.disk, life.folder / "other")
+        with nbdkit(other) as plain:
             for number, point in enumerate((*WRITES, *READS)):
                 context.say(f"turn {turn + 1}: {point.load.name}")
-                ways = _ways(daemon, plain, point)
+                ways = _ways(life.daemon, plain, point)
                 for name, server, how in ways if (turn + number) % 2 else reversed(ways):
-                    warm(disk, other)
-                    sample = one(context, point.load, server, how, folder, turn)
+                    warm(life.disk, other)
+                    sample = _one(context, point.load, server, how, life.folder, turn)
                     samples.append((point.load.name, name, sample))
-            daemon.settle()
-        daemon.end()
-        back = daemon.restored(context.folder("back"))
-    if measured.gathered.check(disk, back, f"splitter: what {BACKSTAY} brought back"):
+    if life.right:
         _count(measured, samples)
-    shutil.rmtree(folder)
 
 
 def _ways(
@@ -133,7 +125,7 @@ def _ways(
     return found
 
 
-def one(
+def _one(
     context: Context,
     load: Load,
     server: Serving,
@@ -179,28 +171,3 @@ def _goals(measured: Measured) -> tuple[Goal, ...]:
     text = "p99 of a flush, times that without delivery"
     found.append(Goal(text, measured.flush_ratio(flush), FLUSH_GOAL, False))
     return (*found, *memory_goals(measured.peaks))
-
-
-def memory_entries(peaks: dict[str, Peak]) -> tuple[Entry, ...]:
-    """A line for each process."""
-    return tuple(
-        Entry(
-            f"memory of {name}",
-            (Sample(0.0, peak=peak.resident, shared_out=peak.shared_out or None),),
-        )
-        for name, peak in peaks.items()
-    )
-
-
-def memory_goals(peaks: dict[str, Peak]) -> tuple[Goal, ...]:
-    """Resident, children included."""
-    return tuple(
-        Goal(
-            f"peak memory of {name}",
-            peaks[name].resident / MIB if name in peaks else None,
-            goal,
-            False,
-            "MiB",
-        )
-        for name, goal in (("intake", INTAKE_GOAL), ("delivery", DELIVERY_GOAL))
-    )
