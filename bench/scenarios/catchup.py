@@ -54,7 +54,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
             f"{LOAD.name}, also while it catches up; away for {context.scale.away:g} s",
             "away: the vault's folder has another name; back: delivery is begun anew (SIGHUP)",
             "by itself it would begin after two probes, 15 s each",
-            "caught up: what was written until the vault was back is in it; delivery's start counts",
+            "caught up: what was written until the vault was back is in it; with delivery's start",
             "at the end the newest point in the vault was compared with the disk",
         ),
         wrong=tuple(gathered.wrong),
