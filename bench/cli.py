@@ -28,6 +28,7 @@ DID_NOT_RUN = 3
 @click.option("--quick", is_flag=True, help="Small inputs, once: does it work? Not for figures.")
 @click.option("--repeat", type=click.IntRange(1, 100), help="Turns of each subject.  [default: 3]")
 @click.option("--size", type=click.IntRange(8, 65536), help="MiB of files in the disk image.")
+@click.option("--away", type=click.IntRange(1, 7200), help="Seconds without a vault (catchup).")
 @click.option("--from", "sources", multiple=True, help="Fill the image from this folder instead.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep disk images in this folder.")
 @click.option("--work", type=click.Path(path_type=Path, exists=True), help="Where copies go.")
@@ -38,6 +39,7 @@ def bench(
     quick: bool,
     repeat: int | None,
     size: int | None,
+    away: int | None,
     sources: tuple[str, ...],
     cache: Path | None,
     work: Path | None,
@@ -60,6 +62,8 @@ def bench(
     scale = QUICK if quick else Scale()
     if size:
         scale = scale.with_content(size << 20)
+    if away:
+        scale = scale.with_away(away)
     with tempfile.TemporaryDirectory(prefix="backstay-bench-", dir=work) as folder:
         context = Context(
             work=Path(folder),

@@ -25,6 +25,9 @@ class Scale:
 
     ``disk``, ``written`` bytes and ``commits`` of the vault whose first read is timed; ``huge``
     and ``mapped`` bytes of the one that is measured for memory.
+
+    For disks that are written to: ``live`` bytes; ``burst``, ``sustained``, ``paced`` and ``away``
+    seconds of writing; ``journal`` bytes that may wait to be shipped.
     """
 
     content: int = 1300 << 20
@@ -33,14 +36,35 @@ class Scale:
     commits: int = 2000
     huge: int = 1 << 40
     mapped: int = 100 << 30
+    live: int = 1 << 30
+    burst: float = 5.0
+    sustained: float = 60.0
+    paced: float = 60.0
+    away: float = 600.0
+    journal: int = 8 << 30
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""
         return replace(self, content=content)
 
+    def with_away(self, seconds: float) -> Scale:
+        """The same with another time without a vault."""
+        return replace(self, away=seconds)
+
 
 QUICK = Scale(
-    content=64 << 20, disk=10 << 30, written=1 << 30, commits=300, huge=64 << 30, mapped=4 << 30
+    content=64 << 20,
+    disk=10 << 30,
+    written=1 << 30,
+    commits=300,
+    huge=64 << 30,
+    mapped=4 << 30,
+    live=64 << 20,
+    burst=1.0,
+    sustained=2.0,
+    paced=5.0,
+    away=4.0,
+    journal=1 << 30,
 )
 
 

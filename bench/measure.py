@@ -161,13 +161,13 @@ class Watch:
         total = 0
         tree = self._tree()
         for pid in tree:
-            resident, highest = _memory(pid)
+            resident, highest = memory_of(pid)
             total += resident
             self._highest[pid] = max(highest, self._highest.get(pid, 0))
         self.peak = max(self.peak, total)
         self._looks += 1
         if self._looks % _DEAR == 0:
-            self.shared_out = max(self.shared_out, sum(_proportional(pid) for pid in tree))
+            self.shared_out = max(self.shared_out, sum(proportional_of(pid) for pid in tree))
 
     def _tree(self) -> list[int]:
         """The root and all that descend from it; parents are asked for once, when first seen."""
@@ -175,7 +175,7 @@ class Watch:
         found = []
         for pid in alive:
             if pid not in self._parents:
-                self._parents[pid] = _parent(pid)
+                self._parents[pid] = parent_of(pid)
         for pid in alive:
             above = pid
             while above > 1 and above != self._root:
@@ -185,7 +185,8 @@ class Watch:
         return found
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """The parent of a process, 0 if it has ended."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
@@ -193,13 +194,14 @@ def _parent(pid: int) -> int:
     return int(text.rpartition(")")[2].split()[1])
 
 
-def _memory(pid: int) -> tuple[int, int]:
+def memory_of(pid: int) -> tuple[int, int]:
     """Resident bytes now and at most; zeros for a process that has ended."""
     found = _sizes(_PROC / str(pid) / "status")
     return found.get("VmRSS", 0), found.get("VmHWM", 0)
 
 
-def _proportional(pid: int) -> int:
+def proportional_of(pid: int) -> int:
+    """Resident bytes with shared pages divided; 0 if it has ended or is not ours to look at."""
     return _sizes(_PROC / str(pid) / "smaps_rollup").get("Pss", 0)
 
 

@@ -14,6 +14,16 @@ from rich.text import Text
 
 from bench.results import MIB, Entry, Goal, Outcome, Spread, ratio
 
+_HEADINGS = (
+    "seconds",
+    "inside",
+    "to disk",
+    "CPU s",
+    "peak MiB",
+    "(PSS)",
+    "stored MiB",
+    "time ×",
+)
 _COLOURS = {"reached": "green", "short": "yellow", "not measured": "dim"}
 
 
@@ -58,37 +68,32 @@ def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
 def _table(outcome: Outcome) -> Table:
     table = Table(title=outcome.title, title_justify="left", pad_edge=False)
     table.add_column("subject")
-    headings = [
-        "seconds",
-        "inside",
-        "to disk",
-        "CPU s",
-        "peak MiB",
-        "(PSS)",
-        "stored MiB",
-        "time ×",
-    ]
-    for heading in (*headings, *(heading for _, heading in outcome.columns)):
-        table.add_column(heading, justify="right")
     reference = outcome.entry(outcome.reference)
-    for entry in outcome.entries:
-        relative = ratio(
-            entry.median("seconds"), reference.median("seconds") if reference else None
-        )
-        table.add_row(
-            Text(entry.subject),
-            _spread(entry.spread("seconds")),
-            _number(entry.median("inner")),
-            _number(entry.median("durable")),
-            _number(entry.median("cpu")),
-            _mib(entry.spread("peak"), greatest=True),
-            _mib(entry.spread("shared_out"), greatest=True),
-            _mib(entry.spread("stored")),
-            _number(relative),
-            *(_number(entry.median(name), 3) for name, _ in outcome.columns),
-            style="bold" if _is(entry, outcome.reference) else None,
-        )
+    rows = [_cells(outcome, entry, reference) for entry in outcome.entries]
+    headings = (*_HEADINGS, *(heading for _, heading in outcome.columns))
+    shown = [at for at in range(len(headings)) if not rows or any(row[at] for row in rows)]
+    for at in shown:
+        table.add_column(headings[at], justify="right")
+    for entry, row in zip(outcome.entries, rows, strict=True):
+        style = "bold" if _is(entry, outcome.reference) else None
+        table.add_row(Text(entry.subject), *(row[at] for at in shown), style=style)
     return table
+
+
+def _cells(outcome: Outcome, entry: Entry, reference: Entry | None) -> list[str]:
+    """One for each heading, empty where there is no figure."""
+    relative = ratio(entry.median("seconds"), reference.median("seconds") if reference else None)
+    return [
+        _spread(entry.spread("seconds")),
+        _number(entry.median("inner")),
+        _number(entry.median("durable")),
+        _number(entry.median("cpu")),
+        _mib(entry.spread("peak"), greatest=True),
+        _mib(entry.spread("shared_out"), greatest=True),
+        _mib(entry.spread("stored")),
+        _number(relative),
+        *(_number(entry.median(name), 3) for name, _ in outcome.columns),
+    ]
 
 
 def _is(entry: Entry, name: str) -> bool:
@@ -111,7 +116,11 @@ def _mib(found: Spread | None, *, greatest: bool = False) -> str:
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return ""
+    return (
+        f"{value:.{digits if value < 100 else 0}f}"  # more digits than there is noise help nobody
+    )
 
 
 def _goal(goal: Goal) -> str:

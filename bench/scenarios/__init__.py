@@ -6,7 +6,18 @@ from collections.abc import Callable
 
 from bench.context import Context
 from bench.results import Outcome
-from bench.scenarios import changed, export, initial, restore, scale, unchanged
+from bench.scenarios import (
+    catchup,
+    changed,
+    export,
+    initial,
+    restore,
+    rpo,
+    scale,
+    splitter,
+    sustained,
+    unchanged,
+)
 
 Scenario = Callable[[Context], Outcome]
 
@@ -17,4 +28,8 @@ SCENARIOS: dict[str, tuple[str, Scenario]] = {
     "restore": (restore.TITLE, restore.run),
     "export": (export.TITLE, export.run),
     "scale": (scale.TITLE, scale.run),
+    "splitter": (splitter.TITLE, splitter.run),
+    "sustained": (sustained.TITLE, sustained.run),
+    "rpo": (rpo.TITLE, rpo.run),
+    "catchup": (catchup.TITLE, catchup.run),
 }

@@ -1,0 +1,147 @@
+"""What a guest does to a disk, done by fio over NBD, and what fio says of it.
+
+Writes carry fresh data that halves when it is compressed, made while they are sent: fio pays for
+that with processor time, whatever it talks to, so fast servers look slower than they are.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.measure import CommandFailed
+
+_GRACE = 240.0  # seconds that fio may take longer than it was told
+_MICRO = 1e3  # ns
+_CHUNK = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``block``: bytes of a request, or a range like ``4k-64k``; ``rate``: bytes/s, 0 without
+    limit; ``flush``: each write is followed by one."""
+
+    name: str
+    block: str
+    depth: int
+    reads: bool = False
+    flush: bool = False
+    rate: int = 0
+
+    def argv(self, uri: str, size: int, seconds: float, seed: int) -> tuple[str, ...]:
+        """fio's command line for a disk of ``size`` bytes."""
+        blocks = f"--bsrange={self.block}" if "-" in self.block else f"--bs={self.block}"
+        data = ("--buffer_compress_percentage=50", "--refill_buffers")
+        return (
+            "fio",
+            "--name=load",
+            "--ioengine=nbd",
+            f"--uri={uri}",
+            f"--rw={'randread' if self.reads else 'randwrite'}",
+            blocks,
+            f"--iodepth={self.depth}",
+            f"--size={size}",
+            "--time_based",
+            f"--runtime={max(1, round(seconds))}",
+            "--norandommap",
+            f"--randseed={seed}",
+            *(() if self.reads else data),
+            *(("--fsync=1",) if self.flush else ()),
+            *((f"--rate={self.rate}",) if self.rate else ()),
+            "--output-format=json",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What fio measured. Seconds; bytes; latencies in µs from handing a request over to its
+    answer; ``flush_`` those of flushes, 0 if there were none."""
+
+    seconds: float
+    requests: int
+    size: int
+    p50: float
+    p99: float
+    flush_p50: float = 0.0
+    flush_p99: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    def figures(self) -> dict[str, float]:
+        """By the names of columns."""
+        mib = self.size / self.seconds / (1 << 20) if self.seconds else 0.0
+        found = {"rate": self.rate, "mib": mib, "p50": self.p50, "p99": self.p99}
+        return found | ({"flush_p99": self.flush_p99} if self.flush_p99 else {})
+
+
+COLUMNS = (
+    ("rate", "a second"),
+    ("mib", "MiB/s"),
+    ("p50", "µs p50"),
+    ("p99", "µs p99"),
+    ("flush_p99", "flush p99"),
+)
+
+
+def put(load: Load, uri: str, size: int, seconds: float, folder: Path, seed: int) -> Done:
+    """Run a load. Raises ``CommandFailed`` if fio does, or if a request was answered wrongly."""
+    argv = load.argv(uri, size, seconds, seed)
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds + _GRACE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(f"fio ({load.name}) did not end: the server hangs") from None
+    if done.returncode:
+        said = f"{done.stderr.strip()} {done.stdout.strip()}"[-500:]
+        raise CommandFailed(f"fio ({load.name}) ended with {done.returncode}: {said}")
+    return parsed(done.stdout)
+
+
+def parsed(output: str) -> Done:
+    """Read fio's report, which may have lines before it. Raises ``CommandFailed``."""
+    try:
+        (job,) = json.loads(output[output.index("{") :])["jobs"]
+        found = job["write"] if job["write"]["total_ios"] else job["read"]
+        flushes = job["sync"].get("lat_ns", {})
+        return Done(
+            seconds=found["runtime"] / 1e3,
+            requests=found["total_ios"],
+            size=found["io_bytes"],
+            p50=_percentile(found["clat_ns"], "50.000000"),
+            p99=_percentile(found["clat_ns"], "99.000000"),
+            flush_p50=_percentile(flushes, "50.000000"),
+            flush_p99=_percentile(flushes, "99.000000"),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CommandFailed(f"fio's report is not understood: {error!r}") from None
+
+
+def _percentile(found: Mapping[str, Any], which: str) -> float:
+    return float(found.get("percentile", {}).get(which, 0)) / _MICRO
+
+
+def make_disk(path: Path, size: int, seed: int) -> Path:
+    """A disk without holes, every block unlike all others and compressible to about a half."""
+    dice = np.random.default_rng(seed)
+    with path.open("wb") as file:
+        for at in range(0, size, _CHUNK):
+            blocks = np.zeros((min(_CHUNK, size - at) // 4096, 4096), np.uint8)
+            blocks[:, ::2] = dice.integers(0, 256, (len(blocks), 2048), np.uint8)
+            file.write(blocks.tobytes())
+    return path
