@@ -59,6 +59,8 @@ def open_live(files: Files, path: str) -> LiveSource:
         raise _refused(error, path, files) from error
     try:
         stat = file.stat()
+        if not stat.size:
+            raise _missing(path, "is empty")
         _lock(file, path)
     except OSError as error:
         file.close()
@@ -78,7 +80,7 @@ def _lock(file: OpenFile, path: str) -> None:
         raise
     if not free:
         raise SourceBusy(
-            "is already protected by another process",
+            "is already protected by another process, or by another entry of this configuration",
             operation="open disk",
             subject=path,
             hint="find it with `fuser -v` on the file; a disk can be protected only once",
