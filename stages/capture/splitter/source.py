@@ -58,9 +58,7 @@ def open_live(files: Files, path: str) -> LiveSource:
     except OSError as error:
         raise _refused(error, path, files) from error
     try:
-        stat = file.stat()
-        if not stat.size:
-            raise _missing(path, "is empty")
+        stat = _sized(file)
         _lock(file, path)
     except OSError as error:
         file.close()
@@ -69,6 +67,13 @@ def open_live(files: Files, path: str) -> LiveSource:
         file.close()
         raise
     return LiveSource(path, file, stat.size, stat.is_block)
+
+
+def _sized(file: OpenFile) -> FileStat:
+    stat = file.stat()
+    if not stat.size:
+        raise _missing(file.path, "is empty")
+    return stat
 
 
 def _lock(file: OpenFile, path: str) -> None:
