@@ -42,12 +42,14 @@ class IntakeDisk:
 
 @dataclass(frozen=True, slots=True)
 class IntakeStatus:
-    """A snapshot. Bytes and µs; ``percent`` of the scan; ``reason`` of the gap or the tracking."""
+    """A snapshot. Bytes and µs; ``percent`` of the scan; ``reason`` of the gap or the tracking;
+    ``unlogged``: why the state folder cannot be written, while it cannot."""
 
     machine: str
     state: str
     reason: str
     trouble: str
+    unlogged: str
     percent: float
     head: Position
     durable: Position
@@ -90,9 +92,10 @@ class MachineIntake:
         limits: Limits,
         *,
         journal: JournalLimits | None = None,
+        witnesses: Sequence[str] = (),
     ) -> MachineIntake:
-        """Recover what an earlier life left, and attach the disks. Raises ``SourceError``s,
-        ``StateError``, ``NoSpace``, ``OSError``."""
+        """Recover what an earlier life left, and attach the disks; ``witnesses`` as ``open_group``
+        takes them. Raises ``SourceError``s, ``StateError``, ``NoSpace``, ``OSError``."""
         joint = Joint()
         # Whole files are trimmed: several of them must fit below the limit.
         file_bytes = min(FILE_BYTES, max(1 << 20, limits.journal // 16))
@@ -106,7 +109,14 @@ class MachineIntake:
 
         named = [NamedDisk(disk.name, disk.path) for disk in disks]
         group, compared = await open_group(
-            machine, folder, named, joint, opener, _examiners(machine, disks), limits
+            machine,
+            folder,
+            named,
+            joint,
+            opener,
+            _examiners(machine, disks),
+            limits,
+            witnesses=witnesses,
         )
         intake = MachineIntake(machine, name, group, joint, disks)
         intake.compared = compared
@@ -164,6 +174,7 @@ class MachineIntake:
             state=state,
             reason=reason,
             trouble=group.trouble,
+            unlogged=group.activity.unlogged,
             percent=100.0 * (1 - pending / total) if total else 100.0,
             head=stream.head,
             durable=stream.durable,

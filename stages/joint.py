@@ -58,6 +58,10 @@ class Joint:
     async def marked(self, point: MarkedPoint) -> None:
         """See ``Upstream``."""
         await trio.lowlevel.checkpoint()
+        self.tell(point)
+
+    def tell(self, point: MarkedPoint) -> None:
+        """What became of a mark."""
         if point.mark in self._awaited:
             self._marks[point.mark] = point
             self._moved.unpark_all()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.state import StateFolder
     from stages.ports import Machine
 
+_UNWELL = "check the disk under the state folder: once it can be written again all heals by itself"
+
 
 @click.command()
 @click.argument("config", metavar="CONFIG", type=click.Path(dir_okay=False))
@@ -186,15 +188,21 @@ def status(config: str, as_json: bool) -> None:
     loaded = load(config)
     state = StateFolder.open(ports, loaded.daemon.state, lock=False)
     now = ports.clock.wall_us()
-    drill = state.noted("drill")
     live = live_rows(state) if any(m.live for m in loaded.machines.values()) else {}
-    rows = [
-        _row(name, state, now)
-        | {"state_bytes": state.used_by(name)}
-        | (_live(name, state, live, now) if machine.live else {})
-        for name, machine in loaded.machines.items()
-    ]
+    unwell = any(found["unlogged"] for found in live.values())  # to read there might hang
+    if unwell:
+        rows, drill = [_unread(name, live, now) for name in loaded.machines], None
+    else:
+        drill = state.noted("drill")
+        rows = [
+            _row(name, state, now)
+            | {"state_bytes": state.used_by(name)}
+            | (_live(name, state, live, now) if machine.live else {})
+            for name, machine in loaded.machines.items()
+        ]
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
+    if unwell:
+        drilled = "unknown: the state folder's disk is not well"
     text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
     text += [
         f"{row['machine']:20} {row['point'] or '-':>8} {row['age']:>12} "
@@ -203,7 +211,7 @@ def status(config: str, as_json: bool) -> None:
     ]
     text.append(f"key drilled: {drilled}")
     emit(as_json, {"machines": rows, "key_drilled": drilled}, "\n".join(text))
-    if any(row["point"] is None for row in rows):
+    if not unwell and any(row["point"] is None for row in rows):
         say("some machines have no recovery point yet")
 
 
@@ -224,6 +232,14 @@ def _row(name: str, state: StateFolder, now: int) -> dict[str, Any]:
         "last_run_at": datetime.fromtimestamp(last["at"] / 1e6, UTC).isoformat(),
         "hint": last.get("hint", ""),
     }
+
+
+def _unread(name: str, live: dict[str, dict[str, Any]], now: int) -> dict[str, Any]:
+    """What is known of a machine while the state folder's disk is not well."""
+    row = {"machine": name, "point": None, "stamp": None, "age": "-", "state_bytes": 0}
+    if name not in live:
+        return row | {"last_run": "unknown: the state folder's disk is not well", "hint": ""}
+    return row | live_row(live[name], None, now) | {"hint": _UNWELL}
 
 
 def _live(

@@ -52,6 +52,7 @@ class DeliveryChild:
         self._process: trio.Process | None = None
         self._renewing = False
         self._draining = trio.Event()
+        self._hurry = trio.Event()  # do not wait before it is started again
         self._told = False  # to drain, in this life
         self._shipped = False
         self._ended = trio.Event()
@@ -78,14 +79,19 @@ class DeliveryChild:
                 self._shipped = code == 0
                 self._ended.set()
                 return
+            if self._draining.is_set():
+                continue
             wait = self._restarts.after(self._ports.clock.monotonic() - began)
             self._tell(f"delivery: ended ({code}); starting it again in {wait:g} s")
+            self._hurry = trio.Event()
             with trio.move_on_after(wait):
-                await self._draining.wait()
+                await self._hurry.wait()
 
     async def renew(self, config: Config) -> None:
         """Start it again with another configuration; what it was doing it does again."""
         self.config = config
+        self._restarts = Restarts()
+        self._hurry.set()
         if self._process is not None:
             self._renewing = True
             self._process.kill()
@@ -94,6 +100,7 @@ class DeliveryChild:
         """Have it ship what there is and end; True if it shipped everything. If it is not there
         now, it is started for that."""
         self._draining.set()
+        self._hurry.set()
         if self._process is not None:
             await self._say_drain(self._process)
         await self._ended.wait()

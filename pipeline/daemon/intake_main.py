@@ -25,6 +25,7 @@ from pipeline.hooks import held_still
 from pipeline.intake import IntakeDisk, MachineIntake, journal_limit
 from pipeline.state import StateFolder
 from stages import durable
+from stages.capture.activity.witness import within
 from stages.capture.group.group import Limits
 from stages.errors import BackstayError, IllegalOperation, NotFound, UsageError, leaves
 from stages.ports import Machine
@@ -194,7 +195,14 @@ async def _open_all(ports: Machine, config: Config, state: StateFolder) -> dict[
             journal_limit(ports, folder, disks) if limit == "auto" else int(limit),
             throttle=tuned.when_full == "throttle",
         )
-        found[name] = await MachineIntake.open(ports, folder, name, disks, limits)
+        found[name] = await MachineIntake.open(
+            this_machine(_THREADS),  # threads of its own: those of others may hang with their disks
+            folder,
+            name,
+            disks,
+            limits,
+            witnesses=[within(durable.parent(config.source), name)],
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ class ReceiveBuffer:
     __slots__ = ("_recycle", "capacity", "holders", "view")
 
     def __init__(self, capacity: int, recycle: Callable[[ReceiveBuffer], None]):
-        self.view = memoryview(bytearray(capacity))
+        # Mapped, not filled with zeros: only what a client sends takes memory.
+        self.view = memoryview(mmap.mmap(-1, capacity))
         self.capacity = capacity
         self.holders = 1
         self._recycle = recycle

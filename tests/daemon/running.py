@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -152,6 +153,17 @@ def replicating(place: Place) -> None:
             assert said.code == 0, said
             return
     raise AssertionError("the first scan does not end")
+
+
+def comes_back(place: Place) -> None:
+    """Wait until every machine replicates again, whatever it does meanwhile."""
+    last = time.monotonic() + PATIENCE
+    while True:
+        found = ask(place / "state", "status")["machines"].values()
+        if all(one["state"] == "replicating" for one in found):
+            return
+        assert time.monotonic() < last, found
+        select.select([], [], [], 0.05)  # leave the processor to it
 
 
 def restored_is_the_source(place: Place, folder: str = "back") -> None:

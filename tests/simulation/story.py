@@ -166,7 +166,10 @@ class Story(Witness):
             disks,
             Limits(journal=knobs.journal, cool=knobs.cool, stall=knobs.stall),
             journal=JournalLimits(
-                memory=knobs.memory, file=40_000, sync_seconds=knobs.sync_seconds
+                memory=knobs.memory,
+                file=40_000,
+                sync_seconds=knobs.sync_seconds,
+                ahead=4096,
             ),
         )
         journal = intake.group.journal

@@ -350,7 +350,7 @@ class JournalWriter:
     # syncing
 
     async def _sync_always(self) -> None:
-        while True:
+        while self.failed is None:  # else nothing becomes durable any more
             if self._written == self.durable.offset:
                 if self._done:
                     return

@@ -3,6 +3,9 @@
 Memory is the truth of this run; the file is never behind it where that would matter: a region is
 hot in memory only once it is in the file, and cold in the file only after it is in memory. What
 makes a region cold or scanned rides with the next mark: losing it costs a comparison, nothing else.
+
+A file that cannot be written, or takes too long, does not stop guests where a witness can be left
+outside the state folder: the log is ``unlogged`` then, marks in memory only, until ``renew``.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import errno
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import trio
@@ -26,6 +30,7 @@ from stages.capture.activity.codec import (
     pack_snapshot,
     read,
 )
+from stages.capture.activity.witness import Witness
 from stages.errors import NoSpace, StateError
 from stages.model import Bools
 from stages.ports import Files, Machine, OpenFile
@@ -35,6 +40,7 @@ __all__ = ["ActivityLog", "DiskFound", "DiskSpan", "Found", "look"]
 
 MAX_HOT = 4096  # regions: 16 GiB are compared after a crash at most
 STRETCH = 16  # regions that become hot together, while there is much room: fewer writes wait
+STALL_SECONDS = 5.0  # a mark that takes this long is treated as failed
 _MAX_FILE = 1 << 30
 
 
@@ -48,11 +54,12 @@ def look(files: Files, path: str) -> Found | None:
 class _Batch:
     """Changes that share an append, and what became of it."""
 
-    __slots__ = ("changes", "error", "written")
+    __slots__ = ("begun", "changes", "done", "error")
 
     def __init__(self) -> None:
         self.changes = Changes()
-        self.written = False
+        self.begun = False
+        self.done = trio.Event()
         self.error: OSError | None = None
 
 
@@ -61,9 +68,22 @@ class ActivityLog:
 
     ``written``: by disk, for each region the generation of its last write, 0 if it is cold; whoever
     writes to a hot region sets it to ``generation``. ``pending``: by disk, what is to be scanned.
+    ``unlogged``: why marks are kept in memory only, while they are. ``patience``: seconds for a
+    mark. With a ``nursery`` the file is written by tasks in it, so that nobody waits for longer.
     """
 
-    def __init__(self, machine: Machine, path: str, run: int, max_hot: int, stretch: int):
+    def __init__(
+        self,
+        machine: Machine,
+        path: str,
+        run: int,
+        max_hot: int,
+        stretch: int,
+        witness: Witness | None,
+    ):
+        self.unlogged = ""
+        self.patience = STALL_SECONDS
+        self.nursery: trio.Nursery | None = None
         self.generation = 1
         self.written: dict[int, array[int]] = {}
         self.pending: dict[int, Bools] = {}
@@ -81,10 +101,13 @@ class ActivityLog:
         self._crowded = Signal()
         self._room = trio.lowlevel.ParkingLot()
         self._short = 0  # who waits for room
+        self._reliefs = 0
         self._file: OpenFile
         self._area = self._size = self._at = 0
         self._snapshots = 0
         self._failed: OSError | None = None
+        self._witness = witness
+        self._testifying = trio.Lock()
 
     @staticmethod
     async def begin(
@@ -98,10 +121,11 @@ class ActivityLog:
         next_disk: int,
         max_hot: int = MAX_HOT,
         stretch: int = STRETCH,
+        witness: Witness | None = None,
     ) -> ActivityLog:
         """A log for a new run: unclean from now on, nothing hot, ``pending`` as given; durable on
         return. Raises ``NoSpace`` or ``StateError``."""
-        log = ActivityLog(machine, path, run, max_hot, stretch)
+        log = ActivityLog(machine, path, run, max_hot, stretch, witness)
         log.in_gap = in_gap
         log._take_disks(disks, pending, next_disk)
         await log._write_file()
@@ -123,10 +147,11 @@ class ActivityLog:
         return self._hot
 
     async def heat(self, disk: int, regions: Iterable[int], *, track: bool = False) -> None:
-        """Regions become hot, and with ``track`` pending too; durable on return.
+        """Regions become hot, and with ``track`` pending too; durable on return, or ``unlogged``.
 
-        Waits for cooling where too many are hot (not with ``track``). ``StateError`` or
-        ``NoSpace`` if the file cannot be written.
+        Waits for cooling where too many are hot (not with ``track``); ``relieve`` ends that, with
+        nothing marked. ``StateError`` or ``NoSpace`` if the file cannot be written, and no witness
+        left.
         """
         wanted = set(regions)
         while True:
@@ -139,10 +164,13 @@ class ActivityLog:
                 break
             self._short += 1
             self._crowded.set()
+            reliefs = self._reliefs
             try:
                 await self._room.park()
             finally:
                 self._short -= 1
+            if self._reliefs != reliefs:
+                return
         batch = self._next
         if cold and not track:
             cold |= self._around(written, cold)
@@ -150,7 +178,16 @@ class ActivityLog:
             batch.changes.hot.setdefault(disk, set()).update(cold)
         if idle:
             batch.changes.pending.setdefault(disk, set()).update(idle)
-        await self._written(batch)
+        if self.unlogged:
+            self._take(Changes(hot={disk: cold}, pending={disk: idle}))
+            await trio.lowlevel.checkpoint()
+        elif not await self._written(batch):
+            self._take(Changes(hot={disk: cold}, pending={disk: idle}))
+
+    def relieve(self) -> None:
+        """Nothing cools from here on: who waits for room looks again at what to do."""
+        self._reliefs += 1
+        self._room.unpark_all()
 
     def _around(self, written: array[int], cold: set[int]) -> set[int]:
         """Cold neighbours that are likely to be written next, unless there is little room."""
@@ -210,11 +247,27 @@ class ActivityLog:
         await self._crowded.wait()
 
     async def set_gap(self, in_gap: bool) -> None:
-        """Durable on return."""
+        """Durable on return, or ``unlogged``."""
         self.in_gap = in_gap
         batch = self._next
         batch.changes.in_gap = in_gap
-        await self._written(batch)
+        if not self.unlogged:
+            await self._written(batch)
+
+    async def renew(self) -> None:
+        """End ``unlogged``: a new file has all marks. ``NoSpace`` or ``StateError`` if it cannot be
+        written either."""
+        async with self._lock:  # what hung has ended
+            self._next = _Batch()  # takes what is marked from here on
+            self._failed, old = None, self._file
+            await self._write_file()
+            self.unlogged = ""
+            with suppress(OSError):
+                old.close()
+        await self._written(self._next)
+        async with self._testifying:
+            if self._witness is not None and not self.unlogged:
+                await self._machine.offload.run(self._witness.remove)
 
     async def set_disks(
         self, disks: Sequence[DiskSpan], pending: Mapping[int, Bools], next_disk: int
@@ -228,7 +281,7 @@ class ActivityLog:
         self, *, identities: Mapping[int, Mapping[str, int]], clean: bool, in_gap: bool
     ) -> None:
         """The end of a run. ``clean``: nothing is hot any more, and ``identities`` of the sources
-        will tell whether they were left alone; durable on return."""
+        will tell whether they were left alone; durable on return. ``NoSpace``, ``StateError``."""
         self.in_gap = in_gap
         try:
             if clean:
@@ -239,26 +292,65 @@ class ActivityLog:
                     found = self._found(clean=True, identities=identities)
                     with trio.CancelScope(shield=True):
                         await self._guarded(lambda: self._switch(pack_snapshot(found)))
+        except OSError as error:
+            raise _in_words(error, self._path) from error
         finally:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     # the file
 
-    async def _written(self, batch: _Batch) -> None:
-        """Wait until ``batch`` is durable: the first of those who wait writes it for all."""
-        async with self._lock:
-            if not batch.written:
-                self._next = _Batch()
-                batch.written = True
-                with trio.CancelScope(shield=True):
-                    try:
-                        await self._guarded(lambda: self._append(batch.changes))
-                    except OSError as error:
-                        batch.error = error
-                if batch.error is None:
-                    self._take(batch.changes)
+    async def _written(self, batch: _Batch) -> bool:
+        """Wait until ``batch`` is durable; False if a witness is left instead."""
+        if not batch.begun:
+            batch.begun = True
+            if self.nursery is None:
+                await self._write(batch)
+            else:
+                self.nursery.start_soon(self._write, batch)
+        with trio.move_on_after(self.patience):
+            await batch.done.wait()
+        if batch.done.is_set() and batch.error is None:
+            return True
+        error = batch.error or OSError(errno.ETIMEDOUT, "does not answer")
+        if await self._testified(error):
+            return False
+        await batch.done.wait()
         if batch.error is not None:
             raise _in_words(batch.error, self._path)
+        return True
+
+    async def _write(self, batch: _Batch) -> None:
+        """Append what came together until now; not cut off."""
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                if batch is self._next:
+                    self._next = _Batch()
+                try:
+                    await self._guarded(lambda: self._append(batch.changes))
+                except OSError as error:
+                    batch.error = error
+                else:
+                    self._take(batch.changes)
+                finally:
+                    batch.done.set()
+
+    async def _testified(self, error: OSError) -> bool:
+        """Leave a witness, and go on without the file."""
+        reason = error.strerror or str(error)
+        witness = self._witness
+        async with self._testifying:
+            if self.unlogged or witness is None:
+                return bool(self.unlogged)
+            why = f"{self._path}: {reason}; what was written since is not in it."
+            with trio.CancelScope(shield=True):
+                try:
+                    await self._machine.offload.run(lambda: witness.leave(why))
+                except OSError:
+                    return False
+            self.unlogged = reason
+            self._failed = error
+            return True
 
     async def _guarded(self, call: Callable[[], None]) -> None:
         """A file call; after a failure nobody knows what is in the file, so it is the last."""

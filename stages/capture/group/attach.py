@@ -41,10 +41,16 @@ class Attached:
 
 
 def attach(
-    found: Found | None, disks: Sequence[DiskNow], *, journal_damaged: str, journal_lost: bool
+    found: Found | None,
+    disks: Sequence[DiskNow],
+    *,
+    journal_damaged: str,
+    journal_lost: bool,
+    unlogged: str = "",
 ) -> Attached:
-    """``found`` is the activity log as it was left, None if there was none."""
-    distrust = _distrust(found, journal_damaged, journal_lost=journal_lost)
+    """``found`` is the activity log as it was left, None if there was none; ``unlogged`` the
+    witness that it does not know everything, if one stands."""
+    distrust = _distrust(found, journal_damaged, unlogged, journal_lost=journal_lost)
     known = {disk.span.name: disk for disk in found.disks} if found and found.valid else {}
     next_disk = found.next_disk if found and found.valid else 0
     clean = found is not None and found.clean
@@ -67,12 +73,14 @@ def attach(
     return Attached(tuple(spans), pending, in_gap, next_disk, tuple(reasons))
 
 
-def _distrust(found: Found | None, damaged: str, *, journal_lost: bool) -> str:
+def _distrust(found: Found | None, damaged: str, unlogged: str, *, journal_lost: bool) -> str:
     """Why nothing is known of any disk; empty if something is."""
     if found is None:
         return "first start: everything is compared"
     if not found.valid:
         return f"the activity log cannot be relied on ({found.reason}): everything is compared"
+    if unlogged:
+        return f"the activity log missed writes (says {unlogged}): everything is compared"
     if damaged:
         return f"the journal is damaged ({damaged}): everything is compared"
     if journal_lost:

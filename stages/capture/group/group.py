@@ -83,6 +83,7 @@ class Group:
         self._machine = machine
         self._open_journal = open_journal
         self._examiners = examiners
+        self._written = trio.Event()  # nothing writes to a journal that has failed any more
         self._stuck: set[int] = set()  # disks whose source lost writes: they never cool
         self._attention = trio.Event()
         self._scanning: trio.CancelScope | None = None
@@ -144,13 +145,16 @@ class Group:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Capture until cancelled. A failing journal or scan is tried again, for ever."""
         async with trio.open_nursery() as nursery:
-            self.nursery = nursery
+            self.nursery = self.activity.nursery = nursery
             nursery.start_soon(self._run_journal, self.journal)
             nursery.start_soon(self._cooling.run)
             nursery.start_soon(self._trim_journal)
             nursery.start_soon(self._keep)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.activity.nursery = None
 
     async def close(self) -> bool:
         """Make everything durable; True if the next start need not compare anything that was not
@@ -166,10 +170,15 @@ class Group:
             except OSError:
                 clean = False
         clean = await self._close_journal() and clean
-        if self.gate.tracking:
-            clean = clean and await self._pend_hot()
-        identities = {number: disk.source.identity() for number, disk in self.disks.items()}
-        await self.activity.close(identities=identities, clean=clean, in_gap=self.gap.is_open)
+        try:
+            if self.gate.tracking:
+                clean = clean and await self._pend_hot()
+            clean = clean and not self.activity.unlogged
+            identities = {number: disk.source.identity() for number, disk in self.disks.items()}
+            await self.activity.close(identities=identities, clean=clean, in_gap=self.gap.is_open)
+        except BackstayError as error:  # as after a kill: the next start compares
+            self.trouble = str(error)
+            return False
         return clean
 
     def to_scan(self) -> tuple[int, int]:
@@ -180,6 +189,8 @@ class Group:
     # what happens
 
     def _tracking_begins(self, reason: str) -> None:
+        if self.journal.failed is not None:
+            self.marks.failed(self.journal.durable, reason)
         self._gap_begins(reason)
 
     def _gap_begins(self, reason: str) -> None:
@@ -226,6 +237,9 @@ class Group:
             await self._attention.wait()
             self._attention = trio.Event()
             try:
+                if self.activity.unlogged:
+                    await self.activity.renew()
+                    self.activity.patience = self.limits.stall
                 if self.gate.tracking:
                     await self._end_tracking()
                 if self.gap.is_open and not self.gate.tracking:
@@ -246,8 +260,11 @@ class Group:
             await self._drained()
             await self.gate.resume(self.journal, lambda: None)
             return
+        await self._written.wait()  # what hung may still arrive; it must not meet the recovery
+        self.marks.failed(self.journal.durable, self.journal.failed.message)
         await self._pend_hot()
         journal = await self._open_journal(self.gate.stream.head.run)
+        self._written = trio.Event()
         self.nursery.start_soon(self._run_journal, journal)
         await self.gate.resume(journal, lambda: None)
         self.begin(self.gap.reason)
@@ -338,7 +355,9 @@ class Group:
             await self._machine.clock.sleep(0.1)
 
     async def _run_journal(self, journal: Journal) -> None:
+        written = self._written
         await journal.run()
+        written.set()
         if journal.failed is not None and journal is self.gate.stream:
             self.gate.failed(journal.failed)
 

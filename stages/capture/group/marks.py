@@ -34,6 +34,15 @@ class Marks:
         """A gap begins: marks without a verdict are lost."""
         self._spoilt.update(self._held)
 
+    def failed(self, durable: Position, reason: str) -> None:
+        """The journal has failed: what is not durable never will be, and holds nothing up."""
+        for mark, position in self._held.items():
+            if position >= durable:
+                self._joint.tell(MarkedPoint(mark, 0, 0, "", reason))
+        self._held.clear()
+        self._verdicts.clear()
+        self._spoilt.clear()
+
     def readable(self, durable: Position) -> Position:
         """How far delivery may read, of what is durable."""
         return min([durable, *self._held.values()])
@@ -61,6 +70,9 @@ class Marks:
         """
         self._next += 1
         mark = self._id()
+        failed = self._gate.stream.failed
+        if failed is not None:
+            return MarkedPoint(mark, 0, 0, "", f"journal: {failed.message}")
         with self._joint.awaiting(mark):
             if freeze is None or thaw is None:
                 self._push(mark, label, CRASH)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stages.capture.activity.log import ActivityLog, look
+from stages.capture.activity.witness import Witness, beside
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import Attached, DiskNow, attach
 from stages.capture.group.group import Group, Limits
 from stages.capture.splitter.source import LiveSource, open_live
 from stages.errors import SourceShrunk
 from stages.joint import Joint
-from stages.ports import Machine
+from stages.ports import Files, Machine
 from stages.stream import Journal, Position
 
 ACTIVITY = "activity"
@@ -50,11 +52,16 @@ async def open_group(
     opener: Opener,
     examiners: Examiners,
     limits: Limits,
+    *,
+    witnesses: Sequence[str] = (),
 ) -> tuple[Group, tuple[str, ...]]:
     """The group with its disks open and its first records in the stream; and what will be compared,
-    and why. Raises ``SourceError``s, ``StateError``, ``NoSpace``, ``OSError``."""
+    and why. ``witnesses``: where one may stand besides the disks' own folders. Raises
+    ``SourceError``s, ``StateError``, ``NoSpace``, ``OSError``."""
     files, offload = machine.files, machine.offload
     path = f"{folder}/{ACTIVITY}"
+    witness = Witness(files, [*map(beside, _images(files, disks)), *witnesses], folder)
+    unlogged = await offload.run(witness.look)
     found = await offload.run(lambda: look(files, path))
     sources: dict[str, LiveSource] = {}
     group: Group | None = None
@@ -76,8 +83,12 @@ async def open_group(
         after = found.run if found is not None else 0
         opened = await opener(after, durable)
         lost = opened.empty and after > 0
-        plan = attach(found, now, journal_damaged=opened.damaged, journal_lost=lost)
-        activity = await _begin(machine, path, opened.journal.head.run, plan)
+        plan = attach(
+            found, now, journal_damaged=opened.damaged, journal_lost=lost, unlogged=unlogged
+        )
+        activity = await _begin(machine, path, opened.journal.head.run, plan, witness)
+        if unlogged:
+            await offload.run(witness.remove)
 
         async def reopen(run: int) -> Journal:
             return (await opener(run, durable)).journal
@@ -93,7 +104,20 @@ async def open_group(
     return group, plan.reasons
 
 
-async def _begin(machine: Machine, path: str, run: int, plan: Attached) -> ActivityLog:
+def _images(files: Files, disks: Sequence[NamedDisk]) -> list[str]:
+    """The paths of those disks that are files; what is wrong with one is told when it is opened."""
+    found = []
+    for disk in disks:
+        with suppress(OSError):
+            stat = files.stat(disk.path)
+            if stat is not None and stat.is_file:
+                found.append(disk.path)
+    return found
+
+
+async def _begin(
+    machine: Machine, path: str, run: int, plan: Attached, witness: Witness
+) -> ActivityLog:
     return await ActivityLog.begin(
         machine,
         path,
@@ -102,6 +126,7 @@ async def _begin(machine: Machine, path: str, run: int, plan: Attached) -> Activ
         pending=plan.pending,
         in_gap=plan.in_gap,
         next_disk=plan.next_disk,
+        witness=witness,
     )
 
 

@@ -22,6 +22,7 @@ from stages.ports import Clock
 from stages.stream import Entry, Journal, JournalUnusable, Kind, Position
 
 STALL_SECONDS = 5.0  # a journal that takes this long is treated as failed
+_IMPATIENT = 0.5  # seconds for a mark, once the journal's disk hangs
 
 
 class Gate:
@@ -58,7 +59,7 @@ class Gate:
         """True: journal it, ``size`` bytes of credit are reserved. False: track it.
 
         The answer holds until the caller's next await. Raises ``StateError`` if the activity log
-        cannot be written: then nothing may be written to the source either.
+        cannot be written and no witness left: then nothing may be written to the source either.
         """
         while True:
             if self._switching:
@@ -68,6 +69,8 @@ class Gate:
             cold = self.cold(disk, regions, tracking=tracking)
             if cold:
                 await self.activity.heat(disk, cold, track=tracking)
+                if self.activity.unlogged:
+                    self.track(f"activity log: {self.activity.unlogged}")
                 continue
             if tracking:
                 return False
@@ -107,6 +110,7 @@ class Gate:
         self.tracking = reason
         self.stream.push(self.gap_begin(reason), 0)
         self._on_track(reason)
+        self.activity.relieve()
         self._changed.unpark_all()
 
     def gap_begin(self, reason: str) -> Entry:
@@ -173,7 +177,9 @@ class Gate:
             self._hangs()
 
     def _hangs(self) -> None:
-        """The journal took too long: it counts as failed, whatever it does later."""
+        """The journal took too long: it counts as failed, whatever it does later. The activity log
+        is on the same disk as a rule, and guests have waited already."""
+        self.activity.patience = min(self.activity.patience, _IMPATIENT)
         self.stream.abandon("its disk does not answer")
         self.track("the journal's disk does not answer")
 

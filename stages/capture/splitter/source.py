@@ -58,7 +58,7 @@ def open_live(files: Files, path: str) -> LiveSource:
     except OSError as error:
         raise _refused(error, path, files) from error
     try:
-        stat = file.stat()
+        stat = _sized(file)
         _lock(file, path)
     except OSError as error:
         file.close()
@@ -67,6 +67,13 @@ def open_live(files: Files, path: str) -> LiveSource:
         file.close()
         raise
     return LiveSource(path, file, stat.size, stat.is_block)
+
+
+def _sized(file: OpenFile) -> FileStat:
+    stat = file.stat()
+    if not stat.size:
+        raise _missing(file.path, "is empty")
+    return stat
 
 
 def _lock(file: OpenFile, path: str) -> None:
@@ -78,7 +85,7 @@ def _lock(file: OpenFile, path: str) -> None:
         raise
     if not free:
         raise SourceBusy(
-            "is already protected by another process",
+            "is already protected by another process, or by another entry of this configuration",
             operation="open disk",
             subject=path,
             hint="find it with `fuser -v` on the file; a disk can be protected only once",
