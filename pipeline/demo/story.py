@@ -81,7 +81,7 @@ class Demo:
         self._commands = Commands(folder)
         self._guest = Guest(folder, self._tools, [])
         self._daemon = Daemon(self._commands, folder / "backstay.yaml", MACHINE)
-        self._disk: NbdClient
+        self._disk: NbdClient | None = None
         self._moments: list[Moment] = []
         self.steps: list[Step] = []
         self.points: list[int] = []
@@ -96,6 +96,8 @@ class Demo:
             self._bring_back()
         finally:
             self._commands.end()
+            if self._disk is not None:
+                self._disk.abandon()
 
     def _protect(self) -> None:
         self._step("make a disk image with an ext4 file system", self._make)
@@ -149,11 +151,17 @@ class Demo:
     def _start(self) -> str:
         self._guest.change(12)  # made before, so that its writes begin at once
         self._daemon.start()
-        self._connect()
-        return f"{len(self._commands.processes())} processes, {self._disk.size >> 20} MiB of disk"
+        size = self._connect().size
+        return f"{len(self._commands.processes())} processes, {size >> 20} MiB of disk"
 
-    def _connect(self) -> None:
+    def _connect(self) -> NbdClient:
         self._disk = NbdClient(f"{self._folder}/{_DISK_SOCKET}", DISK)
+        return self._disk
+
+    @property
+    def _connected(self) -> NbdClient:
+        assert self._disk is not None  # noqa: S101
+        return self._disk
 
     def _replicate(self) -> str:
         """Rounds of writes until the scan has ended; those acknowledged before are counted."""
@@ -165,17 +173,17 @@ class Demo:
                 ended = self._daemon.replicated()
                 during = during if ended else guest.acknowledged
 
-        guest.write(self._disk, each=look)
+        guest.write(self._connected, each=look)
         while not ended:
             guest.change(2)
-            guest.write(self._disk, each=look)
+            guest.write(self._connected, each=look)
         self.figures["writes_during_replication"] = during
         return f"{during} writes acknowledged before it was replicated"
 
     def _mark(self, name: str) -> str:
         self._guest.change(3)
-        self._guest.write(self._disk)
-        self._guest.check(self._disk)
+        self._guest.write(self._connected)
+        self._guest.check(self._connected)
         words = (str(self._folder / "backstay.yaml"), MACHINE, "--label", name)
         made = self._commands.backstay("mark", *words)
         self._moments.append(self._guest.mark(name))
@@ -187,7 +195,7 @@ class Demo:
     def _kill(self) -> str:
         guest = self._guest
         guest.change(2)
-        guest.write(self._disk)
+        guest.write(self._connected)
         guest.change(6)
         begun, flushes = guest.acknowledged, guest.flushes
         victims = self._commands.processes()
@@ -200,9 +208,9 @@ class Demo:
                 self._commands.kill(victims)
 
         try:
-            guest.write(self._disk, each=strike)
+            guest.write(self._connected, each=strike)
         except ConnectionError:
-            self._disk.abandon()
+            self._connected.abandon()
         else:
             raise BackstayError("the daemon is killed, and its disk still answers")
         written, flushed = guest.acknowledged - begun, guest.flushes - flushes
@@ -214,8 +222,8 @@ class Demo:
     def _again(self) -> str:
         self._daemon.start()
         self._connect()
-        found = self._guest.check(self._disk)
-        written = self._guest.write(self._disk)
+        found = self._guest.check(self._connected)
+        written = self._guest.write(self._connected)
         self._daemon.until_replicated()
         return (
             f"yes; and {found.there} of {found.unflushed} blocks that were not; "
@@ -223,8 +231,9 @@ class Demo:
         )
 
     def _stop(self) -> str:
-        self._disk.close()
+        self._connected.close()
         self._daemon.stop()
+        ended = time.time()
         words = ("--vault", "file:./vault", "--key", "operator.key", "--count", "100000")
         made = self._commands.backstay("points", MACHINE, *words)["points"]
         newest = datetime.fromisoformat(made[0]["time"]).timestamp()
@@ -232,7 +241,7 @@ class Demo:
             "writes": self._guest.acknowledged,
             "flushes": self._guest.flushes,
             "points": len(made),
-            "newest_age_seconds": round(time.time() - newest, 2),
+            "newest_age_seconds": round(ended - newest, 2),
             "vault_bytes": sum(
                 path.stat().st_size
                 for path in (self._folder / "vault").rglob("*")
