@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stages.capture.activity.codec import read
 from stages.capture.activity.log import ActivityLog, DiskSpan, Found, look
+from stages.capture.activity.witness import Witness
 from stages.errors import StateError
 from stages.stream import REGION
 from tests.ports.watched import Tripwire, WatchedFiles, machine
@@ -23,7 +24,12 @@ DISKS = (DiskSpan(0, "root", 40 * REGION), DiskSpan(3, "data", 17 * REGION + 5))
 
 
 async def begun(
-    files: object, *, all_pending: bool = False, max_hot: int = 4096, stretch: int = 1
+    files: object,
+    *,
+    all_pending: bool = False,
+    max_hot: int = 4096,
+    stretch: int = 1,
+    witness: Witness | None = None,
 ) -> ActivityLog:
     pending = {d.number: np.full(d.regions, all_pending, np.bool_) for d in DISKS}
     return await ActivityLog.begin(
@@ -36,6 +42,7 @@ async def begun(
         next_disk=4,
         max_hot=max_hot,
         stretch=stretch,
+        witness=witness,
     )
 
 
@@ -166,6 +173,33 @@ async def test_a_log_that_failed_marks_nothing_any_more() -> None:
     assert not log.written[0][1]
     with pytest.raises(StateError):
         await log.heat(0, [2])
+
+
+async def test_with_a_witness_it_goes_on_without_its_file_until_it_is_renewed() -> None:
+    files, wire = MemFiles(), Tripwire()
+    for folder in ("/here", "/there"):
+        files.mkdir(folder)
+    watched = WatchedFiles(wire, files)
+    witness = Witness(watched, ["/there/mark"], "/here")
+    assert not witness.look()
+    witness._apart = ("/there/mark",)  # these files are all on one device
+    log = await begun(watched, witness=witness)
+    await log.heat(0, [1])
+    wire.at, wire.code = len(wire.names) + 1, errno.EIO
+    await log.heat(0, [2], track=True)
+    assert log.unlogged == "Input/output error"
+    assert files.stat("/there/mark") is not None
+    await log.heat(3, [4], track=True)
+    assert _flags(log) == ({(0, 1), (0, 2), (3, 4)}, {(0, 2), (3, 4)})
+    await log.renew()
+    assert not log.unlogged
+    assert files.stat("/there/mark") is None
+    await log.heat(0, [7])
+    files.power_cut(1)
+    root, data = found_in(files).disks
+    assert np.flatnonzero(root.hot).tolist() == [1, 2, 7]
+    assert np.flatnonzero(root.pending).tolist() == [2]
+    assert np.flatnonzero(data.pending).tolist() == [4]
 
 
 @given(st.integers(0, 1 << 30), st.integers(0, 7))
