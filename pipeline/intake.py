@@ -105,7 +105,7 @@ class MachineIntake:
             writer, found = await open_journal(
                 machine, f"{folder}/journal", after_run=run, limits=journal, on_durable=durable
             )
-            return JournalFound(writer, found.damaged, found.empty)
+            return JournalFound(writer, found.damaged, found.empty, found.torn > 0)
 
         named = [NamedDisk(disk.name, disk.path) for disk in disks]
         group, compared = await open_group(

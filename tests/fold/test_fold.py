@@ -91,7 +91,7 @@ def records(entries: list[Entry], dice: random.Random) -> list[Record]:
         together = entries[at : at + dice.randrange(1, 5)]
         piece, start = bytearray(), offset
         for entry in together:
-            piece += b"".join(map(bytes, encode(entry, 1, 0, offset)))
+            piece += b"".join(map(bytes, encode(entry, 1, 0, offset, 0)))
             offset += entry.size
         view = memoryview(bytes(piece))
         for entry in together:

@@ -29,7 +29,7 @@ ROWS = np.dtype([("block", "<u8"), ("count", "<u4"), ("at", "<u4")])
 _FILE = struct.Struct("<8sIIQQI28x")
 _FILE_MAGIC = b"BKJOURN\n"
 _VERSION = 1
-_HEAD = struct.Struct("<4sBxHIIIQQQI16x")
+_HEAD = struct.Struct("<4sBxHIIIQQQIQ8x")
 _MAGIC = b"BJR1"
 _SEED = struct.Struct("<QQQ")
 _KINDS = {int(kind): kind for kind in Kind}
@@ -39,7 +39,10 @@ assert _HEAD.size == HEAD_BYTES and _FILE.size == FILE_HEAD  # noqa: S101
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A decoded head, bounds checked; the checksum is not."""
+    """A decoded head, bounds checked; the checksum is not.
+
+    ``synced``: the stream offset up to which the run was durable when the record was written.
+    """
 
     kind: Kind
     disk: int
@@ -49,6 +52,7 @@ class Head:
     offset: int
     wall_us: int
     crc: int
+    synced: int
 
     @property
     def size(self) -> int:
@@ -86,8 +90,9 @@ def good_file_head(data: bytes, run: int, start: int) -> bool:
     return data == file_head(run, start)
 
 
-def encode(entry: Entry, run: int, start: int, offset: int) -> list[Buffer]:
-    """A record as buffers, at stream ``offset`` of the file that begins at ``start``."""
+def encode(entry: Entry, run: int, start: int, offset: int, synced: int) -> list[Buffer]:
+    """A record as buffers, at stream ``offset`` of the file that begins at ``start``; the run is
+    durable up to ``synced``."""
     fields = (
         _MAGIC,
         int(entry.kind),
@@ -101,22 +106,21 @@ def encode(entry: Entry, run: int, start: int, offset: int) -> list[Buffer]:
     )
     rest: list[Buffer] = [part for part in (entry.table, entry.extra) if part]
     rest += entry.payload
-    crc = _crc(_HEAD.pack(*fields, 0), rest, run, start, offset)
-    return [_HEAD.pack(*fields, crc), *rest]
+    crc = _crc(_HEAD.pack(*fields, 0, synced), rest, run, start, offset)
+    return [_HEAD.pack(*fields, crc, synced), *rest]
 
 
 def decode_head(data: memoryview, run: int, offset: int) -> Head | None:
     """The head at the start of ``data``, if it is one of that place and within bounds."""
     if len(data) < HEAD_BYTES:
         return None
-    magic, kind, disk, rows, extra, payload, its_run, its_offset, wall, crc = _HEAD.unpack_from(
-        data
-    )
+    fields = _HEAD.unpack_from(data)
+    magic, kind, disk, rows, extra, payload, its_run, its_offset, wall, crc, synced = fields
     if magic != _MAGIC or its_run != run or its_offset != offset or kind not in _KINDS:
         return None
     if disk >= MAX_DISKS or rows > MAX_ROWS or extra > MAX_EXTRA or payload > MAX_PAYLOAD:
         return None
-    return Head(_KINDS[kind], disk, rows, extra, payload, offset, wall, crc)
+    return Head(_KINDS[kind], disk, rows, extra, payload, offset, wall, crc, synced)
 
 
 def decode(piece: memoryview, at: int, run: int, start: int, offset: int) -> Record | None:

@@ -1,9 +1,11 @@
 """Opening a journal: what an earlier life left is checked and a new run begins (R10).
 
 The last file of each run is checked record by record; the files before it were fsynced before it
-was begun, and only have to fit together. A bad record with nothing good after it is the torn tail
-of an append that nothing relied on, and is cut off. Anything else that is wrong is damage: what is
-before it is kept, and what is behind it is removed, since it must not be delivered past a hole.
+was begun, and only have to fit together. A bad record is where a torn tail begins, and is cut off
+with all behind it, unless a good record behind it says that the bad one was durable when it was
+written: a power cut may keep later pages of what was never fsynced and lose earlier ones, and
+nothing relied on any of them. Anything else that is wrong is damage: what is before it is kept, and
+what is behind it is removed, since it must not be delivered past a hole.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ def _check_records(files: Files, path: str, file: JournalFile, end: int, found: 
     try:
         good = _good_until(opened, file, end)
         if good < end:
-            if _good_beyond(opened, file, good, end):
+            if _was_durable(opened, file, good, end):
                 found.damaged = f"the record at byte {good - file.start + FILE_HEAD} of {path}"
             found.torn += _torn(opened, good - file.start + FILE_HEAD, end - good)
             opened.truncate(good - file.start + FILE_HEAD)
@@ -149,13 +151,18 @@ def _piece(opened: OpenFile, file: JournalFile, at: int, end: int) -> memoryview
     return piece
 
 
-def _good_beyond(opened: OpenFile, file: JournalFile, bad: int, end: int) -> bool:
-    """True if a good record begins behind the bad one."""
+def _was_durable(opened: OpenFile, file: JournalFile, bad: int, end: int) -> bool:
+    """True if a good record behind the bad one says that it was durable."""
     data = opened.pread(bad - file.start + FILE_HEAD, end - bad)
     view = memoryview(data)
     at = find_magic(data, 1)
     while at >= 0:
-        if decode(view, at, file.run, file.start, bad + at) is not None:
+        head = decode_head(view[at:], file.run, bad + at)
+        if (
+            head is not None
+            and head.synced > bad
+            and decode(view, at, file.run, file.start, bad + at) is not None
+        ):
             return True
         at = find_magic(data, at + 1)
     return False

@@ -310,8 +310,9 @@ class JournalWriter:
 
     def _append(self, batch: list[tuple[Entry, int]], *, sync: bool) -> None:
         parts: list[Buffer] = []
+        synced = self.durable.offset
         for entry, offset in batch:
-            parts += encode(entry, self._run, self._current.start, offset)
+            parts += encode(entry, self._run, self._current.start, offset, synced)
         self._file.append(parts)
         if sync:
             self._write_ahead(batch[-1][1] + batch[-1][0].size)

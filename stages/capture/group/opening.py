@@ -32,12 +32,13 @@ class NamedDisk:
 class JournalFound:
     """A journal opened for a new run: what is wrong with what an earlier life left, if anything.
 
-    ``empty``: no earlier life left anything.
+    ``empty``: no earlier life left anything. ``torn``: its end was cut off, as after a crash.
     """
 
     journal: Journal
     damaged: str
     empty: bool
+    torn: bool = False
 
 
 Opener = Callable[[int, Callable[[Position], None]], Awaitable[JournalFound]]
@@ -83,9 +84,10 @@ async def open_group(
         after = found.run if found is not None else 0
         opened = await opener(after, durable)
         lost = opened.empty and after > 0
-        plan = attach(
-            found, now, journal_damaged=opened.damaged, journal_lost=lost, unlogged=unlogged
-        )
+        damaged = opened.damaged
+        if opened.torn and found is not None and found.clean:
+            damaged = damaged or "it ended whole, and does not any more"
+        plan = attach(found, now, journal_damaged=damaged, journal_lost=lost, unlogged=unlogged)
         activity = await _begin(machine, path, opened.journal.head.run, plan, witness)
         if unlogged:
             await offload.run(witness.remove)
