@@ -1,18 +1,23 @@
 # make demo    set up and run the demonstration
 # make test    set up, lint, type-check and run all tests
+# make soak    tell many simulated stories: make soak SEEDS=0-2000
 # make bench   set up and measure against peers on this machine
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SEEDS ?= 0-2000
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test soak bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/backstay demo
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
