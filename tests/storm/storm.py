@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.daemon.link_client import IntakeGone
 from tests.cli.support import MIB, Place
-from tests.daemon.running import Daemon, ask, died
+from tests.daemon.running import Daemon, ask, died, replicating
 from tests.storm.blocks import read_tree
 from tests.storm.guest import DATA, JOURNAL, Guest, StormError, Writer, make_file_system
 from tests.storm.oracle import History
@@ -38,16 +38,20 @@ machines:
     disks:
 {disks}"""
 _DISK = '      {name}: {{path: ./{name}.img, capture: nbd, listen: "unix:./{name}.sock"}}\n'
-KILLS = ("delivery", "parent", "intake", "all")
 _MARK_LOST = 7  # exit code: a gap was open
-_NAMES = {"intake": "intake_main", "delivery": "delivery_main"}
+_DELIVERY = "delivery_main"
+_HANGING = 40  # operations
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that happens ``after`` so many operations: a kill, or a mark."""
+    """Something that happens ``after`` so many operations.
+
+    ``kind``: whom SIGKILL ends (delivery, parent, intake, all), or: hang (of delivery, for a while),
+    restart (of all, in order), mark.
+    """
 
     after: int
     kind: str
@@ -95,18 +99,29 @@ class Storm:
     def run(self, acts: list[Act], tail: int) -> None:
         """All acts, ``tail`` more operations, and an end in order."""
         self._random = random.Random(f"{self.seed}/acts")
+        self.begin()
+        for act in acts:
+            self.go_on(act.after)
+            self.tell(f"operation {self.history.newest}: {act.kind}")
+            self._act(act.kind)
+        self.go_on(tail)
+        replicating(self.place)  # so that the newest point is a consistent one
+        self._end()
+
+    def begin(self) -> None:
+        """Start the daemon, mount its disks, and write."""
         self._start()
         self._mount()
         self._write()
-        for act in acts:
-            self._go_on(act.after)
-            self.tell(f"operation {self.history.newest}: {act.kind}")
-            self._act(act.kind)
-        self._go_on(tail)
+
+    def go_on(self, operations: int) -> None:
+        """Wait for that many more. Raises ``StormError`` if the guest stops."""
         assert self._writer is not None
-        self._writer.end()
-        self._guests[-1].detach()
-        self._stop()
+        self._writer.reached(self.history.newest + operations)
+
+    def pull_the_disk(self) -> None:
+        """Kill intake."""
+        _kill(self._running.intake)
 
     def _act(self, kind: str) -> None:
         if kind == "mark":
@@ -114,32 +129,31 @@ class Storm:
             return
         self.killed.append((now_us(), kind))
         if kind == "delivery":
-            _kill(self._running.child(_NAMES["delivery"]))
+            _kill(self._running.child(_DELIVERY))
+        elif kind == "hang":
+            self._hang()
         elif kind == "parent":
             self._kill_parent()
             self._start()
         elif kind == "intake":
-            _kill(self._running.intake)
+            self.pull_the_disk()
             self._dead_disk()
             self._running.heard("intake: gone")
             self._served()
             self._mount()
             self._write()
+        elif kind == "restart":
+            self._end()
+            self.begin()
         else:
             self._kill_all()
             self._dead_disk()
-            self._start()
-            self._mount()
-            self._write()
+            self.begin()
 
     @property
     def _running(self) -> Daemon:
         assert self._daemon is not None
         return self._daemon
-
-    def _go_on(self, operations: int) -> None:
-        assert self._writer is not None
-        self._writer.reached(self.history.newest + operations)
 
     # the daemon
 
@@ -153,14 +167,14 @@ class Storm:
         self._pids.add(self._running.intake)
 
     def _kill_parent(self) -> None:
-        delivery = self._running.child(_NAMES["delivery"])
+        delivery = self._running.child(_DELIVERY)
         self._running.process.kill()
         self._running.process.communicate()
         died(delivery)
 
     def _kill_all(self) -> None:
         pids = [self._running.process.pid, self._running.intake]
-        pids.append(self._running.child(_NAMES["delivery"]))
+        pids.append(self._running.child(_DELIVERY))
         self._random.shuffle(pids)
         for pid in pids:
             _kill(pid)
@@ -168,7 +182,19 @@ class Storm:
         for pid in pids:
             died(pid)
 
-    def _stop(self) -> None:
+    def _hang(self) -> None:
+        delivery = self._running.child(_DELIVERY)
+        os.kill(delivery, signal.SIGSTOP)
+        try:
+            self.go_on(_HANGING)
+        finally:
+            os.kill(delivery, signal.SIGCONT)
+
+    def _end(self) -> None:
+        assert self._writer is not None
+        self._writer.end()
+        self._writer.kill()
+        self._guests[-1].detach()
         said = self._running.end()
         if "not all was shipped" in said:
             raise StormError(f"it was drained, and not all was shipped: {said}")
@@ -204,6 +230,7 @@ class Storm:
         assert self._writer is not None
         self._guests[-1].died()
         self._writer.died()
+        self._writer.kill()
         self._guests[-1].pull()
 
     def close(self) -> None:
