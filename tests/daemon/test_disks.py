@@ -312,8 +312,8 @@ def test_a_disk_that_is_vouched_for(place: Place) -> None:
         daemon.process.kill()
         died(daemon.process.pid)
         os.kill(daemon.intake, signal.SIGKILL)
-    said = place.backstay("run", "c.yaml", "--unchanged", "web1/root", "--json")
+    said = place.backstay("run", "c.yaml", "--unchanged", "web1/root")
     assert said.code == 11, said
-    assert "the last stop was not clean" in said.error["message"]
+    assert "the last stop was not clean" in said.err
     for word, code in (("web1", 2), ("web1/data", 13), ("web2/root", 13)):
         assert place.backstay("run", "c.yaml", "--unchanged", word).code == code

@@ -110,7 +110,7 @@ class Changes:
     def pack(self) -> bytes:
         """As a record's payload."""
         fields: dict[str, Any] = {
-            name: {disk: _intervals(found) for disk, found in part.items()}
+            name: {disk: _intervals(found) for disk, found in part.items() if found}
             for name, part in (
                 ("cold", self.cold),
                 ("scanned", self.scanned),

@@ -163,6 +163,16 @@ class ActivityLog:
         self.pending[disk][found] = False
         self._next.changes.scanned.setdefault(disk, set()).update(found)
 
+    def pend(self, disk: int, regions: Iterable[int]) -> None:
+        """They must be scanned (again); in the file no later than that they are cold."""
+        found = list(regions)
+        if not found:
+            return
+        self.pending[disk][found] = True
+        changes = self._next.changes
+        changes.scanned.get(disk, set()).difference_update(found)
+        changes.pending.setdefault(disk, set()).update(found)
+
     def start_cycle(self) -> int:
         """Later writes carry the next generation; returns the one that ends."""
         ended = self.generation
@@ -182,7 +192,9 @@ class ActivityLog:
     def cool(self, regions: Mapping[int, Sequence[int]], ended: int) -> None:
         """R1 holds for these; but not for those that were written after generation ``ended``."""
         for disk, found in regions.items():
-            written = self.written.get(disk, array("I"))
+            if disk not in self.written:
+                continue  # it has gone meanwhile
+            written = self.written[disk]
             for region in found:
                 if 0 < written[region] <= ended:
                     written[region] = 0
@@ -382,7 +394,11 @@ class ActivityLog:
             written[number], pending[number] = marks, todo
         self.written, self.pending = written, pending
         self._spans, self._next_disk = dict(spans), next_disk
+        # What is told with the next mark is about the disks of before: a region that was scanned may
+        # be pending again. The new file says it all, or more.
         self._next.changes.keep([number for number in spans if number not in fresh])
+        self._next.changes.scanned.clear()
+        self._next.changes.cold.clear()
         self._hot = sum(int(np.count_nonzero(np.asarray(w))) for w in written.values())
         self._room.unpark_all()
 

@@ -59,7 +59,7 @@ class Gap:
 
     def again(self, disk: int, regions: Ints) -> None:
         """These regions must be scanned (again): what a scan has seen of them no longer holds."""
-        self.activity.pending[disk][regions] = True
+        self.activity.pend(disk, regions.tolist())
         if disk in self.done:
             self.done[disk][regions] = False
         gone = {(disk, int(region)) for region in regions}
