@@ -162,6 +162,10 @@ class Delivery:
                 self._session = LogSession(writer, ledger)
                 await self._session.open()
                 numbers = await self._numbers()
+                if numbers.machine != ledger.machine:
+                    # It ended between the two: the change of disks is still to come in the stream,
+                    # and there is no commit to be made before it.
+                    numbers.machine = 0
                 answers = Answers(self._machine, ledger, identity, numbers)
                 reader = JournalReader(self._machine.files, self._state.journal_folder(self._name))
                 stack.callback(reader.close)
@@ -208,10 +212,11 @@ class Delivery:
         await stack.enter_async_context(self._attach(answers))
         while True:
             ended = await self._leg(reader, answers.numbers, identity, start, in_gap=in_gap)
-            await self._new_disks(ended, answers)
-            start = ended.position
             place = ledger.tail.stream
             in_gap = place.in_gap if place is not None else in_gap
+            # What no scan has seen yet makes no consistent point, whatever stands in the stream.
+            in_gap = await self._new_disks(ended, answers) or in_gap
+            start = ended.position
 
     async def _leg(
         self,
@@ -234,7 +239,9 @@ class Delivery:
             in_gap=in_gap,
             geometry=numbers.machine,
             numbers={at: disk.number for at, disk in numbers.disks.items()},
-            disks=tuple((at, disk.name, disk.size) for at, disk in numbers.disks.items()),
+            disks=tuple((at, disk.name, disk.size) for at, disk in numbers.disks.items())
+            if numbers.machine
+            else (),
             pace=self._pace,
             on_commit=self._on_commit,
         )
@@ -248,8 +255,9 @@ class Delivery:
         assert leg.fold.ended is not None  # noqa: S101 - it returns for no other reason
         return leg.fold.ended
 
-    async def _new_disks(self, found: NewGeometry, answers: Answers) -> None:
-        """The vault's disks from here on, and a session whose commits say so."""
+    async def _new_disks(self, found: NewGeometry, answers: Answers) -> bool:
+        """The vault's disks from here on, and a session whose commits say so. True if the vault
+        does not know all of what they hold."""
         ledger, before = self._session.ledger, answers.numbers
         disks: dict[int, Disk] = {}
         known = {disk.name: disk for disk in ledger.disks.values()}
@@ -263,17 +271,19 @@ class Delivery:
                 next_number += 1
             else:
                 disks[number] = Disk(same.number, name, size)
+        unseen = any(_is_news(disk, before.disks.get(at)) for at, disk in disks.items())
         if tuple(ledger.disks.values()) != tuple(disks.values()) or not ledger.machine:
             await self._machine.offload.run(ledger.checkpoint_state)
             await record_machine(self._session, self._name, tuple(disks.values()))
         answers.numbers = Numbers(disks, ledger.machine)
         await self._machine.offload.run(lambda: self._keep_numbers(answers.numbers))
         if self._fresh:
-            return
+            return unseen
         # Frames are numbered from 0 in every epoch: the next leg needs one of its own.
         self._session = LogSession(self._session.writer, ledger)
         await self._session.open()
         self._fresh = True
+        return unseen
 
     async def _on_commit(self, header: Header, segment: Segment) -> None:
         """A recovery point exists."""
@@ -311,6 +321,11 @@ class Delivery:
 
     def _numbers_path(self) -> str:
         return f"{self._session.ledger.folder}/numbers"
+
+
+def _is_news(disk: Disk, before: Disk | None) -> bool:
+    """The vault has not seen all of it."""
+    return before is None or before.number != disk.number or before.size < disk.size
 
 
 def _marked(header: Header, segment: Segment) -> MarkedPoint:

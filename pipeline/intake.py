@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import trio
 
+from pipeline.exports import Exports
 from stages.cache.journal.recover import open_journal
 from stages.cache.journal.writer import JournalLimits
 from stages.capture.examiner import Examiners, InlineExaminers
+from stages.capture.group.changing import Prepared, look_for_growth, prepare
 from stages.capture.group.group import Group, Limits
 from stages.capture.group.opening import JournalFound, NamedDisk, open_group
 from stages.capture.pool import ProcessExaminers
-from stages.capture.splitter.handler import SplitHandler
 from stages.errors import BackstayError
 from stages.joint import Joint
-from stages.nbd.listening import parse_address
-from stages.nbd.server import NbdServer
-from stages.nbd.session import Limits as NbdLimits
 from stages.ports import Machine
 from stages.stream import MarkedPoint, Position
-from stages.system import SocketCalls
 
 GIB = 1 << 30
 _LARGE = 1 << 30  # disks above this are scanned with helper processes
 FILE_BYTES = 64 << 20
-_NBD = NbdLimits(buffers=4, stall_seconds=300.0)
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeDisk:
-    """A disk to capture; ``listen`` is an address of ``stages.nbd.listening``."""
+    """A disk to capture; ``listen`` is an address of ``stages.nbd.listening``. ``vouched``: nobody
+    has written to it since the last stop, says the operator."""
 
     name: str
     path: str
     listen: str
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +74,12 @@ class MachineIntake:
         self.joint = joint
         self.group = group
         self._machine = machine
-        self._disks = tuple(disks)
-        self._servers: dict[str, NbdServer] = {}
-        self._uris: dict[str, str] = {}
-        self._stop = trio.Event()
+        self.disks = tuple(disks)
+        self.ended = trio.Event()
         self.compared: tuple[str, ...] = ()
+        self._exports = Exports()
+        self._stop = trio.Event()
+        self._shrunk = ""
 
     @staticmethod
     async def open(
@@ -107,7 +105,7 @@ class MachineIntake:
             )
             return JournalFound(writer, found.damaged, found.empty, found.torn > 0)
 
-        named = [NamedDisk(disk.name, disk.path) for disk in disks]
+        named = [NamedDisk(disk.name, disk.path, disk.vouched) for disk in disks]
         group, compared = await open_group(
             machine,
             folder,
@@ -129,21 +127,40 @@ class MachineIntake:
         finally:
             for disk in self.group.disks.values():
                 disk.source.file.close()
+            self.ended.set()
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.group.run)
             try:
-                async with trio.open_nursery() as serving:
-                    await self._serve(serving)
+                async with self._exports.serving():
+                    await self._exports.listen([disk.listen for disk in self.disks])
+                    await self._offer({disk.name for disk in self.disks})
                     task_status.started()
                     await self._stop.wait()
-                    for server in self._servers.values():
-                        server.stop()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 60):
                     await self.group.close()
                 nursery.cancel_scope.cancel()
+
+    async def prepare(self, disks: Sequence[IntakeDisk]) -> DisksToCome:
+        """Look whether these can be the disks from now on, and hold what that takes. ``apply`` or
+        ``close`` what is returned; one at a time. Raises ``SourceError``s, ``UsageError``."""
+        named = [NamedDisk(disk.name, disk.path) for disk in disks]
+        prepared = await prepare(self._machine, self.group, named)
+        try:
+            await self._exports.listen([disk.listen for disk in disks])
+        except BaseException:
+            prepared.close()
+            raise
+        return DisksToCome(self, prepared, tuple(disks))
+
+    async def look(self) -> list[str]:
+        """Take disks that have grown as they are now; returns what is new, for people."""
+        prepared, self._shrunk = await look_for_growth(self._machine, self.group)
+        if not prepared.changes:
+            return []
+        return await DisksToCome(self, prepared, self.disks).apply()
 
     def stop(self) -> None:
         """Close the listeners, finish what is in flight, flush."""
@@ -173,7 +190,7 @@ class MachineIntake:
             machine=self.name,
             state=state,
             reason=reason,
-            trouble=group.trouble,
+            trouble=group.trouble or self._shrunk,
             unlogged=group.activity.unlogged,
             percent=100.0 * (1 - pending / total) if total else 100.0,
             head=stream.head,
@@ -183,23 +200,73 @@ class MachineIntake:
             journal_limit=group.limits.journal,
             hot_regions=group.activity.hot,
             delivering=self.joint.present,
-            connections=sum(server.statistics().open for server in self._servers.values()),
-            disks=dict(self._uris),
+            connections=self._exports.connections,
+            disks=dict(self._exports.uris),
             compared=self.compared,
         )
 
-    async def _serve(self, serving: trio.Nursery) -> None:
-        by_address: dict[str, list[str]] = {}
-        for disk in self._disks:
-            by_address.setdefault(disk.listen, []).append(disk.name)
-        handlers = {
-            disk.name: SplitHandler(disk, self.group.nursery) for disk in self.group.disks.values()
+    async def _offer(self, names: Collection[str]) -> None:
+        """Serve the disks of these names where they are to be served."""
+        disks = {disk.name: disk for disk in self.group.disks.values()}
+        for disk in self.disks:
+            if disk.name in names:
+                await self._exports.offer(disks[disk.name], disk.listen)
+
+    async def _change(self, prepared: Prepared, disks: tuple[IntakeDisk, ...]) -> list[str]:
+        """See ``DisksToCome.apply``."""
+        group, plan = self.group, prepared.plan
+        before = {disk.name: disk for disk in self.disks}
+        goes = {group.disks[number].name for number in plan.gone}
+        known = {disk.number: (disk.name, disk.size) for disk in group.disks.values()}
+        moves = {
+            disk.name
+            for disk in disks
+            if disk.name in before and disk.listen != before[disk.name].listen
         }
-        for text, names in by_address.items():
-            server = NbdServer([handlers[name] for name in names], limits=_NBD, quick=SocketCalls())
-            self._servers[text] = server
-            bound = await serving.start(partial(server.run, parse_address(text)))
-            self._uris.update({name: bound.uri(name) for name in names})
+        for name in goes | moves:
+            await self._exports.withdraw(name)
+        said: list[str] = []
+        back = goes | moves
+        try:
+            if prepared.changes:
+                said += await prepared.apply()
+                group.examiners = _examiners(self._machine, disks)
+            self.disks = disks
+            back = {disk.name for disk in disks} - set(self._exports.uris)
+        finally:  # if it failed, what was served before is served again
+            await self._offer(back)
+        for number in plan.grown:
+            self._exports.renew(group.disks[number])
+            name, size = known[number]
+            said.append(
+                f"{name}: has grown from {size} to {group.disks[number].size} bytes; "
+                "connections made from now on see it"
+            )
+        kept = {disk.name for disk in disks}
+        said += [f"{name}: not protected any more" for name in sorted(goes - kept)]
+        said += [f"{name}: {self._exports.uris[name]}" for name in sorted(back)]
+        await self._exports.close_unused()
+        return said
+
+
+@dataclass
+class DisksToCome:
+    """Other disks for a machine, ready to be taken. Made by ``MachineIntake.prepare``."""
+
+    intake: MachineIntake
+    prepared: Prepared
+    disks: tuple[IntakeDisk, ...]
+
+    async def apply(self) -> list[str]:
+        """Take them; returns what is new, for people. Clients of disks that go, or are served
+        elsewhere from now on, are disconnected; others notice nothing. ``NoSpace``, ``StateError``:
+        the disks are what they were."""
+        return await self.intake._change(self.prepared, self.disks)
+
+    async def close(self) -> None:
+        """Let go of what was not taken."""
+        self.prepared.close()
+        await self.intake._exports.close_unused()
 
 
 def _examiners(machine: Machine, disks: Sequence[IntakeDisk]) -> Examiners:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.console import emit, human, json_option, run_async, say
-from stages.errors import SourceBusy, UsageError
+from stages.errors import NotFound, SourceBusy, UsageError
 from stages.stream import DeliveryGone
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 _MARK_SECONDS = 120.0
 
 
-def run_live(config: Config, drain: float) -> None:
-    """Capture the live machines of a configuration until SIGTERM or SIGINT."""
+def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> None:
+    """Capture the live machines of a configuration until SIGTERM or SIGINT. ``unchanged``: disks
+    that the operator vouches for, as MACHINE/DISK."""
     import trio
 
     from pipeline.daemon.parent import run_daemon
@@ -39,13 +40,42 @@ def run_live(config: Config, drain: float) -> None:
     for name in config.machines:
         if name not in live:
             _event(f"{name}: is scanned at rest: run it with --once, on a schedule")
+    for word in unchanged:
+        _vouched(config, word)
     ports = this_machine()
     state = StateFolder.open(ports, config.daemon.state)
     try:
         # It has its own meaning for every signal, so not with run_async.
-        trio.run(partial(run_daemon, ports, config, state, _event, drain=drain))
+        work = partial(run_daemon, drain=drain, vouched=unchanged)
+        trio.run(work, ports, config, state, _event)
     finally:
         state.close()
+
+
+def _vouched(config: Config, word: str) -> None:
+    """Check that a disk can be vouched for, and say what that means."""
+    machine, slash, disk = word.partition("/")
+    if not slash:
+        raise UsageError(
+            "not MACHINE/DISK",
+            operation="run --unchanged",
+            subject=word,
+            hint="for example web1/root",
+        )
+    found = config.machine(machine)
+    if disk not in found.disks:
+        raise NotFound(
+            f"machine {machine} has no such disk", operation="run --unchanged", subject=word
+        )
+    if not found.live:
+        raise UsageError(
+            "is scanned at rest, and always compared", operation="run --unchanged", subject=word
+        )
+    _event(
+        f"{word}: WARNING: taken as unchanged since the last stop on your word, and not compared. "
+        "If anybody wrote to it meanwhile, every point from now on holds something else there, and "
+        "nothing will tell"
+    )
 
 
 def _event(line: str) -> None:

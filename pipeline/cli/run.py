@@ -43,12 +43,19 @@ _UNWELL = "check the disk under the state folder: once it can be written again a
     help="Seconds to ship what is left when it is stopped.",
     show_default=True,
 )
+@click.option(
+    "--unchanged",
+    metavar="MACHINE/DISK",
+    multiple=True,
+    help="Nobody wrote to this disk since it was stopped: do not compare it (repeatable).",
+)
 @json_option
 def run(
     config: str,
     once: bool,
     only: tuple[str, ...],
     accept_shrink: bool,
+    unchanged: tuple[str, ...],
     drain: float,
     as_json: bool,
 ) -> None:
@@ -67,8 +74,10 @@ def run(
     if not once:
         if only or accept_shrink:
             raise UsageError("--machine and --accept-shrink go with --once", operation="run")
-        run_live(loaded, drain)
+        run_live(loaded, drain, unchanged)
         return
+    if unchanged:
+        raise UsageError("--unchanged does not go with --once", operation="run")
     ports = this_machine()
     names = list(only) or list(loaded.machines)
     for name in names:

@@ -1,8 +1,9 @@
 """The intake process: captures all live machines of a configuration until it is told to stop.
 
-Run by the parent as ``python -m pipeline.daemon.intake_main CONFIG``, in a session of its own: it
-goes on serving its disks when the parent ends. One line of JSON on its standard output says that it
-serves, or why it cannot.
+Run by the parent as ``python -m pipeline.daemon.intake_main CONFIG [MACHINE/DISK...]``, in a
+session of its own: it goes on serving its disks when the parent ends. The disks named are those
+that the operator vouches for. One line of JSON on its standard output says that it serves, or why
+it cannot.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import trio
@@ -27,7 +30,15 @@ from pipeline.state import StateFolder
 from stages import durable
 from stages.capture.activity.witness import within
 from stages.capture.group.group import Limits
-from stages.errors import BackstayError, IllegalOperation, NotFound, UsageError, leaves
+from stages.errors import (
+    BackstayError,
+    IllegalOperation,
+    NotFound,
+    StateError,
+    UsageError,
+    leaves,
+)
+from stages.joint import Joint
 from stages.ports import Machine
 from stages.stream import MarkedPoint
 from stages.system import this_machine
@@ -35,6 +46,8 @@ from stages.system import this_machine
 SOCKET = "intake.sock"
 LOCK = "intake.lock"
 _THREADS = 8
+_LOOK_SECONDS = 30.0  # between two looks whether disks have grown
+_CHANGE_SECONDS = 60.0  # that a stop waits for a change of disks that has begun
 _MAX_LABEL = 200  # characters
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -44,7 +57,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)  # its memory is what guests write
     try:
         config = load(sys.argv[1])
-        trio.run(_serve, this_machine(_THREADS), config)
+        trio.run(_serve, this_machine(_THREADS), config, frozenset(sys.argv[2:]))
     except (BackstayError, OSError, BaseExceptionGroup) as raised:
         failed = leaves(raised)[0]
         if not isinstance(failed, BackstayError | OSError):
@@ -54,29 +67,40 @@ def main() -> int:
     return 0
 
 
-def disks_of(machine: MachineConfig) -> list[IntakeDisk]:
+def disks_of(name: str, machine: MachineConfig, vouched: Collection[str] = ()) -> list[IntakeDisk]:
     """A machine's disks as intake takes them."""
-    return [IntakeDisk(name, disk.path, disk.listen or "") for name, disk in machine.disks.items()]
-
-
-def machines_of(config: Config) -> dict[str, list[list[str]]]:
-    """What intake captures, to be compared: by machine, its disks."""
-    return {
-        name: [[disk.name, disk.path, disk.listen] for disk in disks_of(machine)]
-        for name, machine in config.machines.items()
-        if machine.live
-    }
+    return [
+        IntakeDisk(disk_name, disk.path, disk.listen or "", f"{name}/{disk_name}" in vouched)
+        for disk_name, disk in machine.disks.items()
+    ]
 
 
 class _Process:
     """The machines, and the commands they take."""
 
-    def __init__(self, config: Config, intakes: dict[str, MachineIntake]):
+    def __init__(self, ports: Machine, config: Config, state: StateFolder):
         self.config = config
-        self.intakes = intakes
-        self.stopping = False
+        self.intakes: dict[str, MachineIntake] = {}
+        self.joints: dict[str, Joint] = {}  # of those that run
+        self.running: trio.Nursery
+        self.stopping = trio.Event()
         self.stopped = trio.Event()
         self.ending = trio.Event()
+        self._ports = ports
+        self._state = state
+        self._changing = trio.Lock()  # one change of disks at a time
+
+    async def start(self, intake: MachineIntake) -> None:
+        """Have it run. Raises what keeps it from serving."""
+        try:
+            await self.running.start(intake.run)
+        except BaseExceptionGroup as group:
+            known = [leaf for leaf in leaves(group) if isinstance(leaf, BackstayError)]
+            if not known:
+                raise
+            raise known[0] from None
+        self.intakes[intake.name] = intake
+        self.joints[intake.name] = intake.joint
 
     async def control(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """See ``Control``."""
@@ -87,44 +111,116 @@ class _Process:
         if command == "reload":
             return await self._reload(str(arguments.get("config")))
         if command == "stop":
-            self.stop()
+            await self.stop()
             await self.stopped.wait()
             return {name: list(one.joint.durable) for name, one in self.intakes.items()}
         if command == "end":
-            self.stop()
+            await self.stop()
             self.ending.set()
             return {}
         raise NotFound(f"no command {command!r}", operation="intake")
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Take no more writes; ``stopped`` is set when all is flushed."""
-        self.stopping = True
+        self.stopping.set()
+        with trio.move_on_after(_CHANGE_SECONDS):
+            async with self._changing:  # one that has begun; there will be no other
+                pass
         for intake in self.intakes.values():
             intake.stop()
+
+    async def watch_sizes(self) -> None:
+        """Take disks that have grown as they are."""
+        while True:
+            await self._ports.clock.sleep(_LOOK_SECONDS)
+            async with self._changing:
+                if self.stopping.is_set():
+                    return
+                for name, intake in self.intakes.items():
+                    try:
+                        said = await intake.look()
+                    except BackstayError as error:
+                        said = [str(error)]
+                    for line in said:
+                        print(f"{name}/{line}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _status(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
-            "stopping": self.stopping,
-            "config": machines_of(self.config),
+            "stopping": self.stopping.is_set(),
+            "source": self.config.source,
             "machines": {name: one.status().as_fields() for name, one in self.intakes.items()},
         }
 
     async def _reload(self, path: str) -> dict[str, Any]:
-        """Take over what does not touch disks: hooks now, the journal's tuning when it starts."""
+        """Take over another configuration: its disks and hooks now, the journal's tuning when
+        intake starts. What cannot be had changes nothing. Not cut short by who asked hanging up."""
         config = await trio.to_thread.run_sync(load, path)
-        if machines_of(config) != machines_of(self.config):
+        if not any(machine.live for machine in config.machines.values()):
             raise IllegalOperation(
-                "the disks that are captured live are others than those being served",
+                "no disk would be captured live any more",
                 operation="reload",
                 subject=path,
-                hint="stop it with SIGTERM and start it again: guests are disconnected meanwhile",
+                hint="stop it with SIGTERM instead",
             )
-        later = [
-            name for name in self.intakes if _tuning(config, name) != _tuning(self.config, name)
+        async with self._changing:
+            if self.stopping.is_set():
+                raise IllegalOperation("it is being stopped", operation="reload", subject=path)
+            with trio.CancelScope(shield=True):
+                try:
+                    said = await self._take(config)
+                except OSError as error:
+                    reason = error.strerror or str(error)
+                    raise StateError(reason, operation="reload", subject=path) from error
+        return {"later": self._take_tuning(config), "said": said}
+
+    def _take_tuning(self, config: Config) -> list[str]:
+        before, self.config = self.config, config
+        return [
+            name
+            for name in self.intakes
+            if name in before.machines and _tuning(config, name) != _tuning(before, name)
         ]
-        self.config = config
-        return {"later": later}
+
+    async def _take(self, config: Config) -> list[str]:
+        """First all that may be refused, then what changes."""
+        live = {name: machine for name, machine in config.machines.items() if machine.live}
+        news = [name for name in live if name not in self.intakes]
+        async with AsyncExitStack() as held:
+            ready = {}
+            for name, machine in live.items():
+                if name in self.intakes:
+                    ready[name] = await self.intakes[name].prepare(disks_of(name, machine))
+                    held.push_async_callback(ready[name].close)
+            said = await self._start_all(config, news)
+            for name, change in ready.items():
+                said += [f"{name}/{line}" for line in await change.apply()]
+        for name in [name for name in self.intakes if name not in live]:
+            await self._drop(name)
+            said.append(f"{name}: not captured any more; its journal keeps what was not shipped")
+        return said
+
+    async def _start_all(self, config: Config, news: Sequence[str]) -> list[str]:
+        """Machines that are new, all or none."""
+        said: list[str] = []
+        try:
+            for name in news:
+                intake = await _open(self._ports, config, self._state, name)
+                await self.start(intake)
+                said += [f"{name}/{disk}: {uri}" for disk, uri in intake.status().disks.items()]
+        except BaseException:
+            for name in news:
+                await self._drop(name)
+            raise
+        return said
+
+    async def _drop(self, name: str) -> None:
+        """Stop serving a machine."""
+        intake = self.intakes.pop(name, None)
+        if intake is not None:
+            intake.stop()
+            await intake.ended.wait()
+            del self.joints[name]
 
     async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
         name = str(arguments.get("machine"))
@@ -134,7 +230,7 @@ class _Process:
         label = str(arguments.get("label", ""))
         if len(label) > _MAX_LABEL:
             raise UsageError(f"a label has at most {_MAX_LABEL} characters", operation="mark")
-        if self.stopping:
+        if self.stopping.is_set():
             raise IllegalOperation("it is being stopped", operation="mark", subject=name)
         if not any(disk.snapshot for disk in machine.disks.values()):
             return await intake.mark(label)
@@ -156,61 +252,66 @@ class _Process:
         return await intake.mark(label, freeze, thaw)
 
 
-async def _serve(ports: Machine, config: Config) -> None:
+async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> None:
     state = StateFolder.open(ports, config.daemon.state, lock=False)
     durable.make_dirs(ports.files, state.path)
     with lock.held(ports.files, f"{state.path}/{LOCK}", "intake"):
-        intakes = await _open_all(ports, config, state)
-        process = _Process(config, intakes)
-        link = LinkServer(
-            f"{state.path}/{SOCKET}",
-            {name: intake.joint for name, intake in intakes.items()},
-            process.control,
-        )
+        opened = [
+            await _open(ports, config, state, name, vouched)
+            for name, machine in config.machines.items()
+            if machine.live
+        ]
+        process = _Process(ports, config, state)
+        process.joints.update({intake.name: intake.joint for intake in opened})
+        link = LinkServer(f"{state.path}/{SOCKET}", process.joints, process.control)
         async with trio.open_nursery() as serving:
             await serving.start(link.run)
             serving.start_soon(_hear_signals, process)
-            async with trio.open_nursery() as machines:
-                for intake in intakes.values():
-                    await machines.start(intake.run)
-                uris = {name: one.status().disks for name, one in intakes.items()}
-                compared = {name: list(one.compared) for name, one in intakes.items()}
+            async with trio.open_nursery() as process.running:
+                for intake in opened:
+                    await process.start(intake)
+                uris = {name: one.status().disks for name, one in process.intakes.items()}
+                compared = {name: list(one.compared) for name, one in process.intakes.items()}
                 _say({"serves": uris, "compared": compared})
                 _close_output()
+                serving.start_soon(process.watch_sizes)
+                await process.stopping.wait()
             process.stopped.set()
             await process.ending.wait()  # delivery may still be reading what is durable
             serving.cancel_scope.cancel()
 
 
-async def _open_all(ports: Machine, config: Config, state: StateFolder) -> dict[str, MachineIntake]:
-    found: dict[str, MachineIntake] = {}
-    for name, machine in config.machines.items():
-        if not machine.live:
-            continue
-        folder, disks = state.intake_folder(name), disks_of(machine)
-        await trio.to_thread.run_sync(durable.make_dirs, ports.files, folder)
-        tuned = config.pipeline_of(machine).cache
-        limit = tuned.journal_limit
-        limits = Limits(
-            journal_limit(ports, folder, disks) if limit == "auto" else int(limit),
-            throttle=tuned.when_full == "throttle",
-        )
-        found[name] = await MachineIntake.open(
-            this_machine(_THREADS),  # threads of its own: those of others may hang with their disks
-            folder,
-            name,
-            disks,
-            limits,
-            witnesses=[within(durable.parent(config.source), name)],
-        )
-    return found
+async def _open(
+    ports: Machine,
+    config: Config,
+    state: StateFolder,
+    name: str,
+    vouched: Collection[str] = (),
+) -> MachineIntake:
+    machine = config.machine(name)
+    folder, disks = state.intake_folder(name), disks_of(name, machine, vouched)
+    await trio.to_thread.run_sync(durable.make_dirs, ports.files, folder)
+    tuned = config.pipeline_of(machine).cache
+    limit = tuned.journal_limit
+    limits = Limits(
+        journal_limit(ports, folder, disks) if limit == "auto" else int(limit),
+        throttle=tuned.when_full == "throttle",
+    )
+    return await MachineIntake.open(
+        this_machine(_THREADS),  # threads of its own: those of others may hang with their disks
+        folder,
+        name,
+        disks,
+        limits,
+        witnesses=[within(durable.parent(config.source), name)],
+    )
 
 
 async def _hear_signals(process: _Process) -> None:
     """SIGTERM: stop cleanly, and end."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            process.stop()
+            await process.stop()
             process.ending.set()
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -21,12 +22,12 @@ from pipeline.config import load
 from pipeline.config.model import Config
 from pipeline.daemon import lock
 from pipeline.daemon.child import DeliveryChild, Restarts, Tell
-from pipeline.daemon.intake_main import LOCK, SOCKET, machines_of
+from pipeline.daemon.intake_main import LOCK, SOCKET
 from pipeline.daemon.link_client import IntakeGone, as_error, command
 from pipeline.state import StateFolder
 from stages.errors import BackstayError, ConfigError, IllegalOperation, StateLocked
 from stages.ports import Machine
-from stages.stage import crew
+from stages.stage import Signal, crew
 
 _LOOK_SECONDS = 1.0  # between two looks whether intake is still there
 _STOP_SECONDS = 120.0  # for guests to be flushed; intake has bounds of its own below this
@@ -37,12 +38,21 @@ _LOG = 1 << 20  # bytes kept of what an intake says on its standard error
 
 
 class Parent:
-    """``tell`` hears one line for each event; ``drain`` seconds bound the end."""
+    """``tell`` hears one line for each event; ``drain`` seconds bound the end. ``vouched``: disks
+    (MACHINE/DISK) that nobody has written to since the last stop, says the operator."""
 
     def __init__(
-        self, ports: Machine, config: Config, state: StateFolder, tell: Tell, drain: float
+        self,
+        ports: Machine,
+        config: Config,
+        state: StateFolder,
+        tell: Tell,
+        drain: float,
+        vouched: Sequence[str] = (),
     ):
         self.config = config
+        self._vouched = tuple(vouched)
+        self._reloads = Signal()
         self._ports = ports
         self._state = state
         self._tell = tell
@@ -59,6 +69,7 @@ class Parent:
             await self._begin_intake()
             nursery.start_soon(self._keep_intake)
             nursery.start_soon(self._delivery.run)
+            nursery.start_soon(self._keep_config)
             await self._stopping.wait()
             await self._stop()
             nursery.cancel_scope.cancel()
@@ -70,7 +81,7 @@ class Parent:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
-                    await self._reload()
+                    self._reloads.set()
                 elif self._stopping.is_set():
                     self._hurried.cancel()
                 else:
@@ -90,25 +101,37 @@ class Parent:
             await self._end_intake()
             await self._start_intake()
             return
-        if status["config"] != machines_of(self.config):
+        if status["source"] != self.config.source:
             raise IllegalOperation(
-                "intake is running with other disks",
+                f"intake is running with {status['source']}",
                 operation="run",
                 subject=self.config.source,
-                hint=f"run it with the old config and stop it, or end process {status['pid']} "
-                "with SIGTERM: its clients are disconnected then",
+                hint="run it with that one and stop it, or end process "
+                f"{status['pid']} with SIGTERM: its clients are disconnected then",
+            )
+        if self._vouched:
+            raise IllegalOperation(
+                f"intake is running (process {status['pid']}): its disks were not detached",
+                operation="run --unchanged",
+                subject=", ".join(self._vouched),
+                hint="run it without --unchanged",
             )
         for name, found in status["machines"].items():
             self._say_disks(name, found["disks"])
         self._tell(f"intake: running already (process {status['pid']}), taken over")
-        self._say_later(await command(self._socket, "reload", config=self.config.source))
+        self._say_taken(await self._ask_reload())
+
+    async def _ask_reload(self) -> dict[str, list[str]]:
+        """Have intake take the configuration as it is now."""
+        return await command(self._socket, "reload", config=self.config.source)
 
     async def _start_intake(self) -> None:
+        vouched, self._vouched = self._vouched, ()  # for one start only
         log = Path(self._state.path, "intake.log")
         complaints = await trio.to_thread.run_sync(_open_log, log)
         try:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "pipeline.daemon.intake_main", self.config.source],
+                [sys.executable, "-m", "pipeline.daemon.intake_main", self.config.source, *vouched],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
@@ -180,13 +203,22 @@ class Parent:
 
     # another configuration
 
+    async def _keep_config(self) -> None:
+        """Beside everything else: a disk that goes has clients to be waited for."""
+        while True:
+            await self._reloads.wait()
+            await self._reload()
+
     async def _reload(self) -> None:
         """A wrong one changes nothing."""
+        answer: dict[str, list[str]] = {"later": [], "said": []}
         try:
             config = await trio.to_thread.run_sync(load, self.config.source)
             if config.daemon.state != self.config.daemon.state:
                 raise IllegalOperation("daemon.state is another", operation="reload")
-            answer = await command(self._socket, "reload", config=config.source)
+            answer = await self._ask_reload()
+        except IntakeGone as gone:
+            self._tell(f"reload: {gone}: it is what it will be started with")
         except BackstayError as error:
             text = error.message if isinstance(error, ConfigError) else str(error)
             self._tell(f"reload: nothing is changed: {text}")
@@ -194,11 +226,13 @@ class Parent:
                 self._tell(f"  hint: {error.hint}")
             return
         self.config = config
+        self._say_taken(answer)
         await self._delivery.renew(config)
         self._tell("reload: done")
-        self._say_later(answer)
 
-    def _say_later(self, answer: dict[str, list[str]]) -> None:
+    def _say_taken(self, answer: dict[str, list[str]]) -> None:
+        for line in answer["said"]:
+            self._tell(line)
         for name in answer["later"]:
             self._tell(f"{name}: the journal's settings change when intake is started again")
 
@@ -241,7 +275,13 @@ def _open_log(path: Path) -> int:
 
 
 async def run_daemon(
-    ports: Machine, config: Config, state: StateFolder, tell: Tell, *, drain: float
+    ports: Machine,
+    config: Config,
+    state: StateFolder,
+    tell: Tell,
+    *,
+    drain: float,
+    vouched: Sequence[str] = (),
 ) -> None:
     """See ``Parent``."""
-    await Parent(ports, config, state, tell, drain).run()
+    await Parent(ports, config, state, tell, drain, vouched).run()

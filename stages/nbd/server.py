@@ -67,6 +67,7 @@ class NbdServer:
 
     ``default`` answers to the empty name; with a single export it is that one. ``quick`` makes
     turns cheaper, and sends a ``FileRange`` without copies. ``on_end`` hears of every connection.
+    Exports may come and go meanwhile: clients of others do not notice.
     """
 
     def __init__(
@@ -79,15 +80,14 @@ class NbdServer:
         on_end: Callable[[Ended], None] | None = None,
     ):
         self._exports = {export.info.name: export for export in exports}
-        if default is None and len(self._exports) == 1:
-            default = next(iter(self._exports))
-        self._default = default
+        self._named_default = default
         self._limits = limits or Limits()
         self._budget = Budget(self._limits.shared_bytes)
         self._quick = quick
         self._on_end = on_end
         self._sessions: dict[Session, _Seen] = {}
         self._stop = trio.Event()
+        self._left = trio.lowlevel.ParkingLot()
         self._accepted = self._refused = 0
         self._ended: Counter[str] = Counter()
         self.recent: deque[Ended] = deque(maxlen=16)
@@ -107,6 +107,35 @@ class NbdServer:
                 await self._serve(listener)
             finally:
                 await self._flush()
+
+    def offer(self, export: BatchHandler) -> None:
+        """One more export; or another handler of one that there is, for connections made from now
+        on: those that are open keep what they have."""
+        self._exports[export.info.name] = export
+
+    async def withdraw(self, name: str) -> None:
+        """Offer it no more and hang up on its clients: what is in flight is answered within
+        ``drain_seconds``. None of them is there on return; nothing is flushed."""
+        self._exports.pop(name, None)
+        theirs = [session for session in self._sessions if session.export == name]
+        for session in theirs:
+            session.stop()
+            self._sessions[session].scope.deadline = (
+                trio.current_time() + self._limits.drain_seconds
+            )
+        while any(session in self._sessions for session in theirs):
+            await self._left.park()
+
+    @property
+    def exports(self) -> frozenset[str]:
+        """The names that are offered."""
+        return frozenset(self._exports)
+
+    @property
+    def _default(self) -> str | None:
+        if self._named_default is None and len(self._exports) == 1:
+            return next(iter(self._exports))
+        return self._named_default
 
     def stop(self) -> None:
         """Begin a clean shutdown."""
@@ -174,7 +203,8 @@ class NbdServer:
             with sock, scope:
                 async with trio.open_nursery() as nursery:  # wraps what is raised in a group
                     nursery.start_soon(session.run)
-            how = "stalled" if scope.cancelled_caught else "left"
+            if not (scope.cancelled_caught and session.export not in self._exports):
+                how = "stalled" if scope.cancelled_caught else "left"
         except BaseExceptionGroup as group:
             failed, passing = group.split(Exception)
             if failed is not None:
@@ -183,6 +213,7 @@ class NbdServer:
                 raise passing from None
         finally:
             del self._sessions[session]
+            self._left.unpark_all()
             self._note(Ended(session.export, how, error))
 
     def _note(self, ended: Ended) -> None:
@@ -209,7 +240,7 @@ class NbdServer:
         failures: list[BackstayError] = []
         deadline = trio.current_time() + self._limits.flush_seconds
         with trio.CancelScope(deadline=deadline, shield=True) as scope:
-            for name, export in self._exports.items():
+            for name, export in list(self._exports.items()):
                 try:
                     await export.flush()
                 except BackstayError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
+from stages.errors import ProtocolError
 from stages.nbd import wire
 from stages.nbd.buffers import Budget, BufferPool
 from stages.nbd.handler import BatchHandler
@@ -129,7 +130,9 @@ class Session:
 
     async def _serve(self, chosen: Selected, unread: bytes) -> None:
         self.export = chosen.info.name
-        handler = self._exports[self.export]
+        handler = self._exports.get(self.export)
+        if handler is None:  # withdrawn while its client was negotiating
+            raise ProtocolError("the export is gone", operation="NBD", subject=self.export)
         rules = Rules(chosen.info, structured=chosen.structured, allocation=chosen.allocation)
         parser = self._parser = RequestParser(rules)
         outbox = self._outbox = Outbox(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.capture.activity.codec import read
-from stages.capture.activity.log import ActivityLog, DiskSpan, Found, look
+from stages.capture.activity.log import ActivityLog, DiskSpan, Found, SourceId, look
 from stages.capture.activity.witness import Witness
-from stages.errors import StateError
+from stages.errors import NoSpace, StateError
 from stages.stream import REGION
 from tests.ports.watched import Tripwire, WatchedFiles, machine
 from tests.whole.memfiles import MemFiles
@@ -231,3 +232,117 @@ async def test_many_changes_of_areas() -> None:
     found = found_in(files)
     assert found.valid
     assert set(np.flatnonzero(found.disks[0].hot).tolist()) == hot
+
+
+def _spans(sizes: dict[int, int]) -> list[DiskSpan]:
+    return [DiskSpan(number, f"d{number}", size) for number, size in sizes.items()]
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_disks_come_grow_and_go_and_no_mark_is_lost(seed: int) -> None:
+    """Whatever is asked in between, the file says at least what memory says, after a power cut."""
+    files, dice = MemFiles(), random.Random(seed)
+    log = await begun(files)
+    sizes = {disk.number: disk.size for disk in DISKS}
+    await log.change(_spans(sizes))
+    for _ in range(dice.randrange(60)):
+        what = dice.choice(["heat", "heat", "track", "cool", "scanned", "add", "grow", "go", "new"])
+        number = dice.choice(sorted(sizes))
+        last = len(log.written[number])
+        regions = [dice.randrange(last) for _ in range(dice.randrange(1, 6))]
+        if what in ("heat", "track"):
+            await log.heat(number, regions, track=what == "track")
+            assert all(log.written[number][region] for region in regions)
+        elif what == "cool":
+            log.cool({number: regions, 99: [1]}, log.start_cycle())
+        elif what == "scanned":
+            log.scanned(number, regions)
+        else:
+            before = {n: log.pending[n].copy() for n in sizes}
+            hot = {n: np.asarray(log.written[n]) > 0 for n in sizes}
+            old, fresh = dict(sizes), set[int]()
+            if what == "add":
+                sizes[log.next_disk] = dice.randrange(1, 30 * REGION)
+            elif what == "grow":
+                sizes[number] += dice.choice([1, 5000, REGION, 200 * REGION])
+            elif what == "go" and len(sizes) > 1:
+                del sizes[number]
+            elif what == "new":
+                fresh = {number}
+            await log.change(_spans(sizes), fresh=fresh)
+            for n, size in sizes.items():
+                whole = n in fresh or n not in old
+                kept = 0 if whole else old[n] // REGION if size > old[n] else len(before[n])
+                if kept:
+                    assert (log.pending[n][:kept] == before[n][:kept]).all()
+                assert log.pending[n][kept:].all()
+                marks = np.asarray(log.written[n]) > 0
+                assert not marks.any() if whole else (marks[: len(hot[n])] == hot[n]).all()
+        assert log.hot == sum(int((np.asarray(w) > 0).sum()) for w in log.written.values())
+        assert log.next_disk > max(sizes)
+    files.power_cut(seed)
+    found = found_in(files)
+    assert found.valid, found.reason
+    assert {disk.span.number: disk.span.size for disk in found.disks} == sizes
+    assert found.next_disk == log.next_disk
+    for disk in found.disks:
+        number = disk.span.number
+        assert disk.hot[np.asarray(log.written[number]) > 0].all()
+        assert disk.pending[log.pending[number]].all()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_change_that_fails_at_any_step(code: int, late: bool) -> None:
+    """Either nothing has changed and the log goes on, or it marks nothing any more; the file is
+    whole in both cases."""
+    more = [*DISKS, DiskSpan(4, "logs", 3 * REGION)]
+    for at in range(40):
+        files, wire = MemFiles(), Tripwire(code=code, late=late)
+        log = await begun(WatchedFiles(wire, files))
+        await log.heat(0, [7])
+        wire.at = len(wire.names) + at
+        try:
+            await log.change(more)
+        except (StateError, NoSpace):
+            assert log.spans == DISKS
+        else:
+            if not wire.tripped:
+                break
+            assert wire.tripped == "close"
+        with contextlib.suppress(StateError, NoSpace):
+            await log.heat(0, [8])
+        files.power_cut(at)
+        found = found_in(files)
+        assert found.valid
+        hot = set(np.flatnonzero(found.disks[0].hot).tolist())
+        assert hot >= {r for r in (7, 8) if log.written[0][r]}
+        assert [disk.span for disk in found.disks] in (list(DISKS), more)
+    else:
+        raise AssertionError("it never ends")
+
+
+def test_which_source_a_disk_is() -> None:
+    file = SourceId("/a", 1, 12, is_block=False)
+    assert file.same(SourceId("/b", 1, 12, is_block=False)), "it was renamed"
+    assert file.same(SourceId("/a", 2, 12, is_block=False)), "its device has another number now"
+    assert not file.same(SourceId("/b", 2, 12, is_block=False)), "numbers begin anew in each volume"
+    assert not file.same(SourceId("/a", 1, 13, is_block=False))
+    assert not file.same(None)
+    block = SourceId("/dev/x", 5, 300, is_block=True)
+    assert block.same(SourceId("/dev/x", 5, 301, is_block=True))
+    assert not block.same(SourceId("/dev/y", 5, 300, is_block=True))
+    assert not block.same(SourceId("/dev/x", 5, 300, is_block=False))
+
+
+async def test_what_is_to_be_scanned_again_is_so_after_it_has_cooled() -> None:
+    files = MemFiles()
+    log = await begun(files, all_pending=True)
+    await log.heat(0, [3])
+    log.scanned(0, range(40))
+    log.pend(0, [3, 4])
+    log.cool({0: [3]}, log.start_cycle())
+    await log.heat(0, [9])
+    found = found_in(files)
+    assert not found.disks[0].hot[3]
+    assert np.flatnonzero(found.disks[0].pending).tolist() == [3, 4]

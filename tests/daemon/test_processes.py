@@ -195,16 +195,23 @@ def test_a_disk_that_is_missing(place: Place) -> None:
         ask(place / "state", "status")
 
 
-def test_other_disks_are_not_taken_over(place: Place) -> None:
+def test_another_configuration_is_taken_when_intake_is_taken_over(place: Place) -> None:
     with running(place) as first:
+        replicating(place)
+        intake = first.intake
         first.process.kill()
         died(first.process.pid)
         text = (place / "c.yaml").read_text()
+        (place / "other.yaml").write_text(text.replace("root.sock", "other.sock"))
+        refused = place.backstay("run", "other.yaml", "--json")
+        assert refused.code == 11
+        assert "intake is running with" in refused.error["message"]
         (place / "c.yaml").write_text(text.replace("root.sock", "other.sock"))
-        with running(place, ready=None) as second:
-            code, err = second.told()
-            assert code == 11
-            assert "intake is running with other disks" in err
+        with running(place, ready=f"(process {intake}), taken over") as second:
+            assert second.heard("web1/root: nbd").endswith("other.sock\n")
+            assert not (place / "root.sock").exists()
+            replicating(place)
+            second.end()
 
 
 def test_the_configuration_read_again(place: Place) -> None:
@@ -213,7 +220,7 @@ def test_the_configuration_read_again(place: Place) -> None:
     with running(place) as daemon:
         for wrong, told in (
             (text.replace("nbd", "tape"), 'must be "scan" or "nbd", not "tape"'),
-            (text.replace("root.sock", "other.sock"), "others than those being served"),
+            (text.replace("root.img", "gone.img"), "gone.img: does not exist"),
             (text.replace("state: ./state", "state: ./other"), "daemon.state is another"),
         ):
             path.write_text(wrong)

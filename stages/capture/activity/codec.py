@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import msgpack
@@ -22,9 +22,29 @@ from stages.stream import REGION
 
 ALIGN = 64 << 10
 LOG_BYTES = 256 << 10  # of an area, at least, for changes
-VERSION = 1
+VERSION = 2
 _HEAD = struct.Struct("<4sIQQI4x")
 _MAGIC = b"BACT"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceId:
+    """Which file or device a disk is: what stays the same while it is written to."""
+
+    path: str
+    device: int
+    inode: int
+    is_block: bool
+
+    def same(self, other: SourceId | None) -> bool:
+        """The same file, perhaps moved or on a device with another number by now; of devices only
+        the path says anything."""
+        if other is None or self.is_block != other.is_block:
+            return False
+        if self.is_block:
+            return self.path == other.path
+        near = self.path == other.path or self.device == other.device
+        return near and self.inode == other.inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,7 @@ class DiskSpan:
     number: int
     name: str
     size: int
+    source: SourceId | None = None
 
     @property
     def regions(self) -> int:
@@ -80,10 +101,16 @@ class Changes:
         parts = (self.hot, self.pending, self.scanned, self.cold)
         return any(map(bool, parts)) or self.in_gap is not None or self.moved
 
+    def keep(self, disks: Container[int]) -> None:
+        """Forget what is about other disks."""
+        for part in (self.hot, self.pending, self.scanned, self.cold):
+            for disk in [disk for disk in part if disk not in disks]:
+                del part[disk]
+
     def pack(self) -> bytes:
         """As a record's payload."""
         fields: dict[str, Any] = {
-            name: {disk: _intervals(found) for disk, found in part.items()}
+            name: {disk: _intervals(found) for disk, found in part.items() if found}
             for name, part in (
                 ("cold", self.cold),
                 ("scanned", self.scanned),
@@ -112,8 +139,13 @@ def framed_size(payload: bytes) -> int:
 
 def area_size(disks: Sequence[DiskSpan]) -> int:
     """Bytes of an area for these disks."""
-    snapshot = sum(2 * (disk.regions // 8 + 1) + len(disk.name) + 512 for disk in disks) + 512
+    snapshot = sum(2 * (disk.regions // 8 + 1) + _name_bytes(disk) + 512 for disk in disks) + 512
     return -(-(snapshot + LOG_BYTES) // ALIGN) * ALIGN
+
+
+def _name_bytes(disk: DiskSpan) -> int:
+    path = "" if disk.source is None else disk.source.path
+    return len(disk.name.encode()) + len(path.encode())
 
 
 def pack_snapshot(found: Found) -> bytes:
@@ -129,6 +161,7 @@ def pack_snapshot(found: Found) -> bytes:
                 "number": disk.span.number,
                 "name": disk.span.name,
                 "size": disk.span.size,
+                "source": None if disk.span.source is None else list(astuple(disk.span.source)),
                 "identity": None if disk.identity is None else dict(disk.identity),
                 "hot": np.packbits(disk.hot).tobytes(),
                 "pending": np.packbits(disk.pending).tobytes(),
@@ -205,7 +238,9 @@ class _Area:
 
 
 def _disk(entry: Any) -> DiskFound:
-    span = DiskSpan(int(entry["number"]), str(entry["name"]), int(entry["size"]))
+    span = DiskSpan(
+        int(entry["number"]), str(entry["name"]), int(entry["size"]), _source(entry["source"])
+    )
     if not (0 <= span.number < MAX_DISKS and 0 <= span.size <= MAX_DISK_BYTES):
         raise ValueError("a disk out of bounds")
     flags = [
@@ -213,6 +248,13 @@ def _disk(entry: Any) -> DiskFound:
         for name in ("hot", "pending")
     ]
     return DiskFound(span, entry["identity"], *flags)
+
+
+def _source(fields: Any) -> SourceId | None:
+    if fields is None:
+        return None
+    path, device, inode, is_block = fields
+    return SourceId(str(path), int(device), int(inode), bool(is_block))
 
 
 def _apply(change: Any, disks: Mapping[int, DiskFound]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -24,6 +24,7 @@ from stages.capture.activity.codec import (
     DiskFound,
     DiskSpan,
     Found,
+    SourceId,
     area_size,
     frame,
     framed_size,
@@ -35,8 +36,9 @@ from stages.errors import NoSpace, StateError
 from stages.model import Bools
 from stages.ports import Files, Machine, OpenFile
 from stages.stage import Signal
+from stages.stream import REGION
 
-__all__ = ["ActivityLog", "DiskFound", "DiskSpan", "Found", "look"]
+__all__ = ["ActivityLog", "DiskFound", "DiskSpan", "Found", "SourceId", "look"]
 
 MAX_HOT = 4096  # regions: 16 GiB are compared after a crash at most
 STRETCH = 16  # regions that become hot together, while there is much room: fewer writes wait
@@ -102,7 +104,7 @@ class ActivityLog:
         self._room = trio.lowlevel.ParkingLot()
         self._short = 0  # who waits for room
         self._reliefs = 0
-        self._file: OpenFile
+        self._file: OpenFile | None = None
         self._area = self._size = self._at = 0
         self._snapshots = 0
         self._failed: OSError | None = None
@@ -127,8 +129,13 @@ class ActivityLog:
         return. Raises ``NoSpace`` or ``StateError``."""
         log = ActivityLog(machine, path, run, max_hot, stretch, witness)
         log.in_gap = in_gap
-        log._take_disks(disks, pending, next_disk)
-        await log._write_file()
+        log._take_disks({disk.number: disk for disk in disks}, next_disk, ())
+        log.pending = {disk.number: pending[disk.number].copy() for disk in disks}
+        found = log._found(clean=False)
+        try:
+            await machine.offload.run(lambda: log._replace_file(found))
+        except OSError as error:
+            raise _in_words(error, path) from error
         return log
 
     @property
@@ -210,6 +217,16 @@ class ActivityLog:
         self.pending[disk][found] = False
         self._next.changes.scanned.setdefault(disk, set()).update(found)
 
+    def pend(self, disk: int, regions: Iterable[int]) -> None:
+        """They must be scanned (again); in the file no later than that they are cold."""
+        found = list(regions)
+        if not found:
+            return
+        self.pending[disk][found] = True
+        changes = self._next.changes
+        changes.scanned.get(disk, set()).difference_update(found)
+        changes.pending.setdefault(disk, set()).update(found)
+
     def start_cycle(self) -> int:
         """Later writes carry the next generation; returns the one that ends."""
         ended = self.generation
@@ -229,6 +246,8 @@ class ActivityLog:
     def cool(self, regions: Mapping[int, Sequence[int]], ended: int) -> None:
         """R1 holds for these; but not for those that were written after generation ``ended``."""
         for disk, found in regions.items():
+            if disk not in self.written:
+                continue  # it has gone meanwhile
             written = self.written[disk]
             for region in found:
                 if 0 < written[region] <= ended:
@@ -259,23 +278,37 @@ class ActivityLog:
         written either."""
         async with self._lock:  # what hung has ended
             self._next = _Batch()  # takes what is marked from here on
-            self._failed, old = None, self._file
-            await self._write_file()
+            self._failed = None
+            found = self._found(clean=False)
+            try:
+                await self._machine.offload.run(lambda: self._replace_file(found))
+            except OSError as error:
+                raise _in_words(error, self._path) from error
             self.unlogged = ""
-            with suppress(OSError):
-                old.close()
         await self._written(self._next)
         async with self._testifying:
             if self._witness is not None and not self.unlogged:
                 await self._machine.offload.run(self._witness.remove)
 
-    async def set_disks(
-        self, disks: Sequence[DiskSpan], pending: Mapping[int, Bools], next_disk: int
-    ) -> None:
-        """Other disks or sizes from now on; what stays keeps what is hot. Durable on return."""
+    async def change(self, disks: Sequence[DiskSpan], *, fresh: Container[int] = ()) -> None:
+        """These disks from now on; durable on return.
+
+        What stays keeps what is hot and pending. New disks, those in ``fresh`` and grown ranges are
+        pending; sizes never shrink. Numbers that are not here any more are never given again.
+        ``NoSpace`` or ``StateError``: nothing has changed, or the log has failed for good.
+        """
         async with self._lock:
-            self._take_disks(disks, pending, next_disk)
-            await self._write_file()
+            if self._failed is not None:
+                raise _in_words(self._failed, self._path)
+            spans = {disk.number: disk for disk in disks}
+            next_disk = max([self._next_disk, *(number + 1 for number in spans)])
+            planned = self._planned(spans, next_disk, fresh)
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._machine.offload.run(lambda: self._replace_file(planned))
+            except OSError as error:
+                raise _in_words(error, self._path) from error
+            self._take_disks(spans, next_disk, fresh)
 
     async def close(
         self, *, identities: Mapping[int, Mapping[str, int]], clean: bool, in_gap: bool
@@ -296,7 +329,7 @@ class ActivityLog:
             raise _in_words(error, self._path) from error
         finally:
             with suppress(OSError):
-                self._file.close()
+                self._open_file.close()
 
     # the file
 
@@ -380,8 +413,8 @@ class ActivityLog:
             self._switch(pack_snapshot(self._found_with(changes)))
             return
         record = frame(payload, self._snapshots, self._at)
-        self._file.pwrite(self._area * self._size + self._at, record)
-        self._file.fdatasync()
+        self._open_file.pwrite(self._area * self._size + self._at, record)
+        self._open_file.fdatasync()
         self._at += len(record)
 
     def _switch(self, snapshot: bytes) -> None:
@@ -392,44 +425,93 @@ class ActivityLog:
         self._snapshots += 1
         self._area = 1 - self._area
         record = frame(snapshot, self._snapshots, 0)
-        self._file.pwrite(self._area * self._size, record)
-        self._file.fdatasync()
+        self._open_file.pwrite(self._area * self._size, record)
+        self._open_file.fdatasync()
         if room:
-            self._file.pwrite(old, moved)
+            self._open_file.pwrite(old, moved)
         self._at = len(record)
 
-    async def _write_file(self) -> None:
-        """A new file with room for the disks as they are, in the old one's place."""
-        try:
-            await self._machine.offload.run(self._replace_file)
-        except OSError as error:
-            self._failed = error
-            raise _in_words(error, self._path) from error
-
-    def _replace_file(self) -> None:
+    def _replace_file(self, found: Found) -> None:
+        """In a thread: a new file with room for these disks in the old one's place. If that fails,
+        the old one goes on, unless nobody can tell which of them is there now."""
         files = self._machine.files
-        self._size = area_size(list(self._spans.values()))
-        self._snapshots += 1
-        record = frame(pack_snapshot(self._found(clean=False)), self._snapshots, 0)
-        data = record + bytes(2 * self._size - len(record))
+        size = area_size([disk.span for disk in found.disks])
+        record = frame(pack_snapshot(found), self._snapshots + 1, 0)
+        data = record + bytes(2 * size - len(record))
         token = self._machine.entropy.token(8).hex()
-        durable.replace(files, self._path, data, token=token)
-        self._file = files.open_write(self._path)
+        try:
+            durable.replace(files, self._path, data, token=token)
+            file = files.open_write(self._path)
+        except OSError as error:
+            if self._file is None or not self._is_there():
+                self._failed = error
+            raise
+        old, self._file = self._file, file
+        self._size = size
+        self._snapshots += 1
         self._area, self._at = 0, len(record)
+        if old is not None:
+            with suppress(OSError):  # nothing depends on it any more
+                old.close()
+
+    def _is_there(self) -> bool:
+        """The open file is the one that has its name."""
+        try:
+            there = self._machine.files.stat(self._path)
+            ours = self._open_file.stat()
+        except OSError:
+            return False
+        return there is not None and (there.device, there.inode) == (ours.device, ours.inode)
+
+    @property
+    def _open_file(self) -> OpenFile:
+        assert self._file is not None  # noqa: S101
+        return self._file
+
+    def _planned(
+        self, spans: Mapping[int, DiskSpan], next_disk: int, fresh: Container[int]
+    ) -> Found:
+        """As it will be with these disks."""
+        disks = []
+        for number, span in spans.items():
+            kept = self._kept(number, fresh)
+            hot, pending = np.zeros(span.regions, np.bool_), np.ones(span.regions, np.bool_)
+            hot[:kept] = np.asarray(self.written[number])[:kept] > 0 if kept else False
+            pending[:kept] = self.pending[number][:kept] if kept else True
+            self._grown(number, span, kept, pending)
+            disks.append(DiskFound(span, None, hot, pending))
+        return Found(True, "", False, self._run, self.in_gap, next_disk, tuple(disks))
+
+    def _kept(self, number: int, fresh: Container[int]) -> int:
+        """Regions of which the log goes on to say what it said."""
+        return 0 if number in fresh or number not in self.written else len(self.written[number])
+
+    def _grown(self, number: int, span: DiskSpan, kept: int, pending: Bools) -> None:
+        """The region in which a disk ended before it grew is pending too."""
+        if kept and self._spans[number].size < span.size:
+            pending[self._spans[number].size // REGION :] = True
 
     def _take_disks(
-        self, disks: Sequence[DiskSpan], pending: Mapping[int, Bools], next_disk: int
+        self, spans: Mapping[int, DiskSpan], next_disk: int, fresh: Container[int]
     ) -> None:
-        kept, self.written = self.written, {}
-        self._spans = {disk.number: disk for disk in disks}
-        self._next_disk = next_disk
-        self.pending = {disk.number: pending[disk.number].copy() for disk in disks}
-        for disk in disks:
-            written = array("I", bytes(4 * disk.regions))
-            before = kept.get(disk.number, array("I"))[: disk.regions]
-            written[: len(before)] = before
-            self.written[disk.number] = written
-        self._hot = sum(int(np.count_nonzero(np.asarray(w))) for w in self.written.values())
+        written: dict[int, array[int]] = {}
+        pending: dict[int, Bools] = {}
+        for number, span in spans.items():
+            kept = self._kept(number, fresh)
+            marks, todo = array("I", bytes(4 * span.regions)), np.ones(span.regions, np.bool_)
+            if kept:
+                marks[:kept], todo[:kept] = self.written[number], self.pending[number]
+            self._grown(number, span, kept, todo)
+            written[number], pending[number] = marks, todo
+        self.written, self.pending = written, pending
+        self._spans, self._next_disk = dict(spans), next_disk
+        # What is told with the next mark is about the disks of before: a region that was scanned
+        # may be pending again. The new file says it all, or more.
+        self._next.changes.keep([number for number in spans if number not in fresh])
+        self._next.changes.scanned.clear()
+        self._next.changes.cold.clear()
+        self._hot = sum(int(np.count_nonzero(np.asarray(w))) for w in written.values())
+        self._room.unpark_all()
 
     def _found(
         self, *, clean: bool, identities: Mapping[int, Mapping[str, int]] | None = None

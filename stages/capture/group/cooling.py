@@ -39,6 +39,7 @@ class Cooling:
         self._disks = disks
         self._stuck = stuck
         self._seconds = seconds
+        self._cycling = trio.Lock()
 
     async def run(self) -> None:
         """For ever; its owner cancels it."""
@@ -46,7 +47,13 @@ class Cooling:
             with trio.move_on_after(self._seconds):
                 await self._activity.wait_crowded()
             if not self._gate.tracking:
-                await self.cycle()
+                async with self._cycling:
+                    await self.cycle()
+
+    async def let_go(self) -> None:
+        """Return when disks that are not in the group any more are not being synced either."""
+        async with self._cycling:
+            pass
 
     async def cycle(self) -> None:
         """One cycle; without candidates no disk is touched."""
@@ -64,7 +71,7 @@ class Cooling:
         cool = {
             disk.number: [r for r in found[disk.number] if not disk.region_busy(r)]
             for disk in synced
-            if not self._stuck(disk.number)
+            if not self._stuck(disk.number) and any(disk is one for one in self._disks())
         }
         self._activity.cool(cool, ended)
 

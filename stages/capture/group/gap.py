@@ -9,7 +9,7 @@ what the stream adds to it are what the source has.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,9 +52,14 @@ class Gap:
         self.done.clear()
         self.undurable.clear()
 
+    def drop(self, disks: Container[int]) -> None:
+        """These disks are not there any more."""
+        self.done = {disk: flags for disk, flags in self.done.items() if disk not in disks}
+        self.undurable = deque(one for one in self.undurable if one[1] not in disks)
+
     def again(self, disk: int, regions: Ints) -> None:
         """These regions must be scanned (again): what a scan has seen of them no longer holds."""
-        self.activity.pending[disk][regions] = True
+        self.activity.pend(disk, regions.tolist())
         if disk in self.done:
             self.done[disk][regions] = False
         gone = {(disk, int(region)) for region in regions}

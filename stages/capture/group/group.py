@@ -7,14 +7,16 @@ Everything that opens a gap does so at once, without an await, and wakes that ta
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import trio
 
-from stages.capture.activity.log import ActivityLog
+from stages.capture.activity.log import ActivityLog, DiskSpan
 from stages.capture.examiner import Examiners
+from stages.capture.group.attach import DiskChange
 from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
 from stages.capture.group.gap import Gap
 from stages.capture.group.marks import Marks
@@ -80,13 +82,15 @@ class Group:
         self.scan: Scanner | None = None
         self.trouble = ""  # why a scan or the journal is being tried again
         self.nursery: trio.Nursery
+        self.examiners = examiners
         self._machine = machine
         self._open_journal = open_journal
-        self._examiners = examiners
         self._written = trio.Event()  # nothing writes to a journal that has failed any more
         self._stuck: set[int] = set()  # disks whose source lost writes: they never cool
         self._attention = trio.Event()
         self._scanning: trio.CancelScope | None = None
+        self._scan_lock = trio.Lock()
+        self._changing = False
         self._trim = trio.Event()
         self._retry = RETRY_FIRST
         self._cooling = Cooling(
@@ -105,20 +109,66 @@ class Group:
         """The one that is written now."""
         return self.gate.stream
 
-    def add(self, number: int, name: str, source: LiveSource, size: int) -> LiveDisk:
+    def add(self, span: DiskSpan, source: LiveSource) -> LiveDisk:
         """Put a disk in its place; the activity log knows it already."""
-        self.disks[number] = LiveDisk(
-            number=number,
-            name=name,
+        disk = self.disks[span.number] = LiveDisk(
+            number=span.number,
+            name=span.name,
             source=source,
-            size=size,
+            size=span.size,
             gate=self.gate,
             windows=self.windows,
             machine=self._machine,
             on_unread=self._unread,
             on_unsynced=self._unsynced,
         )
-        return self.disks[number]
+        return disk
+
+    async def change(
+        self, plan: DiskChange, sources: Mapping[int, LiveSource]
+    ) -> tuple[LiveDisk, ...]:
+        """Other disks from here on; ``sources`` are those of ``plan.fresh``.
+
+        Nobody writes to the disks that go: they are returned, still open, and not used here any
+        more. ``NoSpace``, ``StateError``: nothing has changed.
+        """
+        gone = tuple(self.disks[number] for number in plan.gone)
+        self._changing = True
+        if self._scanning is not None:
+            self._scanning.cancel()
+        try:
+            async with self._scan_lock, AsyncExitStack() as ends:
+                for number in plan.grown:  # no write may have half seen the old size
+                    disk = self.disks[number]
+                    last = disk.size // BLOCK
+                    await ends.enter_async_context(disk.locks.hold(last, last + 1))
+                # First the log: whoever comes back to a disk that it has let go compares it all.
+                await self.activity.change(plan.spans, fresh=plan.fresh)
+                self._take_disks(plan, sources)
+        finally:
+            self._changing = False
+            self._attention.set()
+        await self._cooling.let_go()
+        return gone
+
+    def _take_disks(self, plan: DiskChange, sources: Mapping[int, LiveSource]) -> None:
+        """In one step with the activity log. A gap begins before anything that it is about."""
+        before = self._geometry()
+        self.gap.drop({*plan.gone, *plan.fresh})
+        self._stuck.difference_update(plan.gone)
+        kept, self.disks = self.disks, {}
+        for span in plan.spans:
+            if span.number in sources:
+                self.add(span, sources[span.number])
+            else:
+                self.disks[span.number] = kept[span.number]
+                self.disks[span.number].size = span.size
+        if plan.reason:
+            self.gate.stream.push(self.gate.gap_begin(plan.reason), 0)
+        if self._geometry() != before:
+            self.say_geometry()
+        if plan.reason:
+            self._gap_begins(plan.reason)
 
     def begin(self, reason: str) -> None:
         """The first records of a run: geometry, and a gap unless ``reason`` is empty."""
@@ -128,8 +178,10 @@ class Group:
 
     def say_geometry(self) -> None:
         """The disks as they are from here on."""
-        disks = [[disk.number, disk.name, disk.size] for disk in self.disks.values()]
-        self.gate.stream.push(self.gate.control(Kind.GEOMETRY, {"disks": disks}), 0)
+        self.gate.stream.push(self.gate.control(Kind.GEOMETRY, {"disks": self._geometry()}), 0)
+
+    def _geometry(self) -> list[list[int | str]]:
+        return [[disk.number, disk.name, disk.size] for disk in self.disks.values()]
 
     def open_gap(self, reason: str) -> None:
         """From here on points are not consistent; whatever scans begins anew."""
@@ -207,6 +259,8 @@ class Group:
 
     def _unsynced(self, disk: LiveDisk, error: OSError) -> None:
         """The source may have lost anything since its last good fsync (R5)."""
+        if self.disks.get(disk.number) is not disk:
+            return  # it is leaving, and its clients have left
         self._stuck.add(disk.number)
         hot = np.flatnonzero(np.asarray(self.activity.written[disk.number]))
         reason = f"{disk.name}: fsync failed ({error.strerror})"
@@ -223,9 +277,10 @@ class Group:
 
     async def _lost(self, reason: str) -> Position:
         """Delivery cannot read on from where it was: everything is compared (R3)."""
-        for number in self.disks:
-            regions = range(len(self.activity.pending[number]))
-            await self.activity.heat(number, regions, track=True)
+        for number in list(self.disks):
+            if number in self.disks:
+                regions = range(len(self.activity.pending[number]))
+                await self.activity.heat(number, regions, track=True)
         position = self.gate.stream.head
         self.begin(reason)
         return position
@@ -280,14 +335,20 @@ class Group:
 
     async def _pend_hot(self) -> bool:
         """Every hot region is durably pending: the journal may have lost what was written there."""
-        for number in self.disks:
-            hot = np.flatnonzero(np.asarray(self.activity.written[number])).tolist()
+        for number in list(self.disks):
+            written = self.activity.written.get(number, ())
+            hot = np.flatnonzero(np.asarray(written)).tolist()
             if hot:
                 await self.activity.heat(number, hot, track=True)
         return True
 
     async def _close_gap(self) -> None:
         """Scan what is pending, then say that the gap is over."""
+        async with self._scan_lock:
+            if not self._changing:
+                await self._scan_and_end()
+
+    async def _scan_and_end(self) -> None:
         self._scanning = trio.CancelScope()
         with self._scanning:
             try:
@@ -319,7 +380,7 @@ class Group:
                 targets,
                 stream=self.gate.stream,
                 downstream=self.joint,
-                examiners=self._examiners,
+                examiners=self.examiners,
                 machine=self._machine,
                 windows=self.windows,
                 locked=lambda disk, first, count: self.disks[disk].locked(first, count),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stages.capture.activity.log import ActivityLog, look
+from stages.capture.activity.log import ActivityLog, SourceId, look
 from stages.capture.activity.witness import Witness, beside
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import Attached, DiskNow, attach
@@ -22,10 +22,12 @@ ACTIVITY = "activity"
 
 @dataclass(frozen=True, slots=True)
 class NamedDisk:
-    """A disk of the configuration."""
+    """A disk of the configuration. ``vouched``: nobody has written to it since the last stop, says
+    the operator."""
 
     name: str
     path: str
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,13 @@ async def open_group(
         now = []
         for disk in disks:
             source, before = sources[disk.name], noted.get(disk.name)
-            _check_size(disk, source.size, 0 if before is None else before.span.size)
+            check_size(disk.path, source.size, 0 if before is None else before.span.size)
             unchanged = source.unchanged_since(before.identity if before else None)
-            now.append(DiskNow(disk.name, source.size, unchanged))
+            now.append(
+                DiskNow(
+                    disk.name, source.size, unchanged, source_id(source, disk.path), disk.vouched
+                )
+            )
         after = found.run if found is not None else 0
         opened = await opener(after, durable)
         lost = opened.empty and after > 0
@@ -97,7 +103,7 @@ async def open_group(
 
         group = Group(machine, joint, activity, opened.journal, reopen, examiners, limits)
         for span in plan.spans:
-            group.add(span.number, span.name, sources[span.name], span.size)
+            group.add(span, sources[span.name])
         group.begin("; ".join(plan.reasons) or "scan" if plan.in_gap else "")
     except BaseException:
         for source in sources.values():
@@ -132,13 +138,20 @@ async def _begin(
     )
 
 
-def _check_size(disk: NamedDisk, size: int, known: int) -> None:
+def source_id(source: LiveSource, path: str) -> SourceId:
+    """Which file or device it is, as ``path`` names it. Blocks; ``OSError``."""
+    stat = source.file.stat()
+    return SourceId(path, stat.device, stat.inode, source.is_block)
+
+
+def check_size(path: str, size: int, known: int) -> None:
+    """A disk never shrinks. Raises ``SourceShrunk``."""
     if size >= known:
         return
     raise SourceShrunk(
         f"has {size} bytes, {known} are protected",
         operation="open disk",
-        subject=disk.path,
+        subject=path,
         hint="if it was made smaller on purpose, give it a new name in the config; else the path "
         "may name another disk",
     )

@@ -43,8 +43,12 @@ class Mutation:
         self._first = request.offset // BLOCK
         self._stop = -(-(request.offset + request.length) // BLOCK)
         self._odd_start = bool(request.offset % BLOCK)
-        end = request.offset + request.length
-        self._odd_end = bool(end % BLOCK) and end != disk.size
+
+    @property
+    def _odd_end(self) -> bool:
+        """Asked under the lock: a disk that grows while this waits for it may have its end here."""
+        end = self._request.offset + self._request.length
+        return bool(end % BLOCK) and end != self._disk.size
 
     async def run(self) -> None:
         """Carry it out; on return it is on the source and in the stream. ``OSError``,

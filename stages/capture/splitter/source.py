@@ -26,6 +26,15 @@ class LiveSource:
         """What changes when somebody else writes to it; call it with nothing in flight."""
         return identity_of(self.file.stat())
 
+    def size_now(self) -> int:
+        """Bytes that it has now. Blocks."""
+        return self.file.stat().size
+
+    def is_at(self, found: FileStat) -> bool:
+        """It is the file that was ``found``."""
+        ours = self.file.stat()
+        return (ours.device, ours.inode) == (found.device, found.inode)
+
     def unchanged_since(self, noted: Mapping[str, int] | None) -> bool:
         """False if it may have been written to while it was detached. A block device always may:
         it carries no times of its own."""
