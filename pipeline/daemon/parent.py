@@ -226,14 +226,14 @@ class Parent:
                 self._tell(f"  hint: {error.hint}")
             return
         self.config = config
-        self._say_taken(answer)
-        await self._delivery.renew(config)
-        self._tell("reload: done")
-
-    def _say_taken(self, answer: dict[str, list[str]]) -> None:
         for line in answer["said"]:
             self._tell(line)
-        for name in answer["later"]:
+        await self._delivery.renew(config)
+        self._tell("reload: done")
+        self._say_later(answer["later"])
+
+    def _say_later(self, names: Sequence[str]) -> None:
+        for name in names:
             self._tell(f"{name}: the journal's settings change when intake is started again")
 
     # the end
