@@ -1,12 +1,15 @@
 # make demo    set up and run the demonstration
 # make test    set up, lint, type-check and run all tests
+# make storm   kill -9 under a mounted file system, for about ten minutes (root; SEED=N, ROUNDS=N)
 # make bench   set up and measure against peers on this machine
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SEED ?= 1
+ROUNDS ?= 4
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test storm bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/backstay demo
@@ -19,6 +22,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+storm: $(VENV)/.test
+	$(BIN)/python -m tests.storm --rounds $(ROUNDS) --seed $(SEED)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
