@@ -1,6 +1,7 @@
 # make demo    set up and run the demonstration
 # make test    set up, lint, type-check and run all tests
 # make soak    tell many simulated stories: make soak SEEDS=0-2000
+# make storm   kill -9 under a mounted file system, for about ten minutes (root; SEED=N, ROUNDS=N)
 # make bench   set up and measure against peers on this machine
 
 PYTHON ?= python3
@@ -8,7 +9,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SEEDS ?= 0-2000
 
-.PHONY: demo test soak bench lint clean
+SEED ?= 1
+ROUNDS ?= 4
+
+.PHONY: demo test soak storm bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/backstay demo
@@ -24,6 +28,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+storm: $(VENV)/.test
+	$(BIN)/python -m tests.storm --rounds $(ROUNDS) --seed $(SEED)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench

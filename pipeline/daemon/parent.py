@@ -119,7 +119,10 @@ class Parent:
         for name, found in status["machines"].items():
             self._say_disks(name, found["disks"])
         self._tell(f"intake: running already (process {status['pid']}), taken over")
-        self._say_taken(await self._ask_reload())
+        answer = await self._ask_reload()
+        for line in answer["said"]:
+            self._tell(line)
+        self._say_later(answer["later"])
 
     async def _ask_reload(self) -> dict[str, list[str]]:
         """Have intake take the configuration as it is now."""

@@ -1,14 +1,21 @@
-"""``python -m tests.storm``: rounds of storms, each with a seed of its own, until one fails."""
+"""``python -m tests.storm``: rounds of storms, each with a seed of its own.
+
+A seed fixes what happens after how many of the writer's operations, and what the writer does; what
+the processes are doing at that moment differs from run to run, so a failure may take several.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.faults.mounts import ROOT_NEEDED, available
 from tests.storm.points import check
 from tests.storm.storm import VARIANTS, Act, plan, raised
 
@@ -24,7 +31,11 @@ def main() -> int:
     words.add_argument("--apart", type=int, default=60, help="operations between two acts")
     words.add_argument("--sample", type=int, help="points looked at; default: all consistent ones")
     words.add_argument("--folder", help="where disks and vaults are made (a short path)")
+    words.add_argument("--keep", help="a folder for disks, vaults and states of rounds that fail")
     given = words.parse_args()
+    if not available():
+        words.error(f"needs {ROOT_NEEDED}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleaning up on the way out
     failed = 0
     for at in range(given.rounds):
         seed = given.seed + at
@@ -33,9 +44,11 @@ def main() -> int:
         print(f"round {at + 1}: {variant}, seed {seed}", flush=True)
         if not _round(variant, seed, acts, given):
             failed += 1
-            apart = f"--apart {given.apart}"
-            print(f"FAILED. Again: {sys.executable} -m tests.storm --rounds 1 --seed {seed} "
-                  f"--variant {variant} {apart}", flush=True)
+            print(
+                f"FAILED. Again: {sys.executable} -m tests.storm --rounds 1 --seed {seed} "
+                f"--variant {variant} --apart {given.apart}",
+                flush=True,
+            )
     print(f"{given.rounds - failed} of {given.rounds} rounds held")
     return 1 if failed else 0
 
@@ -50,7 +63,8 @@ def _round(variant: str, seed: int, acts: list[Act], given: argparse.Namespace) 
                 found = check(storm, given.sample)
         except (AssertionError, OSError):
             traceback.print_exc()
-            import shutil; shutil.copytree(folder, f"/tmp/st/keep{seed}{variant}", symlinks=True, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
+            if given.keep:
+                _keep(Path(folder), Path(given.keep) / f"{variant}-{seed}")
             return False
     print(
         f"  held: {found.looked_at} of {found.consistent} consistent points ({found.points} in "
@@ -58,6 +72,11 @@ def _round(variant: str, seed: int, acts: list[Act], given: argparse.Namespace) 
         flush=True,
     )
     return True
+
+
+def _keep(folder: Path, to: Path) -> None:
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
+    print(f"  kept in {to}", flush=True)
 
 
 def _tell(line: str) -> None:

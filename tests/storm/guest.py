@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.cli.support import ROOT
@@ -33,7 +34,12 @@ class StormError(AssertionError):
 def call(*command: str, codes: tuple[int, ...] = (0,)) -> str:
     """Run a tool; what it printed. Raises ``StormError`` for another exit code."""
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if done.returncode not in codes:
         said = f"{done.stdout}{done.stderr}".strip()
@@ -128,7 +134,7 @@ class Guest:
                 stderr=subprocess.DEVNULL,
             )
             self._servers[disk] = process
-            until("nbdfuse", lambda place=place, process=process: _serves(place, process))
+            until("nbdfuse", partial(_serves, place, process))
         self._loops = Loops({disk: self._folder / disk / "nbd" for disk in self._uris})
         devices = self._loops.__enter__()
         mount(devices, self.mounted)
@@ -142,7 +148,7 @@ class Guest:
         devices = list(self._loops.devices.values())
         self._loops.close()
         for device in devices:
-            until("a loop device is let go of", lambda device=device: not _backed(device))
+            until("a loop device is let go of", partial(_is_free, device))
         for disk, process in self._servers.items():
             call("fusermount3", "-u", str(self._folder / disk))
             process.wait(PATIENCE)
@@ -174,8 +180,8 @@ def _serves(place: Path, process: subprocess.Popen[bytes]) -> bool:
     return (place / "nbd").exists()
 
 
-def _backed(device: str) -> bool:
-    return Path(f"/sys/block/{Path(device).name}/loop/backing_file").exists()
+def _is_free(device: str) -> bool:
+    return not Path(f"/sys/block/{Path(device).name}/loop/backing_file").exists()
 
 
 class Writer:

@@ -163,7 +163,11 @@ class _Expected:
         texts = list(self._content(found[name]))
         if len(texts) > 2:
             texts[1:] = [f"and {len(texts) - 1} more"]
-        return [f"{name}: {', '.join(texts)} (durable {self.base}, then {self.maybe})"] if texts else []
+        return (
+            [f"{name}: {', '.join(texts)} (durable {self.base}, then {self.maybe})"]
+            if texts
+            else []
+        )
 
     def _content(self, blocks: tuple[int, ...]) -> Iterable[str]:
         size = len(self.base.blocks)

@@ -103,9 +103,7 @@ def _files(storm: Storm, folder: Path, name: str) -> list[str]:
         shutil.rmtree(aside)
 
 
-def _file_system(
-    storm: Storm, images: dict[str, Path], name: str, stamp: int | None
-) -> list[str]:
+def _file_system(storm: Storm, images: dict[str, Path], name: str, stamp: int | None) -> list[str]:
     try:
         with Loops(images) as devices:
             _replay(devices)

@@ -49,8 +49,8 @@ Tell = Callable[[str], None]
 class Act:
     """Something that happens ``after`` so many operations.
 
-    ``kind``: whom SIGKILL ends (delivery, parent, intake, all), or: hang (of delivery, for a while),
-    restart (of all, in order), mark.
+    ``kind``: whom SIGKILL ends (delivery, parent, intake, all), or hang (of delivery, for a
+    while), restart (of all, in order), mark.
     """
 
     after: int

@@ -1,4 +1,4 @@
-"""A real ext4 on captured disks while the daemon's processes are killed: every point tells the truth.
+"""A real ext4 on captured disks while the daemon's processes are killed: points tell the truth.
 
 ``python -m tests.storm`` does the same for longer, with other seeds.
 """
@@ -56,7 +56,6 @@ def test_every_point_holds_what_was_durable_before_it(folder: Path, variant: str
     with raised(folder, variant, SEED, print) as storm:
         storm.run(plan(SEED, COUNTS, APART), APART)
         found = check(storm, SAMPLE)
-        print(found)
         assert found.looked_at >= min(SAMPLE, found.consistent)
         assert found.operations > 100
         # It would be seen: the same point, were it said to be an older or a newer one.
