@@ -1,8 +1,8 @@
 """Many stories: ``python -m tests.simulation --seeds 0-2000 [--writes N] [--jobs N]``.
 
-A story is the life of one machine under faults (``story``), drawn from its seed (``knobs``) and held
-against a model (``model``, ``checker``). A line for each story that breaks a rule, with the command
-that tells it again; exit code 1 if there was one. ``--trace`` prints a digest of everything that
+A story is the life of one machine under faults (``story``), drawn from its seed (``knobs``) and
+held against a model (``model``, ``checker``). A line for each story that breaks a rule, with the
+command that tells it again; exit code 1 if there was one. ``--trace`` prints a digest of everything that
 happened: the same for the same seed, in every process. ``--canary NAME``: with a planted bug.
 """
 
@@ -30,7 +30,7 @@ def tell(task: tuple[int, int, str]) -> tuple[int, str, str]:
     try:
         with planted.bug() if planted else nullcontext():
             story.run()
-    except (Exception, BaseExceptionGroup) as raised:  # whatever it is, the next is told too
+    except (Exception, BaseExceptionGroup) as raised:  # noqa: BLE001 - the next is told too
         wrong = " | ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves(raised)[:3])
         if not wrong:
             wrong = "".join(traceback.format_exception(raised))
@@ -53,13 +53,13 @@ def main() -> int:
         tasks = [(seed, said.writes, said.canary) for seed in seeds]
         for seed, wrong, trace in pool.imap(tell, tasks):
             if said.trace:
-                print(seed, trace, flush=True)
+                print(seed, trace, flush=True)  # noqa: T201
             if wrong:
                 failed += 1
                 again = f"python -m tests.simulation --seeds {seed} --writes {said.writes}"
                 again += f" --canary {said.canary}" if said.canary else ""
-                print(f"{seed}: {wrong}\n    {again}", flush=True)
-    print(f"{len(seeds)} stories, {failed} wrong, {time.monotonic() - started:.0f} s")
+                print(f"{seed}: {wrong}\n    {again}", flush=True)  # noqa: T201
+    print(f"{len(seeds)} stories, {failed} wrong, {time.monotonic() - started:.0f} s")  # noqa: T201
     return 1 if failed else 0
 
 

@@ -61,7 +61,8 @@ def canary(base: Knobs = CALM, first: int = 0, **knobs: Any) -> Callable[[Bug], 
 
 
 def _swap(owner: Any, **attributes: Any) -> AbstractContextManager[Any]:
-    return mock.patch.multiple(owner, **attributes)
+    patched: AbstractContextManager[Any] = mock.patch.multiple(owner, **attributes)
+    return patched
 
 
 async def _nothing(*_: Any, **__: Any) -> None:
@@ -165,8 +166,7 @@ def r5_a_flush_that_joins_a_round_under_way() -> AbstractContextManager[Any]:
 
     async def join(self: Flusher) -> None:
         if self._running and self._next is None and "over" in vars(self):
-            while self._running:
-                await trio.sleep(0.001)
+            await trio.sleep(0.01)
             return
         vars(self).pop("over", None)
         await flush(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,10 +125,8 @@ class SimServer:
 
     @staticmethod
     async def _flush(export: SplitHandler) -> None:
-        try:
+        with suppress(OSError):  # told to nobody but the log
             await export.flush()
-        except OSError:
-            pass  # told to nobody but the log
 
     def stop(self) -> None:
         self.stopped.set()

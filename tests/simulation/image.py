@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import zstandard
 
-from stages.errors import NotFound
 from stages.model import BLOCK, Runs
 from stages.recover.opened import Group
 from stages.store.port import ObjectStore
@@ -29,11 +28,13 @@ class Image:
     group: Group | None = None
 
     async def tail(self) -> int:
-        """The newest commit; 0 if the vault has no group yet."""
-        try:
-            self.group = await open_group(self.store, self.key)
-        except NotFound:
+        """The newest commit; 0 if the vault has none yet, and perhaps no whole group."""
+        keys = (
+            ["/log/"] if self.group else [info.key for info in await self.store.page(layout.GROUPS)]
+        )
+        if not any("/log/" in key for key in keys):
             return 0
+        self.group = await open_group(self.store, self.key)
         return self.group.tail
 
     async def advance(self) -> tuple[Header, bytes]:

@@ -313,7 +313,7 @@ class Group:
         """Wait for what is queued to be shipped, then journal again (R9)."""
         if self.journal.failed is None:
             await self._drained()
-            await self.gate.resume(self.journal, lambda: None)
+            await self.gate.resume(self.journal, self._tracked_until_now)
             return
         await self._written.wait()  # what hung may still arrive; it must not meet the recovery
         self.marks.failed(self.journal.durable, self.journal.failed.message)
@@ -323,6 +323,11 @@ class Group:
         self.nursery.start_soon(self._run_journal, journal)
         await self.gate.resume(journal, lambda: None)
         self.begin(self.gap.reason)
+
+    def _tracked_until_now(self) -> None:
+        """A write that was admitted before tracking began may stand behind GAP_BEGIN, older than a
+        tracked write of the same block: no scan may go by what the vault has before that (R3)."""
+        self.gap.position = self.gate.stream.head
 
     async def _drained(self) -> None:
         """Delivery has caught up with the stream, as far as the limit asks for."""
