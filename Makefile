@@ -8,7 +8,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SEEDS ?= 0-2000
-
 SEED ?= 1
 ROUNDS ?= 4
 

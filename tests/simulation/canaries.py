@@ -18,7 +18,7 @@ from stages.capture.group.marks import Marks
 from stages.capture.live.scanner import Scanner
 from stages.capture.live.windows import Windows
 from stages.capture.splitter import mutation
-from stages.capture.splitter.flush import Flusher
+from stages.capture.splitter.flush import Flusher, Tell
 from stages.capture.splitter.gate import Gate
 from stages.capture.splitter.handler import SplitHandler
 from stages.capture.splitter.mutation import Mutation
@@ -158,28 +158,32 @@ def r4_a_cancelled_send() -> Iterator[None]:
 
 @canary(flush=0.3, slow=0.4, pace=(0, 0, 0.01), ends=("power",))
 def r5_a_flush_that_joins_a_round_under_way() -> AbstractContextManager[Any]:
-    flush, sync = Flusher.flush, Flusher._sync_source
+    then, whole = Flusher.then, Flusher._round
 
-    async def remember(self: Flusher, failed: list[OSError]) -> None:
-        await sync(self, failed)
-        vars(self)["over"] = trio.Event()
+    async def remember(self: Flusher) -> OSError | None:
+        joined: list[Tell] = []
+        vars(self)["under_way"] = joined
+        try:
+            error = await whole(self)
+        finally:
+            del vars(self)["under_way"]
+        for tell in joined:
+            tell(error)
+        return error
 
-    async def join(self: Flusher) -> None:
-        if self._running and self._next is None and "over" in vars(self):
-            await trio.sleep(0.01)
-            return
-        vars(self).pop("over", None)
-        await flush(self)
+    def join(self: Flusher, tell: Tell) -> None:
+        if "under_way" in vars(self):
+            vars(self)["under_way"].append(tell)
+        else:
+            then(self, tell)
 
-    return _swap(Flusher, flush=join, _sync_source=remember)
+    return _swap(Flusher, then=join, _round=remember)
 
 
 @canary(flush=0.2, sync_seconds=3.0, ends=("power",))
 def r5_a_flush_without_the_journal() -> AbstractContextManager[Any]:
     async def only_source(self: Flusher) -> OSError | None:
-        failed: list[OSError] = []
-        await self._sync_source(failed)
-        return failed[0] if failed else None
+        return await self._sync_source()
 
     return _swap(Flusher, _round=only_source)
 

@@ -45,13 +45,38 @@ from stages.nbd.buffers import ReceiveBuffer
 from stages.nbd.transmission import Batch, Request
 from stages.stream import REGION
 from tests.ports.watched import InlineOffload, WatchedFiles
-from tests.simulation.story import Replies, SimClock
+from tests.simulation.daemon import SimClock
 from tests.whole.reading import open_group, read_point
 from tests.whole.world import NAME, STATE, Crash, Dice, World
 
 SIZES = (REGION + 24 * BLOCK + 512, 30 * BLOCK, 9 * BLOCK + 700)
 MOST = 2 * REGION
 HOT = 20  # blocks that guests like to write to
+
+
+class Replies:
+    """What a client hears."""
+
+    def __init__(self) -> None:
+        self.done_count = self.failed = 0
+        self.moved = trio.Event()
+
+    def done(self, request: Request) -> None:
+        self.done_all([request])
+
+    def done_all(self, requests: Any) -> None:
+        self.done_count += len(requests)
+        self.moved.set()
+
+    def data(self, request: Request, parts: Any) -> None:
+        self.done_all([request])
+
+    def extents(self, request: Request, extents: Any) -> None:
+        self.done_all([request])
+
+    def fail(self, request: Request, error: int, reason: str) -> None:
+        self.failed += 1
+        self.done_all([request])
 
 
 @dataclass
