@@ -3,7 +3,7 @@
 A story is the life of one machine under faults (``story``), drawn from its seed (``knobs``) and
 held against a model (``model``, ``checker``). A line for each story that breaks a rule, with the
 command that tells it again; exit code 1 if there was one. ``--trace`` prints a digest of everything
-that happened: the same for the same seed, in every process. ``--canary NAME``: with a planted bug.
+that happened: the same for the same seed, in every process. ``--canary NAME``: a planted bug.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class Clients(Scene):
                     await handler.execute(batch, exchange)
                     await exchange.over.wait()
             finally:
+                exchange.gone = True
                 batch.buffer.release()
                 self.exchanges.discard(exchange)
             self._after(changes)

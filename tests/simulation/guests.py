@@ -72,6 +72,7 @@ class Exchange:
         self._witness = witness
         self._flushes = [witness.asked(sent) for sent in self.sent]
         self.over = trio.Event()
+        self.gone = False  # the guest has left: an error is told to nobody
         self._left = len(self.sent)
 
     def done(self, request: Request) -> None:
@@ -95,7 +96,8 @@ class Exchange:
         if sent.answered:
             raise Wrong(f"{request} was answered twice")
         sent.answered = True
-        self._witness.told(sent, self._flushes[request.cookie], error)
+        if not (self.gone and error):
+            self._witness.told(sent, self._flushes[request.cookie], error)
         self._left -= 1
         if not self._left:
             self.over.set()
@@ -107,21 +109,24 @@ class SimServer:
     def __init__(self, exports: Sequence[SplitHandler], guest: Callable[..., Any]):
         self._exports = list(exports)
         self._guest = guest
+        self._connections: trio.Nursery
         self.stopped = trio.Event()
 
     async def run(self, address: object, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         try:
-            task_status.started(self)
-            async with trio.open_nursery() as connections:
-                for export in self._exports:
-                    for _ in range(2):
-                        connections.start_soon(self._guest, export, self.stopped)
+            async with trio.open_nursery() as self._connections:
+                task_status.started(self)
                 await self.stopped.wait()
-                connections.cancel_scope.deadline = trio.current_time() + DRAIN_SECONDS
+                self._connections.cancel_scope.deadline = trio.current_time() + DRAIN_SECONDS
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 60):
                 for export in self._exports:
                     await self._flush(export)
+
+    def offer(self, export: SplitHandler) -> None:
+        self._exports.append(export)
+        for _ in range(2):
+            self._connections.start_soon(self._guest, export, self.stopped)
 
     @staticmethod
     async def _flush(export: SplitHandler) -> None:

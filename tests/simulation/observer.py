@@ -9,7 +9,7 @@ from unittest import mock
 import trio
 import trio.testing
 
-import pipeline.intake
+import pipeline.exports
 from stages.cache.journal.writer import JournalWriter
 from stages.nbd import wire
 from stages.ship.ledger import Ledger
@@ -60,7 +60,7 @@ class Observer(Scene):
 
         stack.enter_context(mock.patch.object(Ledger, "intend", intending))
         stack.enter_context(mock.patch.object(LogSession, "advance", advancing))
-        stack.enter_context(mock.patch.object(pipeline.intake, "NbdServer", server))
+        stack.enter_context(mock.patch.object(pipeline.exports, "NbdServer", server))
         stack.enter_context(self.world.stores(store))
 
     def wrote(self, path: str, offset: int, data: bytes) -> None:

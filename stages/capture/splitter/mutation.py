@@ -8,7 +8,6 @@ lock, and so is what a failed write has left (R4).
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,7 +57,7 @@ class Mutation:
             return  # less than a block: ignored, as R7 allows
         async with disk.locks.hold(self._first, self._stop):
             if disk.closed:
-                raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
+                raise OSError(errno.ESHUTDOWN, "the disk is being closed")
             regions = regions_of(request.offset, request.length)
             size = self._most()
             journal = await disk.gate.admit(disk.number, regions, size)
