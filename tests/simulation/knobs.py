@@ -16,7 +16,7 @@ class Knobs:
     ``disk_faults``: windows per life in which the state folder's disk is full, fails or hangs.
     ``source_faults``: of one operation of a source. ``store_faults``: of one call of the vault.
     ``patience``: how long a delivery lives before it is killed. ``leave``: a guest's connection
-    breaks in the middle of a batch. ``clone``: a second daemon with a copy of the state.
+    breaks in the middle of a batch. ``stretch``: regions that become hot together. ``clone``: a second daemon with a copy of the state.
     """
 
     writes: int = 500
@@ -36,6 +36,7 @@ class Knobs:
     sync_seconds: float = 0.3
     cool: float = 2.0
     stall: float = 3.0
+    stretch: int = 1
     seal_after: float = 1.0
     disk_faults: float = 1.0
     source_faults: float = 0.002
@@ -74,4 +75,5 @@ def draw(seed: int, writes: int = 500) -> Knobs:
         marks=one([0, 0.3]),
         leave=one([0, 0.05]),
         clone=one([0, 0, 0, 0, 0, 0.3]),
+        stretch=one([1, 1, 16]),
     )

@@ -109,7 +109,7 @@ class Story(Observer, Deliveries, Clients):
             folder.intake_folder(NAME),
             NAME,
             disks,
-            Limits(journal=knobs.journal, cool=knobs.cool, stall=knobs.stall),
+            Limits(knobs.journal, cool=knobs.cool, stall=knobs.stall, stretch=knobs.stretch),
             journal=JournalLimits(
                 memory=knobs.memory,
                 file=40_000,

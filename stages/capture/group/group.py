@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import trio
 
-from stages.capture.activity.log import ActivityLog, DiskSpan
+from stages.capture.activity.log import STRETCH, ActivityLog, DiskSpan
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import DiskChange
 from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
@@ -41,12 +41,14 @@ OpenJournal = Callable[[int], Awaitable[Journal]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes and seconds. ``journal``: retained at most before writes are tracked or wait."""
+    """Bytes and seconds. ``journal``: retained at most before writes are tracked or wait.
+    ``stretch``: regions that become hot together."""
 
     journal: int
     throttle: bool = False
     stall: float = STALL_SECONDS
     cool: float = CYCLE_SECONDS
+    stretch: int = STRETCH
 
 
 class Group:

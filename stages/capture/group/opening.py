@@ -94,7 +94,9 @@ async def open_group(
         if opened.torn and found is not None and found.clean:
             damaged = damaged or "it ended whole, and does not any more"
         plan = attach(found, now, journal_damaged=damaged, journal_lost=lost, unlogged=unlogged)
-        activity = await _begin(machine, path, opened.journal.head.run, plan, witness)
+        activity = await _begin(
+            machine, path, opened.journal.head.run, plan, witness, limits.stretch
+        )
         if unlogged:
             await offload.run(witness.remove)
 
@@ -124,7 +126,7 @@ def _images(files: Files, disks: Sequence[NamedDisk]) -> list[str]:
 
 
 async def _begin(
-    machine: Machine, path: str, run: int, plan: Attached, witness: Witness
+    machine: Machine, path: str, run: int, plan: Attached, witness: Witness, stretch: int
 ) -> ActivityLog:
     return await ActivityLog.begin(
         machine,
@@ -134,6 +136,7 @@ async def _begin(
         pending=plan.pending,
         in_gap=plan.in_gap,
         next_disk=plan.next_disk,
+        stretch=stretch,
         witness=witness,
     )
 
