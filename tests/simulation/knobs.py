@@ -16,7 +16,8 @@ class Knobs:
     ``disk_faults``: windows per life in which the state folder's disk is full, fails or hangs.
     ``source_faults``: of one operation of a source. ``store_faults``: of one call of the vault.
     ``patience``: how long a delivery lives before it is killed. ``leave``: a guest's connection
-    breaks in the middle of a batch. ``stretch``: regions that become hot together. ``clone``: a second daemon with a copy of the state.
+    breaks in the middle of a batch. ``stretch``: regions that become hot together. ``clone``: a
+    second daemon with a copy of the state.
     """
 
     writes: int = 500

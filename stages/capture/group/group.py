@@ -123,6 +123,7 @@ class Group:
             machine=self._machine,
             on_unread=self._unread,
             on_unsynced=self._unsynced,
+            on_unsaid=self._unsaid,
         )
         return disk
 
@@ -268,6 +269,13 @@ class Group:
         reason = f"{disk.name}: fsync failed ({error.strerror})"
         self._suspect(disk, hot, reason)
 
+    def _unsaid(self, disk: LiveDisk, first: int, stop: int) -> None:
+        """A scan that has dropped these blocks must look again (R8)."""
+        if self.gap.is_open and self.disks.get(disk.number) is disk:
+            regions = regions_of(first * BLOCK, (stop - first) * BLOCK)
+            self.gap.again(disk.number, np.array(regions, np.int64))
+            self._attention.set()
+
     def _suspect(self, disk: LiveDisk, regions: Ints, why: str) -> None:
         self.gap.again(disk.number, regions)
         if self.gate.tracking:
@@ -395,8 +403,9 @@ class Group:
                 on_scanned=self.gap.scanned,
             )
             await self.scan.scan(todo)
-        # No await since the last look: nothing is left.
-        self._end_gap()
+        # No await since the last look: nothing is left, unless the gap has begun anew in it.
+        if self._scanning is not None and not self._scanning.cancel_called:
+            self._end_gap()
 
     async def _todo(self) -> list[tuple[int, list[int]]]:
         """What is still to be scanned. No await between the last look and the return.

@@ -94,9 +94,8 @@ async def open_group(
         if opened.torn and found is not None and found.clean:
             damaged = damaged or "it ended whole, and does not any more"
         plan = attach(found, now, journal_damaged=damaged, journal_lost=lost, unlogged=unlogged)
-        activity = await _begin(
-            machine, path, opened.journal.head.run, plan, witness, limits.stretch
-        )
+        run = opened.journal.head.run
+        activity = await _begin(machine, path, run, plan, witness, limits.stretch)
         if unlogged:
             await offload.run(witness.remove)
 

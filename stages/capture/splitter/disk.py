@@ -49,6 +49,8 @@ class LiveDisk:
 
     ``on_unread(disk, first, stop, error)``: a write failed and what it left cannot be read: the
     vault's content of these blocks is unknown. ``on_unsynced``: a source fsync failed (R5).
+    ``on_unsaid(disk, first, stop)``: these blocks were locked, so that a scan left them to whoever
+    held them, and stand in no record of the present journal after all.
     """
 
     number: int
@@ -60,6 +62,7 @@ class LiveDisk:
     machine: Machine
     on_unread: Callable[[LiveDisk, int, int, OSError], None]
     on_unsynced: Callable[[LiveDisk, OSError], None]
+    on_unsaid: Callable[[LiveDisk, int, int], None]
     locks: RangeLocks = field(default_factory=RangeLocks)
     closed: bool = False  # no mutation begins any more
     pwrites: Pwrites = field(init=False)

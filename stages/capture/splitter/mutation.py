@@ -53,14 +53,21 @@ class Mutation:
         """Carry it out; on return it is on the source and in the stream. ``OSError``,
         ``StateError``."""
         disk, request = self._disk, self._request
-        if request.command == wire.CMD_TRIM and self._inner() is None:
+        span: tuple[int, int] | None = (self._first, self._stop)
+        if request.command == wire.CMD_TRIM:
+            span = self._inner()
+        if span is None:
             return  # less than a block: ignored, as R7 allows
-        async with disk.locks.hold(self._first, self._stop):
+        async with disk.locks.hold(*span):
             if disk.closed:
                 raise OSError(errno.ESHUTDOWN, "the disk is being closed")
             regions = regions_of(request.offset, request.length)
             size = self._most()
-            journal = await disk.gate.admit(disk.number, regions, size)
+            try:
+                journal = await disk.gate.admit(disk.number, regions, size)
+            except BaseException:
+                disk.on_unsaid(disk, *span)
+                raise
             stream = disk.gate.stream
             with disk.gate.tracked(), trio.CancelScope(shield=True):
                 disk.gate.touch(disk.number, regions)
@@ -68,15 +75,23 @@ class Mutation:
                 disk.gate.touch(disk.number, regions)
                 # Until here the lock keeps scans off these blocks; a scan that has read them before
                 # this moment must drop them (R8).
-                disk.windows.mark(disk.number, self._first, self._stop - self._first)
+                disk.windows.mark(disk.number, span[0], span[1] - span[0])
                 if journal:
                     entry = None if left is None else self._entry(left)
                     if entry is None:
                         stream.release(size)
                     else:
                         stream.push(entry, size)
+                if not (journal and self._says(left, span) and stream is disk.gate.stream):
+                    disk.on_unsaid(disk, *span)
         if failed is not None:
             raise failed
+
+    def _says(self, left: _Left | None, span: tuple[int, int]) -> bool:
+        """Is all of ``span`` in the record of ``left``? A trim may leave blocks as they are."""
+        if left is None:
+            return False
+        return self._request.command != wire.CMD_TRIM or bool(left.content) or left.zero == span
 
     def _most(self) -> int:
         """Bytes in the stream at most."""
