@@ -111,6 +111,7 @@ class SimOffload:
             try:
                 return call()
             except _Hangs as hangs:
+                self.fresh = False  # what others do meanwhile is not in a thread
                 await trio.sleep_until(hangs.until)
             finally:
                 self.fresh = False
