@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import trio
 
+from stages.cache.journal.credit import Credit
 from stages.cache.journal.files import JournalFile
 from stages.cache.journal.record import FILE_HEAD, encode, file_head
 from stages.ports import Buffer, Machine, OpenFile
@@ -44,16 +45,7 @@ class JournalLimits:
     ahead: int = 1 << 20
 
 
-class _Waiter:
-    __slots__ = ("granted", "size", "woken")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.granted = False
-        self.woken = trio.Event()
-
-
-class JournalWriter:
+class JournalWriter(Credit):
     """A ``Journal``. ``file`` is the run's first, its head durable; ``older`` what came before it,
     with its bytes. ``on_durable`` is called on the event loop."""
 
@@ -67,8 +59,7 @@ class JournalWriter:
         limits: JournalLimits,
         on_durable: Callable[[Position], None],
     ):
-        self.folder = folder
-        self.failed: JournalUnusable | None = None
+        super().__init__(limits.memory, folder)
         self.durable = Position(run, 0)
         self._machine = machine
         self._run = run
@@ -85,9 +76,6 @@ class JournalWriter:
         self._resting = False  # the ticker waits to hear that there is something
         self._tick = Signal()
         self._ahead = 0  # in the file, zeros reach to this byte
-        self._held = 0
-        self._waiting: deque[_Waiter] = deque()
-        self._work = Signal()
         self._wrote = Signal()
         self._demand = Signal()
         self._syncing = trio.Lock()  # an fsync, or a change of files
@@ -104,41 +92,6 @@ class JournalWriter:
     def retained(self) -> int:
         """See ``Stream``."""
         return self._older_bytes + self._offset - self._current.start
-
-    def try_reserve(self, size: int) -> bool:
-        """See ``Stream``."""
-        if self._waiting or self.failed is not None or not self._fits(size):
-            return False
-        self._held += size
-        return True
-
-    async def reserve(self, size: int) -> None:
-        """See ``Stream``."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self.failed is not None:
-            raise self.failed
-        if not self.try_reserve(size):
-            waiter = _Waiter(size)
-            self._waiting.append(waiter)
-            self._work.set()
-            try:
-                await waiter.woken.wait()
-            except BaseException:
-                if waiter.granted:
-                    self.release(size)
-                elif waiter in self._waiting:
-                    self._waiting.remove(waiter)
-                    self._grant()
-                raise
-            if not waiter.granted:
-                raise self._why()
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-
-    def release(self, size: int) -> None:
-        """See ``Stream``."""
-        self._held -= size
-        self._grant()
 
     def push(self, entry: Entry, reserved: int) -> Position:
         """See ``Stream``. Records of a few bytes may come without credit."""
@@ -201,8 +154,7 @@ class JournalWriter:
                 "once it is well again",
             )
         self._drop_queue()
-        while self._waiting:
-            self._waiting.popleft().woken.set()
+        self._let_go()
         self._work.set()
         self._moved.unpark_all()
 
@@ -375,16 +327,6 @@ class JournalWriter:
 
     # memory
 
-    def _fits(self, size: int) -> bool:
-        return self._held <= 0 or self._held + size <= self._limits.memory
-
-    def _grant(self) -> None:
-        while self._waiting and self._fits(self._waiting[0].size):
-            waiter = self._waiting.popleft()
-            self._held += waiter.size
-            waiter.granted = True
-            waiter.woken.set()
-
     def _drop(self, entry: Entry) -> None:
         """The entry's memory is free: it was written, or never will be."""
         if entry.release is not None:
@@ -405,11 +347,6 @@ class JournalWriter:
         self._moved.unpark_all()
         with suppress(OSError):
             self._file.close()
-
-    def _why(self) -> JournalUnusable:
-        if self.failed is not None:
-            return self.failed
-        return JournalUnusable("is closed", operation="journal", subject=self.folder)
 
     def _unlink(self, file: JournalFile) -> None:
         self._machine.files.unlink(file.path(self.folder))
