@@ -25,6 +25,8 @@ MAX_FILE = 256 << 20  # one huge file would make the image a picture of that fil
 MAX_FILES = 400_000
 _FOLDERS = 5  # one folder below a source gives at most a fifth, or the image would be one program
 _CHUNK = 4 << 20
+_TIME = "1700000000"
+_FIRST_INODE = 11  # lost+found; what is copied follows in one row
 _UUID = "6b1d4b3a-6f0e-4f0c-9d7e-0f5c0a4be001"
 
 
@@ -122,7 +124,7 @@ def _copy(picked: list[_Picked], tree: Path) -> None:
         shutil.copyfile(one.path, target)
         os.utime(target, (0, 0))
     for folder, _, _ in os.walk(tree, topdown=False):
-        os.utime(folder, (0, 0))  # or two images differ, unless they are made in one second
+        os.utime(folder, (0, 0))
 
 
 def _make(tool: str, tree: Path, path: Path, content: int, files: int) -> None:
@@ -131,9 +133,26 @@ def _make(tool: str, tree: Path, path: Path, content: int, files: int) -> None:
     with path.open("wb") as file:
         file.truncate(-(-size // (1 << 20)) << 20)
     argv = [tool, "-q", "-F", "-U", _UUID, "-E", f"hash_seed={_UUID}", "-d", str(tree), str(path)]
+    _run(argv)
+    _same_times(path, sum(len(folders) + len(names) for _, folders, names in os.walk(tree)))
+
+
+def _same_times(path: Path, entries: int) -> None:
+    """mkfs takes the time at which an inode of the tree was changed, which nobody can set: two
+    images would differ unless they were made in one second."""
+    tool = shutil.which("debugfs", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if tool is None:
+        raise InputFailed("debugfs is not installed (package e2fsprogs)")
+    numbers = [2, *range(_FIRST_INODE, _FIRST_INODE + entries + 1)]
+    script = "".join(f"set_inode_field <{number}> ctime @{_TIME}\n" for number in numbers)
+    _run([tool, "-w", "-f", "-", str(path)], script)
+
+
+def _run(argv: list[str], said: str = "") -> None:
     done = subprocess.run(
         argv,
-        env={**os.environ, "E2FSPROGS_FAKE_TIME": "1700000000"},
+        env={**os.environ, "E2FSPROGS_FAKE_TIME": _TIME},
+        input=said,
         capture_output=True,
         text=True,
         check=False,
