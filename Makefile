@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+JOBS ?= 2
 SEEDS ?= 0-2000
 SEED ?= 1
 ROUNDS ?= 4
@@ -17,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/backstay demo
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
