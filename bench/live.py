@@ -28,7 +28,7 @@ from pipeline.daemon.link_client import IntakeGone, command
 from stages.errors import BackstayError
 
 NBDKIT = "nbdkit file"
-NEEDS = ("fio", "nbdkit")
+NEEDS = ("fio", "nbdkit", "nbdcopy")
 PATIENCE = 900.0  # seconds for something to be shipped or to end; only trouble takes longer
 _LOOK = 0.02  # seconds between two looks
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,5 @@
-"""What a guest does to a disk, done by fio over NBD, and what fio says of it.
+"""What a guest does to a disk, done by fio over NBD, and what fio says of it; and reading all of it
+with nbdcopy, over as many connections as that opens by itself.
 
 Writes carry fresh data that halves when it is compressed, made while they are sent: fio pays for
 that with processor time, whatever it talks to, so fast servers look slower than they are.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,8 @@ _CHUNK = 16 << 20
 @dataclass(frozen=True, slots=True)
 class Load:
     """``block``: bytes of a request, or a range like ``4k-64k``; ``rate``: bytes/s, 0 without
-    limit; ``flush``: each write is followed by one."""
+    limit; ``flush``: each write is followed by one. ``copy``: by nbdcopy, all of the disk again and
+    again."""
 
     name: str
     block: str
@@ -33,6 +36,7 @@ class Load:
     reads: bool = False
     flush: bool = False
     rate: int = 0
+    copy: bool = False
 
     def argv(self, uri: str, size: int, seconds: float, seed: int) -> tuple[str, ...]:
         """fio's command line for a disk of ``size`` bytes."""
@@ -79,7 +83,9 @@ class Done:
     def figures(self) -> dict[str, float]:
         """By the names of columns."""
         mib = self.size / self.seconds / (1 << 20) if self.seconds else 0.0
-        found = {"rate": self.rate, "mib": mib, "p50": self.p50, "p99": self.p99}
+        found = {"rate": self.rate, "mib": mib}
+        if self.p99:
+            found |= {"p50": self.p50, "p99": self.p99}
         return found | ({"flush_p99": self.flush_p99} if self.flush_p99 else {})
 
 
@@ -94,6 +100,8 @@ COLUMNS = (
 
 def put(load: Load, uri: str, size: int, seconds: float, folder: Path, seed: int) -> Done:
     """Run a load. Raises ``CommandFailed`` if fio does, or if a request was answered wrongly."""
+    if load.copy:
+        return _copied(load, uri, size, seconds)
     argv = load.argv(uri, size, seconds, seed)
     try:
         done = subprocess.run(
@@ -111,6 +119,19 @@ def put(load: Load, uri: str, size: int, seconds: float, folder: Path, seed: int
         said = f"{done.stderr.strip()} {done.stdout.strip()}"[-500:]
         raise CommandFailed(f"fio ({load.name}) ended with {done.returncode}: {said}")
     return parsed(done.stdout)
+
+
+def _copied(load: Load, uri: str, size: int, seconds: float) -> Done:
+    request = int(load.block)
+    began, copies = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        argv = ("nbdcopy", f"--request-size={request}", uri, "null:")
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_GRACE, check=False)
+        if done.returncode:
+            raise CommandFailed(f"nbdcopy ended with {done.returncode}: {done.stderr[-500:]}")
+        copies += 1
+    took = time.monotonic() - began
+    return Done(took, copies * size // request, copies * size, 0.0, 0.0)
 
 
 def parsed(output: str) -> Done:

@@ -39,6 +39,8 @@ WRITES = (
 READS = (
     Point(Load("256k reads d8", "256k", 8, reads=True), 1.4),
     Point(Load("1m reads d8", "1m", 8, reads=True), 1.8),
+    Point(Load("256k reads, nbdcopy", str(256 << 10), 0, reads=True, copy=True), 1.4),
+    Point(Load("1m reads, nbdcopy", str(1 << 20), 0, reads=True, copy=True), 1.8),
 )
 
 
