@@ -28,6 +28,7 @@ from stages.stage import Signal, crew
 from stages.stream import Entry, JournalUnusable, Position
 
 _BATCH = 8 << 20  # bytes appended in one hop
+_ROOMY = 64  # times what is written ahead must be free: the last room is for records
 _TOGETHER = 1 << 20  # up to here an append and its fsync share a hop
 
 
@@ -273,8 +274,10 @@ class JournalWriter(Credit):
     def _write_ahead(self, offset: int) -> None:
         """Zeros behind the record that ends at ``offset``, unless there are some."""
         end = offset - self._current.start + FILE_HEAD
-        if end > self._ahead:
-            with suppress(OSError):  # there is no room for them: then without
+        if end <= self._ahead:
+            return
+        with suppress(OSError):  # there is no room for them: then without
+            if self._machine.files.free_bytes(self.folder) > _ROOMY * self._limits.ahead:
                 self._file.pwrite(end, bytes(self._limits.ahead))
                 self._ahead = end + self._limits.ahead
 
