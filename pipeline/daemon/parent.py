@@ -61,6 +61,7 @@ class Parent:
         self._delivery = DeliveryChild(ports, config, state, tell)
         self._stopping = trio.Event()
         self._hurried = trio.CancelScope()
+        self._intake: trio.Process | None = None  # the one that this process started last
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises what keeps intake from starting."""
@@ -150,7 +151,12 @@ class Parent:
                 if not data:
                     break
                 said += data
-        self._started(process.pid, bytes(said), log)
+        self._intake = process
+        try:
+            self._started(process.pid, bytes(said), log)
+        except BackstayError:
+            await self._reaped()  # it ends, having said why
+            raise
 
     def _started(self, pid: int, said: bytes, log: Path) -> None:
         try:
@@ -201,8 +207,16 @@ class Parent:
         try:
             await command(self._socket, "status")
         except IntakeGone:
+            if self._intake is not None:
+                self._intake.poll()  # if it was our child, it is buried
             return False
         return True
+
+    async def _reaped(self) -> None:
+        """Wait for the end of the intake that this process started, if it did."""
+        if self._intake is not None:
+            with trio.move_on_after(_END_SECONDS):
+                await self._intake.wait()
 
     # another configuration
 
@@ -268,6 +282,7 @@ class Parent:
             pass
         while not lock.is_free(self._ports.files, f"{self._state.path}/{LOCK}"):
             await self._ports.clock.sleep(_POLL_SECONDS)
+        await self._reaped()
 
 
 def _open_log(path: Path) -> int:
