@@ -34,7 +34,9 @@ def tell(task: tuple[int, int, str]) -> tuple[int, str, str]:
         wrong = " | ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves(raised)[:3])
         if not wrong:
             wrong = "".join(traceback.format_exception(raised))
-    return seed, wrong, f"{story.trace.digest()} {story.trace.events}"
+    said = f"{story.trace.digest()} {story.trace.events}"
+    story.forget()
+    return seed, wrong, said
 
 
 def main() -> int:

@@ -45,6 +45,15 @@ class Story(Observer, Deliveries, Clients):
                     break
             self._live("heal", max(self.knobs.writes - self.made, 20))
 
+    def forget(self) -> None:
+        """Let go of its disks: tasks of processes that were killed keep the story itself alive."""
+        nodes = [node for node in self.world.files.names.values() if node is not None]
+        for node in nodes:
+            vars(node).clear()
+        self.world.files.names.clear()
+        for part in (self.world, self.model, self.checker.image, self.checker, self):
+            vars(part).clear()
+
     def _live(self, end: str, quota: int) -> None:
         self._life_setup()
         self.quiet = end == "heal"

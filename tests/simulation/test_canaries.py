@@ -24,6 +24,8 @@ def find(canary: Canary) -> int:
             if any(isinstance(leaf, AssertionError) for leaf in leaves(raised)):
                 return seed
             raise
+        finally:
+            story.forget()
     raise AssertionError(f"{canary.name} was not found in {SEEDS} stories")
 
 
@@ -34,6 +36,7 @@ def test_a_planted_bug_is_found(canary: Canary) -> None:
     story.run()  # it is the bug that was found
     assert story.made >= WRITES
     assert story.faults >= FAULTS
+    story.forget()
 
 
 def test_every_rule_that_needs_one_has_a_canary() -> None:

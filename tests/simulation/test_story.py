@@ -20,12 +20,15 @@ def test_story(seed: int) -> None:
     story = Story(seed)
     story.run()
     assert story.made >= story.knobs.writes or story.fenced
+    story.forget()
 
 
 def told(seed: int) -> str:
     story = Story(seed)
     story.run()
-    return f"{story.trace.digest()} {story.trace.events}"
+    said = f"{story.trace.digest()} {story.trace.events}"
+    story.forget()
+    return said
 
 
 @pytest.mark.parametrize("seed", [2, 9])
