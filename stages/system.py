@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from outcome import Outcome
 
 from stages.ports import Buffer, FileStat, Machine, OpenFile
+
+if TYPE_CHECKING:
+    from outcome import Outcome  # what trio hands a thread's result over in
 
 T = TypeVar("T")
 
