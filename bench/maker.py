@@ -53,7 +53,13 @@ class UnsyncedFiles(SystemFiles):
     """The file system without waiting for the disk."""
 
     def open_write(
-        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        new: bool = False,
+        exclusive: bool = False,
+        direct: bool = False,
     ) -> OpenFile:
         """Open read-write."""
         return _UnsyncedFile(super().open_write(path, create=create, new=new).fileno(), path)

@@ -127,15 +127,26 @@ class OpenFile(Protocol):
 class Files(Protocol):
     """The file system. Paths are strings; all calls block; errors are ``OSError``."""
 
-    def open_read(self, path: str, *, exclusive: bool = False) -> OpenFile:
-        """Open for reading. ``exclusive`` asks a block device for O_EXCL (not mounted)."""
+    def open_read(self, path: str, *, exclusive: bool = False, direct: bool = False) -> OpenFile:
+        """Open for reading. ``exclusive`` asks a block device for O_EXCL (not mounted).
+
+        ``direct``: what is read need not stay in the page cache.
+        """
 
     def open_write(
-        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        new: bool = False,
+        exclusive: bool = False,
+        direct: bool = False,
     ) -> OpenFile:
         """Open for reading and writing; ``new`` fails if the path exists. Mode 0600.
 
-        ``exclusive`` asks a block device for O_EXCL (not mounted).
+        ``exclusive`` asks a block device for O_EXCL (not mounted). ``direct``: a new file that is
+        appended to, and need not stay in the page cache. Until it is truncated it may be up to
+        4095 zeros longer than what was appended, and ``pwrite`` takes whole 4096-byte blocks.
         """
 
     def open_append(self, path: str) -> OpenFile:

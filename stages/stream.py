@@ -58,7 +58,8 @@ class Entry:
     ``table``: packed ``ROW``s, their offsets counting from the start of the joined ``payload``
     (which may hold bytes that no row names). ``extra``: packed msgpack, or a scan's digests.
     ``release`` is called once, when the payload's memory may be used again. ``wall_us`` is when
-    it was captured.
+    the newest of it was captured. If the payload is one stretch of a receive buffer, ``buffer``
+    tells which, ``begin`` and ``end`` where in it: what comes behind can join (``Stream.extend``).
     """
 
     kind: Kind
@@ -69,6 +70,9 @@ class Entry:
     payload: Sequence[Buffer] = ()
     payload_bytes: int = 0
     release: Callable[[], None] | None = None
+    buffer: object = None
+    begin: int = 0
+    end: int = 0
 
     @property
     def size(self) -> int:
@@ -124,6 +128,14 @@ class Stream(Protocol):
         Returns the position behind it. After a failure of the journal the entry is dropped (and
         released): whoever waits for it to be durable hears of the failure.
         """
+
+    def newest(self) -> Entry | None:
+        """The newest entry, if it is still only in memory and has all its memory on credit."""
+
+    def extend(self, rows: bytes, payload: Buffer, end: int, wall_us: int, reserved: int) -> None:
+        """The ``newest`` entry says more: its table goes on with ``rows``, and its payload is now
+        ``payload``, up to ``end`` of its buffer. ``reserved`` as in ``push``. Its order stays, and
+        whoever has been given a position within it waits for all of it."""
 
     def demand(self, position: Position) -> None:
         """Somebody will wait for ``position``: begin to make it durable. Never waits."""

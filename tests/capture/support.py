@@ -79,7 +79,7 @@ class FaultyFiles(SystemFiles):
         self.happens = happens
         self.reads = 0
 
-    def open_read(self, path: str, *, exclusive: bool = False) -> OpenFile:
+    def open_read(self, path: str, *, exclusive: bool = False, direct: bool = False) -> OpenFile:
         return FaultyFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path, self)
 
 

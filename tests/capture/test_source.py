@@ -36,7 +36,7 @@ class Devices(SystemFiles):
         found = super().stat(path)
         return found and replace(found, is_file=False, is_block=True)
 
-    def open_read(self, path: str, *, exclusive: bool = False) -> OpenFile:
+    def open_read(self, path: str, *, exclusive: bool = False, direct: bool = False) -> OpenFile:
         if self._error and (exclusive or self._error != errno.EBUSY):
             raise OSError(self._error, os.strerror(self._error), path)
         return Device(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)

@@ -135,18 +135,28 @@ class WatchedFiles:
     def _open(self, name: str, path: str, call: Callable[[], OpenFile]) -> OpenFile:
         return WatchedFile(self._around(name, path, call), self._around)
 
-    def open_read(self, path: str, *, exclusive: bool = False) -> OpenFile:
+    def open_read(self, path: str, *, exclusive: bool = False, direct: bool = False) -> OpenFile:
         return self._open(
-            "open_read", path, lambda: self._files.open_read(path, exclusive=exclusive)
+            "open_read",
+            path,
+            lambda: self._files.open_read(path, exclusive=exclusive, direct=direct),
         )
 
     def open_write(
-        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        new: bool = False,
+        exclusive: bool = False,
+        direct: bool = False,
     ) -> OpenFile:
         return self._open(
             "open_write",
             path,
-            lambda: self._files.open_write(path, create=create, new=new, exclusive=exclusive),
+            lambda: self._files.open_write(
+                path, create=create, new=new, exclusive=exclusive, direct=direct
+            ),
         )
 
     def open_append(self, path: str) -> OpenFile:

@@ -152,7 +152,13 @@ async def test_progress_never_runs_ahead_of_what_is_durable(tmp_path: Path) -> N
 
     class Writes(SystemFiles):
         def open_write(
-            self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+            self,
+            path: str,
+            *,
+            create: bool = False,
+            new: bool = False,
+            exclusive: bool = False,
+            direct: bool = False,
         ) -> OpenFile:
             inner = super().open_write(path, create=create, new=new)
             pwrite = inner.pwrite
@@ -316,7 +322,13 @@ async def test_a_file_finished_by_another_process_meanwhile_is_left_alone(tmp_pa
 
         class Slow(SystemFiles):
             def open_write(
-                self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+                self,
+                path: str,
+                *,
+                create: bool = False,
+                new: bool = False,
+                exclusive: bool = False,
+                direct: bool = False,
             ) -> OpenFile:
                 Path(path).write_bytes(b"theirs")
                 file = super().open_write(path, create=create, new=new)

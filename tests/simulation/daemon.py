@@ -272,9 +272,17 @@ class SimFiles(WatchedFiles):
     process: Process
 
     def open_write(
-        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        new: bool = False,
+        exclusive: bool = False,
+        direct: bool = False,
     ) -> OpenFile:
-        opened = super().open_write(path, create=create, new=new, exclusive=exclusive)
+        opened = super().open_write(
+            path, create=create, new=new, exclusive=exclusive, direct=direct
+        )
         if path not in self.process.sources:
             return opened
         assert isinstance(opened, WatchedFile)

@@ -74,17 +74,23 @@ class MemFiles:
                 else:
                     self.put(path, bytes(node.data), sparse=node.sparse)
 
-    def open_read(self, path: str, *, exclusive: bool = False) -> MemFile:
+    def open_read(self, path: str, *, exclusive: bool = False, direct: bool = False) -> MemFile:
         return MemFile(self, self._node(path), path)
 
     def open_write(
-        self, path: str, *, create: bool = False, new: bool = False, exclusive: bool = False
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        new: bool = False,
+        exclusive: bool = False,
+        direct: bool = False,
     ) -> MemFile:
         if new and path in self.names:
             raise _error(errno.EEXIST, path)
         if path not in self.names and (new or create):
             self._create(path)
-        return MemFile(self, self._node(path), path)
+        return MemFile(self, self._node(path), path, direct=direct)
 
     def open_append(self, path: str) -> MemFile:
         if path not in self.names:
@@ -198,8 +204,18 @@ class MemFiles:
 class MemFile:
     """An open file."""
 
-    def __init__(self, files: MemFiles, node: Node, path: str, *, append: bool = False):
+    def __init__(
+        self,
+        files: MemFiles,
+        node: Node,
+        path: str,
+        *,
+        append: bool = False,
+        direct: bool = False,
+    ):
         self._files = files
+        self._direct = direct
+        self._tail = b""  # of a direct file: the last block that is not full
         self._append = append
         self._position = 0
         self._node = node
@@ -229,8 +245,17 @@ class MemFile:
         data = b"".join(parts)
         if self._append:
             self._position = len(self._live.data)
+        if self._direct:
+            self._append_blocks(self._tail + data)
+            return
         self._live.write(self._position, data)
         self._position += len(data)
+
+    def _append_blocks(self, data: bytes) -> None:
+        whole = len(data) // BLOCK * BLOCK
+        self._tail = data[whole:]
+        self._live.write(self._position, data + bytes(-len(data) % BLOCK))
+        self._position += whole
 
     def truncate(self, size: int) -> None:
         self._live.cut(size)

@@ -136,7 +136,7 @@ class JournalReader:
     def _opened(self, file: JournalFile) -> OpenFile:
         if self._open is None or self._open[0] != file:
             self.close()
-            self._open = (file, self._files.open_read(file.path(self.folder)))
+            self._open = (file, self._files.open_read(file.path(self.folder), direct=True))
         return self._open[1]
 
     @staticmethod

@@ -23,6 +23,7 @@ import trio
 from stages.cache.journal.credit import Credit
 from stages.cache.journal.files import JournalFile
 from stages.cache.journal.record import FILE_HEAD, encode, file_head
+from stages.model import BLOCK
 from stages.ports import Buffer, Machine, OpenFile
 from stages.stage import Signal, crew
 from stages.stream import Entry, JournalUnusable, Position
@@ -104,13 +105,33 @@ class JournalWriter(Credit):
             self._drop(entry)
         else:
             self._queue.append((entry, offset))
-            self._queued += size
-            if self._queued >= self._limits.gather_bytes:
-                self._work.set()
-            elif self._resting:
-                self._resting = False
-                self._tick.set()
+            self._grown(size)
         return Position(self._run, self._offset)
+
+    def newest(self) -> Entry | None:
+        """See ``Stream``."""
+        return self._queue[-1][0] if self._queue else None
+
+    def extend(self, rows: bytes, payload: Buffer, end: int, wall_us: int, reserved: int) -> None:
+        """See ``Stream``."""
+        entry = self._queue[-1][0]
+        size = len(rows) + end - entry.end
+        entry.table += rows
+        entry.payload = (payload,)
+        entry.payload_bytes = end - entry.begin
+        entry.end = end
+        entry.wall_us = max(entry.wall_us, wall_us)
+        self._held += size - reserved
+        self._offset += size
+        self._grown(size)
+
+    def _grown(self, size: int) -> None:
+        self._queued += size
+        if self._queued >= self._limits.gather_bytes:
+            self._work.set()
+        elif self._resting:
+            self._resting = False
+            self._tick.set()
 
     def demand(self, position: Position) -> None:
         """See ``Stream``."""
@@ -202,7 +223,7 @@ class JournalWriter(Credit):
                 await self._rotate()
             if self._written > self.durable.offset:
                 self._wrote.set()
-        if self.failed is None and self._ahead:
+        if self.failed is None:
             async with self._syncing:
                 await self._machine.offload.run(lambda: self._finish(self._file))
         self._done = True
@@ -276,6 +297,7 @@ class JournalWriter(Credit):
         end = offset - self._current.start + FILE_HEAD
         if end <= self._ahead:
             return
+        end = -(-end // BLOCK) * BLOCK  # zeros up to there come with the record
         with suppress(OSError):  # there is no room for them: then without
             if self._machine.files.free_bytes(self.folder) > _ROOMY * self._limits.ahead:
                 self._file.pwrite(end, bytes(self._limits.ahead))
@@ -283,9 +305,8 @@ class JournalWriter(Credit):
 
     def _finish(self, file: OpenFile) -> None:
         """Nothing follows in this file: cut the zeros off, and make it durable."""
-        if self._ahead:
-            file.truncate(self._written - self._current.start + FILE_HEAD)
-            self._ahead = 0
+        file.truncate(self._written - self._current.start + FILE_HEAD)
+        self._ahead = 0
         file.fsync()
 
     async def _rotate(self) -> None:
@@ -357,7 +378,7 @@ class JournalWriter(Credit):
 
 def new_file(machine: Machine, folder: str, file: JournalFile) -> OpenFile:
     """Make a file with its head, durably. Blocks."""
-    opened = machine.files.open_write(file.path(folder), create=True)
+    opened = machine.files.open_write(file.path(folder), create=True, direct=True)
     try:
         opened.append([file_head(file.run, file.start)])
         opened.fsync()

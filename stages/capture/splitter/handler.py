@@ -18,7 +18,7 @@ from stages.capture.splitter.flush import Flusher
 from stages.capture.splitter.mutation import Mutation
 from stages.capture.splitter.plain import (
     Failed,
-    entry_of,
+    enqueue,
     entry_size,
     mark_windows,
     regions_touched,
@@ -103,21 +103,15 @@ class SplitHandler:
         failed = write_all(disk, writes)
         disk.pwrites.took(began)
         done = writes if not failed else _without(writes, failed)
-        if journal:
-            self._enqueue(done, buffer, size)
+        if journal and done:
+            enqueue(disk, done, buffer, disk.machine.clock.wall_us(), size)
+        elif journal:
+            gate.stream.release(size)
         for write, why in failed:
             replies.fail(write, error_code(why), _reason(why))
             if journal:
                 self._read_back(write)
         self._answer(done, replies)
-
-    def _enqueue(self, done: Sequence[Request], buffer: ReceiveBuffer, size: int) -> None:
-        stream = self.disk.gate.stream
-        if done:
-            wall = self.disk.machine.clock.wall_us()
-            stream.push(entry_of(self.disk, done, buffer, wall), size)
-        else:
-            stream.release(size)
 
     def _read_back(self, write: Request) -> None:
         """What a failed write has left on the source follows in the stream (R4)."""

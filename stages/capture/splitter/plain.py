@@ -55,16 +55,42 @@ def mark_windows(disk: LiveDisk, writes: Sequence[Request]) -> None:
         mark(number, write.offset >> _SHIFT, write.length >> _SHIFT)
 
 
-def entry_of(disk: LiveDisk, writes: Sequence[Request], buffer: ReceiveBuffer, wall: int) -> Entry:
-    """The record of these writes (at least one); holds the buffer until it is journalled."""
-    base = writes[0].at
+def enqueue(
+    disk: LiveDisk, writes: Sequence[Request], buffer: ReceiveBuffer, wall: int, reserved: int
+) -> None:
+    """Record these writes (at least one), in the order of their places in ``buffer``; it is held
+    until they are journalled.
+
+    What follows the newest record in the same buffer joins it: a guest that writes a block at a
+    time makes a record for each little while, not for each block.
+    """
+    stream, base = disk.gate.stream, writes[0].at
     end = writes[-1].at + writes[-1].length
-    pack = ROW.pack
-    table = b"".join(
-        [pack(write.offset >> _SHIFT, write.length >> _SHIFT, write.at - base) for write in writes]
+    newest = stream.newest()
+    if newest is not None and newest.buffer is buffer and newest.disk == disk.number:
+        between = base - newest.end
+        if 0 <= between <= HEAD_BYTES:  # the credit for a head pays for it
+            rows = _rows(writes, newest.begin)
+            stream.extend(rows, buffer.view[newest.begin : end], end, wall, reserved)
+            return
+    entry = Entry(
+        Kind.WRITE,
+        disk.number,
+        wall,
+        _rows(writes, base),
+        payload=(buffer.view[base:end],),
+        payload_bytes=end - base,
+        release=buffer.release,
+        buffer=buffer,
+        begin=base,
+        end=end,
     )
     buffer.hold()
-    payload = (buffer.view[base:end],)
-    return Entry(
-        Kind.WRITE, disk.number, wall, table, b"", payload, end - base, release=buffer.release
+    stream.push(entry, reserved)
+
+
+def _rows(writes: Sequence[Request], base: int) -> bytes:
+    pack = ROW.pack
+    return b"".join(
+        [pack(write.offset >> _SHIFT, write.length >> _SHIFT, write.at - base) for write in writes]
     )

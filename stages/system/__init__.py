@@ -1,0 +1,45 @@
+"""The real machine behind the ports: the only modules of ``stages`` that import os or time."""
+
+from __future__ import annotations
+
+import ctypes
+
+from stages.ports import Machine
+from stages.system.clock import SystemClock, SystemEntropy
+from stages.system.file import SystemFile
+from stages.system.files import SystemFiles
+from stages.system.mounts import find_mount, find_swap
+from stages.system.sockets import SocketCalls
+from stages.system.threads import ThreadOffload
+
+__all__ = [
+    "SocketCalls",
+    "SystemClock",
+    "SystemEntropy",
+    "SystemFile",
+    "SystemFiles",
+    "ThreadOffload",
+    "find_mount",
+    "find_swap",
+    "give_memory_back",
+    "this_machine",
+]
+
+_M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 4 << 20  # malloc.h
+
+
+def give_memory_back() -> None:
+    """Keep glibc from holding on to freed memory; nothing where the libc is another.
+
+    By itself it raises its thresholds with every large block freed and then keeps the heap: the
+    peak of an initial replication was 253 MB, with a fixed threshold 197 MB, at the same speed.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+
+
+def this_machine(workers: int = 4) -> Machine:
+    """Return the real ports; ``workers`` bounds the threads."""
+    give_memory_back()
+    return Machine(SystemClock(), ThreadOffload(workers), SystemEntropy(), SystemFiles())
