@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from stages.errors import DamagedObject, NoSpace
 from stages.nbd import wire
+from stages.nbd.buffers import ReceiveBuffer
 from stages.nbd.device import DeviceInfo, Extent, FileRange, Part, error_code
 from stages.nbd.quick import QuickCalls
 from stages.nbd.replies import ReplySink
@@ -265,6 +266,11 @@ class InOrder:
         self.info = info()
         self.batches: list[list[int]] = []
         self.running = 0
+
+    def swift(
+        self, buffer: ReceiveBuffer, at: int, end: int, most: int, replies: ReplySink
+    ) -> tuple[int, int]:
+        return at, 0
 
     async def execute(self, batch: Batch, replies: ReplySink) -> None:
         assert not self.running
