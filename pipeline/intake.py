@@ -168,6 +168,10 @@ class MachineIntake:
         """Close the listeners, finish what is in flight, flush."""
         self._stop.set()
 
+    def ready(self) -> bool:
+        """No gap is open: a mark would become a point."""
+        return not (self.group.gap.is_open or self.group.gate.tracking)
+
     async def mark(
         self,
         label: str,
