@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,12 +11,10 @@ from types import TracebackType
 
 import trio
 
+from pipeline.commands import run_command
 from pipeline.config.model import Disk, Policy
 from stages.errors import BackstayError, SourceBusy
 
-_OUTPUT = 2000  # bytes kept of what a hook prints
-_LISTEN = 1.0  # seconds for the rest of it, once the hook has ended
-_GRACE = 5.0  # seconds between asking a hook to end and making it
 _NOT_READ = "nothing was read; try the command by hand, as the user that runs Backstay"
 _FROZEN = "the disk may still be held: free it by hand before anything else"
 
@@ -100,7 +96,7 @@ async def _run(command: str, hook: Hook, hint: str) -> None:
     subject = f"{hook.subject}: {command}"
     try:
         with trio.fail_after(hook.timeout):
-            code, said = await _ended(command, os.environ | hook.environment)
+            code, said = await run_command(command, os.environ | hook.environment)
     except trio.TooSlowError:
         raise SourceBusy(
             f"the snapshot hook took longer than {hook.timeout:g} s and was ended",
@@ -122,47 +118,3 @@ async def _run(command: str, hook: Hook, hint: str) -> None:
             subject=subject,
             hint=hint,
         )
-
-
-async def _ended(command: str, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a hook to its end: its exit code, and the last of what it printed.
-
-    It has a session of its own: Ctrl-C is not meant for it, and what it started ends with it when
-    it takes too long. What it leaves running on purpose may keep its output open; nobody waits.
-    """
-    process = await trio.lowlevel.open_process(
-        [command],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    said = bytearray()
-
-    async def listen(output: trio.abc.ReceiveStream) -> None:
-        async with output:
-            while chunk := await output.receive_some():
-                said.extend(chunk)
-                del said[:-_OUTPUT]
-
-    try:
-        async with trio.open_nursery() as nursery:
-            if process.stdout is not None:
-                nursery.start_soon(listen, process.stdout)
-            await process.wait()
-            nursery.cancel_scope.deadline = trio.current_time() + _LISTEN
-    finally:
-        with trio.CancelScope(shield=True):
-            await _end(process)
-    return process.returncode or 0, said.decode(errors="replace").strip()
-
-
-async def _end(process: trio.Process) -> None:
-    """Ask the hook and what it started to end; then make them."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            return
-        os.killpg(process.pid, signal_number)
-        with trio.move_on_after(_GRACE):
-            await process.wait()

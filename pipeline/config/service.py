@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -158,6 +159,9 @@ def _one_way(alert: Alert) -> Alert:
     if alert.token is not None:
         if alert.webhook is None:
             raise Wrong('"token" goes with "webhook" only')
+        host = urlsplit(alert.webhook).hostname or ""
+        if alert.webhook.startswith("http:") and host not in ("127.0.0.1", "::1", "localhost"):
+            raise Wrong("a token over http: can be read on its way", "write https:")
         _one_place(alert.token)
     return alert
 
