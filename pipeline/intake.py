@@ -15,6 +15,7 @@ from stages.capture.examiner import Examiners, InlineExaminers
 from stages.capture.group.changing import Prepared, look_for_growth, prepare
 from stages.capture.group.group import Group, Limits
 from stages.capture.group.opening import JournalFound, NamedDisk, open_group
+from stages.capture.live.scrub import ScrubStatus
 from stages.capture.pool import ProcessExaminers
 from stages.errors import BackstayError
 from stages.joint import Joint
@@ -58,6 +59,7 @@ class IntakeStatus:
     connections: int
     disks: dict[str, str]
     compared: tuple[str, ...]
+    scrub: ScrubStatus
 
     def as_fields(self) -> dict[str, Any]:
         """For JSON."""
@@ -166,6 +168,10 @@ class MachineIntake:
         """Close the listeners, finish what is in flight, flush."""
         self._stop.set()
 
+    def ready(self) -> bool:
+        """No gap is open: a mark would become a point."""
+        return not (self.group.gap.is_open or self.group.gate.tracking)
+
     async def mark(
         self,
         label: str,
@@ -203,6 +209,7 @@ class MachineIntake:
             connections=self._exports.connections,
             disks=dict(self._exports.uris),
             compared=self.compared,
+            scrub=group.scrub.status(),
         )
 
     async def _offer(self, names: Collection[str]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.console import emit, human, json_option, run_async, say
+from pipeline import logs
+from pipeline.cli.console import emit, human, json_option, run_async
 from stages.errors import NotFound, SourceBusy, UsageError
 from stages.stream import DeliveryGone
 
@@ -29,6 +29,7 @@ def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> N
     from pipeline.state import StateFolder
     from stages.system import this_machine
 
+    logs.configure(config.daemon.log.format, config.daemon.log.level)
     live = [name for name, machine in config.machines.items() if machine.live]
     if not live:
         raise UsageError(
@@ -79,9 +80,9 @@ def _vouched(config: Config, word: str) -> None:
 
 
 def _event(line: str) -> None:
-    """A line on standard error; that nobody reads it any more does not end a daemon."""
-    with suppress(BrokenPipeError):
-        say(line)
+    """A line of the log; that nobody reads it any more does not end a daemon."""
+    for part in line.split("\n"):
+        logs.event("daemon", part)
 
 
 def live_rows(state: StateFolder) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from pipeline import logs
 from pipeline.config.model import Config
 from pipeline.state import StateFolder
 from stages.errors import BackstayError
@@ -165,9 +166,10 @@ class DeliveryChild:
         if state in ("failed", "waiting"):
             again = fields.get("again_in")
             when = f"; again in {again:g} s" if again else ""
-            self._tell(f"{name}: {fields['message']}{when}")
-            if fields.get("hint"):
-                self._tell(f"  hint: {fields['hint']}")
+            with logs.about(machine=name):
+                self._tell(f"{name}: {fields['message']}{when}")
+                if fields.get("hint"):
+                    self._tell(f"  hint: {fields['hint']}")
 
     async def _keep_notes(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from pipeline import logs
 from pipeline.assembly import vault_store
 from pipeline.config import load
 from pipeline.config.model import Config
@@ -51,9 +52,10 @@ def main() -> int:
     os.nice(_NICE)
     try:
         config = load(sys.argv[1])
+        logs.configure(config.daemon.log.format, config.daemon.log.level)
         return 0 if trio.run(_deliver, this_machine(_THREADS), config) else UNSHIPPED
     except BackstayError as error:
-        print(f"delivery: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        logs.error("delivery.failed", f"delivery: {error}")
         return error.exit_code
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import trio
@@ -21,6 +22,7 @@ from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
 from stages.capture.group.gap import Gap
 from stages.capture.group.marks import Marks
 from stages.capture.live.scanner import LiveTarget, Scanner
+from stages.capture.live.scrub import Host, Mismatch, Scrub
 from stages.capture.live.windows import Windows
 from stages.capture.splitter.disk import LiveDisk, regions_of
 from stages.capture.splitter.gate import STALL_SECONDS, Gate
@@ -35,6 +37,7 @@ RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds between attempts to scan or to op
 RESUME_SHARE = 0.25  # of the journal's limit: tracking ends when no more than this is retained
 SCAN_SHARE = 0.5  # scans stop at this share (R8)
 
+Found = TypeVar("Found")
 OpenJournal = Callable[[int], Awaitable[Journal]]
 """Opens the journal with a run after the one given; raises ``BackstayError`` or ``OSError``."""
 
@@ -42,13 +45,15 @@ OpenJournal = Callable[[int], Awaitable[Journal]]
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bytes and seconds. ``journal``: retained at most before writes are tracked or wait.
-    ``stretch``: regions that become hot together."""
+    ``stretch``: regions that become hot together. ``scrub``: in which everything is compared again,
+    0 for never."""
 
     journal: int
     throttle: bool = False
     stall: float = STALL_SECONDS
     cool: float = CYCLE_SECONDS
     stretch: int = STRETCH
+    scrub: float = 0.0
 
 
 class Group:
@@ -64,6 +69,7 @@ class Group:
         open_journal: OpenJournal,
         examiners: Examiners,
         limits: Limits,
+        scrub_note: str,
     ):
         self.joint = joint
         self.activity = activity
@@ -93,6 +99,7 @@ class Group:
         self._scanning: trio.CancelScope | None = None
         self._scan_lock = trio.Lock()
         self._changing = False
+        self._closing = False
         self._trim = trio.Event()
         self._retry = RETRY_FIRST
         self._cooling = Cooling(
@@ -103,6 +110,8 @@ class Group:
             self._stuck.__contains__,
             seconds=limits.cool,
         )
+        self.scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
+        self._scrubs = False
         joint.on_settled = lambda _: self._trim.set()
         joint.on_lost = self._lost
 
@@ -205,15 +214,24 @@ class Group:
             nursery.start_soon(self._cooling.run)
             nursery.start_soon(self._trim_journal)
             nursery.start_soon(self._keep)
+            self.set_scrub(self.scrub.seconds)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
                 self.activity.nursery = None
 
+    def set_scrub(self, seconds: float) -> None:
+        """Everything is compared again in so many seconds from now on; 0: never."""
+        self.scrub.seconds = seconds
+        if seconds and not self._scrubs:
+            self._scrubs = True
+            self.nursery.start_soon(self._scrub)
+
     async def close(self) -> bool:
         """Make everything durable; True if the next start need not compare anything that was not
         pending. No client is connected any more; what one left behind is finished first."""
+        self._closing = True
         for disk in self.disks.values():
             disk.closed = True
             await disk.locks.passed()
@@ -424,6 +442,58 @@ class Group:
     def _end_gap(self) -> None:
         self.gate.stream.push(self.gate.control(Kind.GAP_END, {"grade": "crash"}), 0)
         self.gap.end()
+        self.scrub.corrected()
+
+    # the rolling scrub
+
+    def _scrubbed(self) -> Host:
+        return Host(
+            steady=self._steady,
+            disks=lambda: self.disks,
+            file=lambda disk: self.disks[disk].source.file,
+            hold=self._alone,
+            head=lambda: self.gate.stream.head,
+            yielding=self._yield,
+            diverged=self._diverged,
+            downstream=self.joint,
+            windows=self.windows,
+        )
+
+    def _steady(self) -> bool:
+        changes = self._changing or self._closing
+        return not (self.gap.is_open or self.gate.tracking or changes)
+
+    async def _scrub(self) -> None:
+        try:
+            await self.scrub.run()
+        finally:
+            self._scrubs = False
+
+    async def _alone(self, call: Callable[[], Awaitable[Found]]) -> Found | None:
+        """Neither a scan nor a change of disks beside it: either cancels it. None: it was."""
+        async with self._scan_lock:
+            if not self._steady():
+                return None
+            self._scanning = trio.CancelScope()
+            try:
+                with self._scanning:
+                    return await call()
+            finally:
+                self._scanning = None
+        return None
+
+    async def _diverged(self, mismatch: Mismatch) -> None:
+        """The source is not what was written to it. Durably pending first: a crash must not forget
+        it."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self.activity.heat(mismatch.disk, [mismatch.region], track=True)
+            except BackstayError as error:
+                self.trouble = str(error)
+        if self._closing:
+            return  # what is pending is compared at the next start
+        disk = self.disks[mismatch.disk]  # it cannot leave while this runs alone
+        self._suspect(disk, np.array([mismatch.region], np.int64), f"scrub: {mismatch}")
 
     async def _yield(self) -> None:
         """Scans leave half of the journal to guests (R8), and go to the end of the queue."""
