@@ -14,7 +14,14 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, PlainValidator, ValidationInfo, WrapSerializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WrapSerializer,
+)
 
 from pipeline.config.problems import quote, show
 from pipeline.config.units import (
@@ -129,6 +136,18 @@ def duration(low: float, high: float) -> PlainValidator:
             bounds = f"from {format_duration(low)} to {format_duration(high)}"
             raise Wrong(f"must be {bounds}, not {_as_written(value)}")
         return found
+
+    return PlainValidator(check)
+
+
+def durations(low: float, high: float, most: int) -> PlainValidator:
+    """A list of 1 to ``most`` durations, each from ``low`` to ``high`` seconds."""
+    one = duration(low, high)
+
+    def check(value: object) -> tuple[int | float, ...]:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= most:
+            raise Wrong(f"must be a list of 1 to {most} durations", "for example [1m, 2m, 4m]")
+        return tuple(one.func(each) for each in value)  # type: ignore[call-arg]
 
     return PlainValidator(check)
 
@@ -268,3 +287,6 @@ CaptureKind = Annotated[str, PlainValidator(_capture)]
 PRESENT = BeforeValidator(_present)
 READ_ONLY = AfterValidator(MappingProxyType)
 AS_DICT = WrapSerializer(lambda found, dump: dump(dict(found)))  # for model_dump
+# As they are written in a file, so that what was dumped can be read again.
+AS_DURATION = PlainSerializer(format_duration, return_type=str)
+AS_DURATIONS = PlainSerializer(lambda found: [format_duration(each) for each in found], list[str])

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from pipeline.config.fields import (
     AS_DICT,
+    AS_DURATION,
+    AS_DURATIONS,
     NOT_YET,
     PRESENT,
     READ_ONLY,
@@ -27,6 +29,7 @@ from pipeline.config.fields import (
     VaultUrl,
     choice,
     duration,
+    durations,
     one_size,
     or_auto,
     size,
@@ -53,12 +56,28 @@ class Section(BaseModel):
     later: ClassVar[Mapping[str, str]] = _later()
 
 
+class Retry(Section):
+    """When delivery is tried again after an error that may heal by itself."""
+
+    steps: Annotated[tuple[int | float, ...], durations(1, 86400, most=16), AS_DURATIONS] = (
+        60,
+        120,
+        240,
+        480,
+        600,
+    )
+    then: Annotated[int | float, duration(1, 86400), AS_DURATION] = 1800
+    # Between two looks whether the vault answers.
+    probe: Annotated[int | float, duration(1, 3600), AS_DURATION] = 15
+
+
 class Daemon(Section):
     """Where the daemon keeps what it must remember: journals, digests, keys of the epoch."""
 
     later = _later("api")
 
     state: FilePath = Field(examples=["./state"])
+    retry: Retry = Retry()
 
 
 class Vault(Section):
