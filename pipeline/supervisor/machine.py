@@ -54,7 +54,8 @@ class Protected:
         self._moved = trio.lowlevel.ParkingLot()
         self._attention = trio.Event()
         self._unheard: Mapping[str, Any] | None = None
-        self._told: tuple[str, bool] | None = None  # what intake was told: rest, held
+        self._told: tuple[bool, bool] | None = None  # what intake does: it rests, it holds scans
+        self._arranged = float("-inf")  # when it was told that
         self._settled = float("-inf")  # looks that began before this are too old
         self._nursery: trio.Nursery
         self._scan_from: tuple[float, int] | None = None  # when it was seen first, and how far
@@ -284,14 +285,15 @@ class Protected:
     async def _arrange(self, row: Mapping[str, Any]) -> None:
         now, record = self.record.situation, self.record
         resting = rests(now, scheduled=record.start_us is not None)
-        wanted = (f"protection is {now.state.value}" if resting else "", record.held)
-        if (resting, record.held) == (row["resting"], row["held"]):
-            self._told = wanted
-        if wanted != self._told:
+        if self.look.at > self._arranged:
+            self._told = bool(row["resting"]), bool(row["held"])
+        if self._told != (resting, record.held):
+            reason = f"protection is {now.state.value}" if resting else ""
             await self.parts.capturing.ask(
-                "arrange", machine=self.name, rest=wanted[0], held=wanted[1]
+                "arrange", machine=self.name, rest=reason, held=record.held
             )
-            self._told = wanted
+            self._told = resting, record.held
+            self._arranged = self.parts.ports.clock.monotonic()
         if record.compare:
             await self.parts.capturing.ask("resync", machine=self.name)
             self._settled = self.parts.ports.clock.monotonic()

@@ -64,7 +64,7 @@ class Supervisor:
         self.followers: set[Callable[[EventView], None]] = set()
         self.started_us = ports.clock.wall_us()
         self.drilled_us: int | None = None  # when the key was last drilled
-        self.ready = False
+        self._ready = trio.Event()
         self._ports = ports
         self._state = state
         self._tell = tell
@@ -97,6 +97,15 @@ class Supervisor:
         """As it is now."""
         return self.parts.config
 
+    @property
+    def ready(self) -> bool:
+        """Intake serves, and all machines are in the states that were saved."""
+        return self._ready.is_set()
+
+    async def until_ready(self) -> None:
+        """Return when it is."""
+        await self._ready.wait()
+
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises what keeps intake from starting."""
         async with crew() as self._nursery:
@@ -113,7 +122,7 @@ class Supervisor:
             nursery.start_soon(self.delivery.run)
             nursery.start_soon(self._keep_config)
             nursery.start_soon(fed, self._notifier, self._ports.clock, self._is_well)
-            self.ready = True
+            self._ready.set()
             self._notifier.ready(f"{len(self.machines)} machines")
             await self._stopping.wait()
             await self._stop()
