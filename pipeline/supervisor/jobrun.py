@@ -97,22 +97,32 @@ class JobRun:
             with self._scope:
                 outcome = await carrier.carry(self)
         except Overtaken as other:
+            await self._end_tasks(JobState.CANCELLED)
             state = JobState.CANCELLED if other.problem is None else JobState.FAILED
             return Ended(number, state, str(other), other.problem), None, None
         except Exception as raised:  # noqa: BLE001 - a job that fails is not the end of the daemon
             failed = leaves(raised)[0]
             if not isinstance(failed, BackstayError):
                 self._parts.tell("".join(traceback.format_exception(raised)))
+            await self._end_tasks(JobState.FAILED)
             problem = _problem(failed)
             return Ended(number, JobState.FAILED, problem.message, problem), carrier.failed, None
         if outcome is None:
+            await self._end_tasks(JobState.CANCELLED)
             happening = None if self._quiet else carrier.cancelled
             return Ended(number, JobState.CANCELLED), happening, None
-        tasks = [replace(task, state=JobState.SUCCEEDED) for task in self.job.tasks]
-        if tasks:
-            await self._parts.records.progress(number, tasks=tasks, percent=100.0)
+        await self._end_tasks(JobState.SUCCEEDED)
         ended = Ended(number, JobState.SUCCEEDED, outcome.description, None, outcome.result)
         return ended, outcome.happening, outcome.start_us
+
+    async def _end_tasks(self, state: JobState) -> None:
+        """The step that was under way ends as the job does."""
+        tasks = [
+            replace(task, state=state) if task.state is JobState.IN_PROGRESS else task
+            for task in self.job.tasks
+        ]
+        percent = 100.0 if state is JobState.SUCCEEDED else None
+        await self._parts.records.progress(self.job.id, tasks=tasks or None, percent=percent)
 
     async def changed(self) -> None:
         """See ``Work``."""

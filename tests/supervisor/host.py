@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from pipeline.config import load
-from pipeline.control.model import Caller, JobAction, JobKind, Operation
+from pipeline.control.model import Caller, JobAction, JobKind, Operation, State
 from pipeline.lifecycle.events import Happening
 from pipeline.state import StateFolder
 from pipeline.supervisor.jobs import built_in
@@ -31,11 +31,14 @@ FAILOVER = {"point": 7, "stamp_us": 1, "branch": "b1", "planned": True}
 
 
 async def planned(work: Work) -> Outcome:
-    """Prepare, fail over; ``hang`` and ``fail`` are steps to do that at."""
-    await _step(work, "prepare")
-    await work.happen(Happening.PREPARED)
-    await _step(work, "fail over")
-    await work.happen(Happening.FAILOVER_BEGUN)
+    """Prepare, fail over, from whatever an earlier life had come to; ``hang`` and ``fail`` are
+    steps to do that at."""
+    if work.record.situation.state is State.REPLICATING:
+        await _step(work, "prepare")
+        await work.happen(Happening.PREPARED)
+    if work.record.situation.state is State.PREPARED:
+        await _step(work, "fail over")
+        await work.happen(Happening.FAILOVER_BEGUN)
     await _step(work, "start")
     await work.happen(Happening.FAILED_OVER, failover=FAILOVER)
     return Outcome(None)
