@@ -25,8 +25,9 @@ def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> N
     that the operator vouches for, as MACHINE/DISK."""
     import trio
 
-    from pipeline.daemon.parent import run_daemon
     from pipeline.state import StateFolder
+    from pipeline.supervisor.notify import this_process
+    from pipeline.supervisor.supervisor import run_daemon
     from stages.system import this_machine
 
     logs.configure(config.daemon.log.format, config.daemon.log.level)
@@ -44,10 +45,11 @@ def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> N
     for word in unchanged:
         _vouched(config, word)
     ports = this_machine()
+    notifier = this_process()
     state = StateFolder.open(ports, config.daemon.state)
     try:
         # It has its own meaning for every signal, so not with run_async.
-        work = partial(run_daemon, drain=drain, vouched=unchanged)
+        work = partial(run_daemon, drain=drain, vouched=unchanged, notifier=notifier)
         trio.run(work, ports, config, state, _event)
     finally:
         state.close()

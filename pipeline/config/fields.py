@@ -144,6 +144,18 @@ def duration(low: float, high: float) -> PlainValidator:
     return PlainValidator(check)
 
 
+def durations(low: float, high: float, most: int) -> PlainValidator:
+    """A list of 1 to ``most`` durations, each from ``low`` to ``high`` seconds."""
+    one = duration(low, high)
+
+    def check(value: object) -> tuple[int | float, ...]:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= most:
+            raise Wrong(f"must be a list of 1 to {most} durations", "for example [1m, 2m, 4m]")
+        return tuple(one.func(each) for each in value)  # type: ignore[call-arg]
+
+    return PlainValidator(check)
+
+
 def or_auto(other: PlainValidator) -> PlainValidator:
     """The word "auto", or what ``other`` takes."""
 
@@ -311,3 +323,6 @@ PRESENT = BeforeValidator(_present)
 AS_DURATION = PlainSerializer(format_duration, when_used="json")  # as it is read again
 READ_ONLY = AfterValidator(MappingProxyType)
 AS_DICT = WrapSerializer(lambda found, dump: dump(dict(found)))  # for model_dump
+# As they are written in a file, so that what was dumped can be read again.
+AS_DURATION = PlainSerializer(format_duration, return_type=str)
+AS_DURATIONS = PlainSerializer(lambda found: [format_duration(each) for each in found], list[str])

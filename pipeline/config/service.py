@@ -20,6 +20,7 @@ from pydantic import (
 
 from pipeline.config.fields import (
     AS_DURATION,
+    AS_DURATIONS,
     PRESENT,
     FilePath,
     OptionalPath,
@@ -27,6 +28,7 @@ from pipeline.config.fields import (
     api_address,
     choice,
     duration,
+    durations,
     optional,
     text,
 )
@@ -184,6 +186,21 @@ def _one_place_or_none(secret: Secret | None) -> Secret | None:
     return None if secret is None else _one_place(secret)
 
 
+class Retry(Section):
+    """When delivery is tried again after an error that may heal by itself."""
+
+    steps: Annotated[tuple[int | float, ...], durations(1, 86400, most=16), AS_DURATIONS] = (
+        60,
+        120,
+        240,
+        480,
+        600,
+    )
+    then: Annotated[int | float, duration(1, 86400), AS_DURATION] = 1800
+    # Between two looks whether the vault answers.
+    probe: Annotated[int | float, duration(1, 3600), AS_DURATION] = 15
+
+
 class Daemon(Section):
     """Where the daemon keeps what it must remember, and how it is watched and spoken to.
 
@@ -197,6 +214,7 @@ class Daemon(Section):
         BeforeValidator(_api),
         PRESENT,
     ] = None
+    retry: Retry = Retry()
     log: Log = Log()
     alerts: Annotated[
         tuple[Annotated[Alert, AfterValidator(_one_way)], ...], Field(max_length=MAX_ALERTS)

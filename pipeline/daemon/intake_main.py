@@ -114,6 +114,13 @@ class _Process:
             return self._status()
         if command == "mark":
             return _point(await self._mark(arguments))
+        if command == "arrange":
+            rest, held = str(arguments.get("rest", "")), bool(arguments.get("held", False))
+            self._named(arguments, command).arrange(rest=rest, held=held)
+            return {}
+        if command == "resync":
+            await self._named(arguments, command).resync("ordered")
+            return {}
         if command == "reload":
             return await self._reload(str(arguments.get("config")))
         if command == "stop":
@@ -232,10 +239,14 @@ class _Process:
             await intake.ended.wait()
             del self.joints[name]
 
-    async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
+    def _named(self, arguments: dict[str, Any], operation: str) -> MachineIntake:
         name = str(arguments.get("machine"))
         if name not in self.intakes:
-            raise NotFound("is not captured live", operation="mark", subject=name)
+            raise NotFound("is not captured live", operation=operation, subject=name)
+        return self.intakes[name]
+
+    async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
+        name = self._named(arguments, "mark").name
         label = str(arguments.get("label", ""))
         if len(label) > _MAX_LABEL:
             raise UsageError(f"a label has at most {_MAX_LABEL} characters", operation="mark")

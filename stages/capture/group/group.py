@@ -7,6 +7,7 @@ Everything that opens a gap does so at once, without an await, and wakes that ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -89,6 +90,9 @@ class Group:
         self.marks = Marks(joint, self.gate, self.gap)
         self.scan: Scanner | None = None
         self.trouble = ""  # why a scan or the journal is being tried again
+        self.resting = ""  # why writes are to be tracked for now, whatever the journal could do
+        self._released = trio.Event()  # scans may go on
+        self._released.set()
         self.nursery: trio.Nursery
         self.examiners = examiners
         self._machine = machine
@@ -199,6 +203,46 @@ class Group:
         """From here on points are not consistent; whatever scans begins anew."""
         self.gate.stream.push(self.gate.gap_begin(reason), 0)
         self._gap_begins(reason)
+
+    @property
+    def held(self) -> bool:
+        """Scans wait until they are released."""
+        return not self._released.is_set()
+
+    def rest(self, reason: str) -> None:
+        """Only track what is written, because nobody is going to ship it; with "" journal again,
+        and compare what was touched meanwhile."""
+        if reason == self.resting:
+            return
+        self.resting = reason
+        if reason and not self.gate.tracking:
+            self.gate.track(reason)
+        self._attention.set()
+
+    def hold(self, *, held: bool) -> None:
+        """Keep scans from going on; what is being scanned now is scanned again later."""
+        if held == self.held:
+            return
+        if not held:
+            self._released.set()
+            return
+        self._released = trio.Event()
+        if self._scanning is not None:
+            self._scanning.cancel()
+
+    async def resync(self, reason: str) -> None:
+        """Compare everything again. Points are consistent when that is done."""
+        for number in list(self.disks):
+            if number in self.disks:
+                regions = range(len(self.activity.pending[number]))
+                await self.activity.heat(number, regions, track=True)
+        self.gap.forget()
+        if self.gate.tracking:
+            return  # it is scanned when that ends
+        if self.gap.is_open:
+            self._gap_begins(reason)
+        else:
+            self.open_gap(reason)
 
     def durable(self, position: Position) -> None:
         """The journal tells how far it is durable."""
@@ -317,13 +361,14 @@ class Group:
 
     async def _keep(self) -> None:
         while True:
-            await self._attention.wait()
+            with trio.move_on_after(RETRY_MOST if self.resting else math.inf):
+                await self._attention.wait()
             self._attention = trio.Event()
             try:
                 if self.activity.unlogged:
                     await self.activity.renew()
                     self.activity.patience = self.limits.stall
-                if self.gate.tracking:
+                if self.gate.tracking and not self.resting:
                     await self._end_tracking()
                 if self.gap.is_open and not self.gate.tracking:
                     await self._close_gap()
@@ -334,14 +379,15 @@ class Group:
             else:
                 if not self.gap.is_open:
                     self.trouble, self._retry = "", RETRY_FIRST
-            if self.gap.is_open:
+            if self.gap.is_open and not (self.resting and self.gate.tracking):
                 self._attention.set()
 
     async def _end_tracking(self) -> None:
         """Wait for what is queued to be shipped, then journal again (R9)."""
         if self.journal.failed is None:
             await self._drained()
-            await self.gate.resume(self.journal, self._tracked_until_now)
+            if not self.resting:
+                await self.gate.resume(self.journal, self._tracked_until_now)
             return
         await self._written.wait()  # what hung may still arrive; it must not meet the recovery
         self.marks.failed(self.journal.durable, self.journal.failed.message)
@@ -351,6 +397,8 @@ class Group:
         self.nursery.start_soon(self._run_journal, journal)
         await self.gate.resume(journal, lambda: None)
         self.begin(self.gap.reason)
+        if self.resting:
+            self.gate.track(self.resting)
 
     def _tracked_until_now(self) -> None:
         """A write that was admitted before tracking began may stand behind GAP_BEGIN, older than a
@@ -404,6 +452,7 @@ class Group:
             return
         await self.joint.wait_committed(self.gap.position)
         await self.joint.wait_present()
+        await self._released.wait()
         while todo := await self._todo():
             targets = {
                 number: LiveTarget(disk.size, disk.source.file)
