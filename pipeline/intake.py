@@ -203,7 +203,10 @@ class MachineIntake:
         if tracking:
             state, reason = "tracking", tracking
         elif group.gap.is_open:
-            state = "scanning" if group.scan is not None else "waiting to scan"
+            waits = group.scan is None or group.waiting
+            state = "waiting to scan" if waits else "scanning"
+            if group.waiting:
+                reason = f"{reason}; {group.waiting}"
         else:
             state, reason = "replicating", ""
         pending, total = group.to_scan()

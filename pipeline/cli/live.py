@@ -116,6 +116,7 @@ def live_row(
     if found["trouble"]:
         shown += f"; {found['trouble']}"
     shown += f"; {human(found['journal_bytes'])} of journal"
+    shown += _scrubbed(found.get("scrub") or {})
     failed = {} if delivery is None or "message" not in delivery else delivery
     row = {"live": found, "delivery": delivery, "hint": failed.get("hint", "")}
     if not found["delivering"]:
@@ -126,6 +127,17 @@ def live_row(
             again = failed["again_in"] - (now - failed["at"]) / 1e6
             shown += f"; next try in {max(0.0, again):.0f} s at the latest"
     return row | {"last_run": shown}
+
+
+def _scrubbed(scrub: dict[str, Any]) -> str:
+    """What the rolling scrub has found, ever: that must not be overlooked."""
+    if not scrub.get("mismatches"):
+        return ""
+    when = datetime.fromtimestamp(scrub["last_us"] / 1e6, UTC)
+    return (
+        f"; the scrub found {scrub['mismatches']} blocks that changed without a write, last "
+        f"{when:%Y-%m-%d %H:%M} UTC: earlier points may be wrong there"
+    )
 
 
 @click.command()

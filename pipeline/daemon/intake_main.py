@@ -26,6 +26,7 @@ from pipeline.config.model import Config
 from pipeline.config.model import Machine as MachineConfig
 from pipeline.daemon import lock
 from pipeline.daemon.link_server import LinkServer
+from pipeline.daemon.permits import Permits
 from pipeline.daemon.points import Kind as PointKind
 from pipeline.daemon.points import Points
 from pipeline.hooks import disk_hooks, hooks_held, machine_hooks
@@ -88,6 +89,7 @@ class _Process:
         self.config = config
         self.intakes: dict[str, MachineIntake] = {}
         self.joints: dict[str, Joint] = {}  # of those that run
+        self.permits: dict[str, Permits] = {}
         self.running: trio.Nursery
         self.stopping = trio.Event()
         self.stopped = trio.Event()
@@ -98,6 +100,8 @@ class _Process:
 
     async def start(self, intake: MachineIntake) -> None:
         """Have it run. Raises what keeps it from serving."""
+        permits = Permits(self._ports, self._state, intake.name, lambda: self.config)
+        intake.group.permit = self.permits[intake.name] = permits
         try:
             await self.running.start(intake.run)
         except BaseExceptionGroup as group:
@@ -121,6 +125,8 @@ class _Process:
         if command == "resync":
             await self._named(arguments, command).resync("ordered")
             return {}
+        if command == "scan-now":
+            return self._scan_now(str(arguments.get("machine")))
         if command == "reload":
             return await self._reload(str(arguments.get("config")))
         if command == "stop":
@@ -238,6 +244,14 @@ class _Process:
             intake.stop()
             await intake.ended.wait()
             del self.joints[name]
+            self.permits.pop(name, None)
+
+    def _scan_now(self, name: str) -> dict[str, Any]:
+        """A scan that waits for its time goes at once."""
+        if name not in self.permits:
+            raise NotFound("is not captured live", operation="scan", subject=name)
+        self.permits[name].force()
+        return {"waits": self.intakes[name].group.waiting}
 
     def _named(self, arguments: dict[str, Any], operation: str) -> MachineIntake:
         name = str(arguments.get("machine"))

@@ -34,13 +34,18 @@ from stages.model import BLOCK, Ints
 from stages.ports import Machine
 from stages.stream import DeliveryGone, Journal, JournalUnusable, Kind, Position
 
+FULL_REGIONS = 256  # 1 GiB: what is less is compared at once, whatever a policy says
+ASK_SECONDS = 20.0  # between two questions whether a full scan may go on
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds between attempts to scan or to open a journal
 RESUME_SHARE = 0.25  # of the journal's limit: tracking ends when no more than this is retained
 SCAN_SHARE = 0.5  # scans stop at this share (R8)
 
 Found = TypeVar("Found")
+Todo = list[tuple[int, list[int]]]  # regions by disk
 OpenJournal = Callable[[int], Awaitable[Journal]]
 """Opens the journal with a run after the one given; raises ``BackstayError`` or ``OSError``."""
+Permit = Callable[[bool], Awaitable[str]]
+"""May a disk be scanned in full now? What it waits for, or "". True: the vault never saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,10 @@ class Group:
         )
         self.marks = Marks(joint, self.gate, self.gap)
         self.scan: Scanner | None = None
+        self.permit: Permit | None = None
+        self.fresh: set[int] = set()  # disks that the vault has never seen
+        self.waiting = ""  # what a full scan waits for
+        self._full: set[int] = set()  # disks most of which is compared in this gap
         self.trouble = ""  # why a scan or the journal is being tried again
         self.resting = ""  # why writes are to be tracked for now, whatever the journal could do
         self._released = trio.Event()  # scans may go on
@@ -171,6 +180,8 @@ class Group:
         """In one step with the activity log. A gap begins before anything that it is about."""
         before = self._geometry()
         self.gap.drop({*plan.gone, *plan.fresh})
+        self._full.difference_update(plan.gone)
+        self.fresh = (self.fresh | set(plan.fresh)) - set(plan.gone)
         self._stuck.difference_update(plan.gone)
         kept, self.disks = self.disks, {}
         for span in plan.spans:
@@ -441,6 +452,7 @@ class Group:
             finally:
                 self._scanning = None
                 self.scan = None
+                self.waiting = ""
         if not self.gap.is_open:
             head = self.gate.stream.head
             await self.gate.sync(head)
@@ -454,6 +466,9 @@ class Group:
         await self.joint.wait_present()
         await self._released.wait()
         while todo := await self._todo():
+            todo = await self._allowed(todo)
+            if not todo:
+                continue
             targets = {
                 number: LiveTarget(disk.size, disk.source.file)
                 for number, disk in self.disks.items()
@@ -466,7 +481,7 @@ class Group:
                 machine=self._machine,
                 windows=self.windows,
                 locked=lambda disk, first, count: self.disks[disk].locked(first, count),
-                yielding=self._yield,
+                yielding=self._yield_in_full if self._are_full(todo) else self._yield,
                 on_scanned=self.gap.scanned,
             )
             await self.scan.scan(todo)
@@ -474,7 +489,36 @@ class Group:
         if self._scanning is not None and not self._scanning.cancel_called:
             self._end_gap()
 
-    async def _todo(self) -> list[tuple[int, list[int]]]:
+    async def _allowed(self, todo: Todo) -> Todo:
+        """What of it may be scanned now: what is little first. Waits a while if nothing may."""
+        for number, regions in todo:
+            if len(regions) > max(FULL_REGIONS, len(self.activity.pending[number]) // 2):
+                self._full.add(number)
+        little = [one for one in todo if one[0] not in self._full]
+        if little or self.permit is None:
+            return little or todo
+        new = [one for one in todo if one[0] in self.fresh]
+        for some, fresh in ((new, True), (todo, False)):
+            if some and not await self._permitted(fresh=fresh):
+                return some
+        await self._machine.clock.sleep(ASK_SECONDS)
+        return []
+
+    def _are_full(self, todo: Todo) -> bool:
+        return self.permit is not None and any(number in self._full for number, _ in todo)
+
+    async def _permitted(self, *, fresh: bool) -> str:
+        """What full scans wait for, or ""."""
+        self.waiting = "" if self.permit is None else await self.permit(fresh)
+        return self.waiting
+
+    async def _yield_in_full(self) -> None:
+        """A scan that takes long stops when its time is over."""
+        await self._yield()
+        while await self._permitted(fresh=self._full <= self.fresh):
+            await self._machine.clock.sleep(ASK_SECONDS)
+
+    async def _todo(self) -> Todo:
         """What is still to be scanned. No await between the last look and the return.
 
         A block that was locked when its region was scanned is left to whoever holds it, and its
@@ -492,6 +536,8 @@ class Group:
         self.gate.stream.push(self.gate.control(Kind.GAP_END, {"grade": "crash"}), 0)
         self.gap.end()
         self.scrub.corrected()
+        self.fresh.clear()
+        self._full.clear()
 
     # the rolling scrub
 
