@@ -27,6 +27,7 @@ from stages.errors import BackstayError, IllegalOperation, StateLocked
 from stages.ports import Machine
 
 _LOOK_SECONDS = 1.0  # between two looks how it is
+_ANSWER_SECONDS = 15.0
 _END_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _LINE = 1 << 20
@@ -58,6 +59,7 @@ class IntakeKeeper:
         self._vouched = tuple(vouched)
         self._socket = f"{state.path}/{SOCKET}"
         self._process: trio.Process | None = None  # the one that this process started last
+        self._hangs = False
         self._stopping = trio.Event()
 
     async def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -154,14 +156,23 @@ class IntakeKeeper:
 
     async def _look(self) -> bool:
         at = self._ports.clock.monotonic()
+        status: dict[str, Any] | None = None
         try:
-            status = await self.ask("status")
+            with trio.move_on_after(_ANSWER_SECONDS):
+                status = await self.ask("status")
         except IntakeGone:
             if self._process is not None:
                 self._process.poll()  # if it was our child, it is buried
             self.pid = None
             self._looked(at, None)
             return False
+        if status is None:  # it hangs, with the disks of its guests: to end it helps nobody
+            self._looked(at, None)
+            if not self._hangs:
+                self._tell(f"intake: does not answer (process {self.pid})")
+            self._hangs = True
+            return True
+        self._hangs = False
         self.pid = status["pid"]
         self._looked(at, status["machines"])
         return True

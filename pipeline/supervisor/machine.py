@@ -57,6 +57,8 @@ class Protected:
         self._told: tuple[bool, bool] | None = None  # what intake does: it rests, it holds scans
         self._arranged = float("-inf")  # when it was told that
         self._settled = float("-inf")  # looks that began before this are too old
+        self._shown: object = None  # of the look that was reacted to last
+        self._reacted = float("-inf")  # when that look was
         self._nursery: trio.Nursery
         self._scan_from: tuple[float, int] | None = None  # when it was seen first, and how far
 
@@ -93,7 +95,12 @@ class Protected:
             self._scan_from = None
         elif self._scan_from is None and look.row is not None:
             self._scan_from = look.at, int(look.row["scan_done"])
-        self._wake()
+        self._moved.unpark_all()
+        shown = look.row and (look.capture, look.row["resting"], look.row["held"])
+        # Hundreds of machines are looked at each second: most have nothing new to react to.
+        if shown != self._shown or self._settled >= self._reacted or self.record.start_us:
+            self._shown = shown
+            self._attention.set()
 
     def eta(self) -> float | None:
         """Seconds that the scan under way still takes, at its speed until now."""
@@ -135,6 +142,7 @@ class Protected:
 
     async def _react(self) -> None:
         async with self._lock:
+            self._reacted = self.look.at
             said, self._unheard = self._unheard, None
             if said is not None:
                 try:
