@@ -1,7 +1,7 @@
 """What the supervisor must remember, and what it needs of the place where that is kept.
 
-``FileRecords`` is one such place; a database is another. All calls are made from the event loop;
-errors are ``StateError`` and ``NoSpace``.
+``DatabaseRecords`` is that place. All calls are made from the event loop; errors are ``StateError``
+and ``NoSpace``.
 """
 
 from __future__ import annotations

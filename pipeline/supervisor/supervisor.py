@@ -19,13 +19,14 @@ import trio
 from pipeline.config import load
 from pipeline.config.model import Config
 from pipeline.control.model import EventView, Operation, State
+from pipeline.credential import read_secret
 from pipeline.daemon.child import DeliveryChild, Tell
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.events import Happening
 from pipeline.lifecycle.rules import Situation, delivers, is_legal
 from pipeline.state import StateFolder
+from pipeline.supervisor.dbrecords import DatabaseRecords
 from pipeline.supervisor.facts import Look
-from pipeline.supervisor.filerecords import FileRecords
 from pipeline.supervisor.intake import IntakeKeeper
 from pipeline.supervisor.jobs import built_in
 from pipeline.supervisor.machine import Protected
@@ -37,6 +38,7 @@ from stages.errors import BackstayError, ConfigError, IllegalOperation
 from stages.ports import Machine
 from stages.stage import Signal, crew
 
+DATABASE = "control.db"  # in the state folder, unless the configuration names another
 _STOP_SECONDS = 120.0  # for guests to be flushed; intake has bounds of its own below this
 _END_SECONDS = 30.0
 _AGAIN_SECONDS = 5.0  # before a machine's task that has broken is begun anew
@@ -70,7 +72,7 @@ class Supervisor:
         self._tell = tell
         self._drain = drain
         self._notifier = notifier or Notifier()
-        self._records = FileRecords(ports, state.path)
+        self._records = DatabaseRecords(ports, lambda: database_of(config, ports))
         self.intake = IntakeKeeper(ports, config, state, tell, self._looked, vouched)
         self.delivery = DeliveryChild(ports, config, state, tell, self._heard)
         self.parts = Parts(
@@ -286,6 +288,13 @@ class Supervisor:
         with trio.move_on_after(_END_SECONDS):
             await self.intake.end()
         self._tell("stopped")
+
+
+def database_of(config: Config, ports: Machine) -> str:
+    """Where the control database is. Blocks. ``ConfigError`` if the secret cannot be read."""
+    if config.daemon.database is None:
+        return f"{config.daemon.state}/{DATABASE}"
+    return read_secret(config.daemon.database, ports.files)
 
 
 async def run_daemon(

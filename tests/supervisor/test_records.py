@@ -1,11 +1,11 @@
-"""The supervisor's memory: what any place for it must do, and a disk that fails at every step."""
+"""The supervisor's memory in the control database."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -13,15 +13,12 @@ import trio
 from pipeline.control.model import Direction, JobAction, JobKind, JobState, Problem, State, TaskView
 from pipeline.control.model import TestFailover as Axis
 from pipeline.lifecycle.rules import Situation
-from pipeline.supervisor import filerecords
-from pipeline.supervisor.filerecords import FileRecords
+from pipeline.supervisor.dbrecords import DatabaseRecords
 from pipeline.supervisor.records import Ended, MachineRecord, NewJob, Records
-from stages import durable
-from stages.errors import BackstayError, NotFound, StateDamaged
-from stages.ports import Files
-from tests.ports.watched import Tripwire, WatchedFiles, machine
-from tests.whole.memfiles import MemFiles
+from stages.errors import NotFound, StateDamaged, leaves
+from stages.system import this_machine
 
+ANN = {"name": "ann", "role": "operator", "address": "unix"}
 PROBLEM = Problem("Fenced", "no", "ask", False, 10)
 FULL = MachineRecord(
     "web1",
@@ -37,9 +34,9 @@ FULL = MachineRecord(
 
 
 @asynccontextmanager
-async def opened(files: Files) -> AsyncIterator[Records]:
+async def opened(path: Path) -> AsyncIterator[Records]:
     """A life of it."""
-    records = FileRecords(machine(files), "/state")
+    records = DatabaseRecords(this_machine(), lambda: str(path / "control.db"))
     async with trio.open_nursery() as nursery:
         await nursery.start(records.run)
         await records.load()
@@ -47,15 +44,8 @@ async def opened(files: Files) -> AsyncIterator[Records]:
         nursery.cancel_scope.cancel()
 
 
-@pytest.fixture
-def files() -> MemFiles:
-    found = MemFiles()
-    durable.make_dirs(found, "/state")
-    return found
-
-
-async def test_machines_and_jobs_survive(files: MemFiles) -> None:
-    async with opened(files) as records:
+async def test_machines_and_jobs_survive(tmp_path: Path) -> None:
+    async with opened(tmp_path) as records:
         assert await records.save(FULL) is None
         new = NewJob(JobKind.COMMIT_FAILOVER, "web1", "ann", {"a": [1]})
         made = await records.save(FULL, new)
@@ -69,10 +59,10 @@ async def test_machines_and_jobs_survive(files: MemFiles) -> None:
         )
         assert test is not None
         await records.append_event("state", "web1", None, "hello", {"x": 1})
-        await records.append_audit({"who": "ann"})
-        await records.append_audit({"who": "bob"})
+        await records.append_audit({"caller": ANN, "operation": "x", "machine": "web1"})
+        await records.append_audit({"caller": ANN, "operation": "y", "outcome": "done", "more": 1})
         shown = await records.job(made.id)
-    async with opened(files) as records:
+    async with opened(tmp_path) as records:
         (found,) = records.machines()
         assert found == replace(FULL, job=made.id, test_job=test.id)
         assert await records.job(made.id) == shown
@@ -91,8 +81,8 @@ async def test_machines_and_jobs_survive(files: MemFiles) -> None:
         assert await records.events(after=event.id) == []
         second, first = await records.audit()
         assert second["previous"] == first["digest"]
-        assert (await records.audit(before=second["number"]))[0] == first
-    async with opened(files) as records:
+        assert (await records.audit(before=second["seq"]))[0] == first
+    async with opened(tmp_path) as records:
         (found,) = records.machines()
         assert found.job is None
         assert await records.jobs(active=True) == []
@@ -105,8 +95,8 @@ async def test_machines_and_jobs_survive(files: MemFiles) -> None:
             await records.parameters(99)
 
 
-async def test_what_ends_and_begins_together(files: MemFiles) -> None:
-    async with opened(files) as records:
+async def test_what_ends_and_begins_together(tmp_path: Path) -> None:
+    async with opened(tmp_path) as records:
         first = await records.save(FULL, NewJob(JobKind.INITIAL_REPLICATION, "web1", "daemon"))
         assert first is not None
         second = await records.save(
@@ -116,73 +106,45 @@ async def test_what_ends_and_begins_together(files: MemFiles) -> None:
         )
         assert second is not None
         assert second.allowed == ()
-    async with opened(files) as records:
+    async with opened(tmp_path) as records:
         (found,) = records.machines()
         assert found.job == second.id
         assert (await records.job(first.id)).state is JobState.SUCCEEDED
 
 
-async def test_old_jobs_and_events_go(files: MemFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filerecords, "MAX_JOBS", 3)
-    async with opened(files) as records:
-        stays = await records.save(FULL, NewJob(JobKind.RESYNCHRONIZE, "web1", "daemon"))
-        for _ in range(10):
-            made = await records.save(FULL, NewJob(JobKind.MARK, "web1", "ann"))
-            assert made is not None
-            await records.end_job(Ended(made.id, JobState.SUCCEEDED))
-            await records.append_event("job", "web1", made.id, "ended", {})
-        found = await records.jobs()
-        assert len(found) <= 4
-        assert found[-1] == stays
-        assert len(await records.events(limit=5)) == 5
+async def test_progress_is_written_now_and_then(tmp_path: Path) -> None:
+    async with opened(tmp_path) as records:
+        made = await records.save(FULL, NewJob(JobKind.RESYNCHRONIZE, "web1", "daemon"))
+        assert made is not None
+        for percent in range(1, 50):
+            await records.progress(made.id, percent=float(percent), bytes_done=percent)
+        shown = await records.job(made.id)
+        assert (shown.percent, shown.bytes_done) == (49.0, 49)
+        assert (await records.jobs())[0] == shown
+    async with opened(tmp_path) as records:
+        assert (await records.job(made.id)).percent == 49.0
+        await records.end_job(Ended(made.id, JobState.SUCCEEDED, "done"))
+        after = await records.progress(made.id, percent=1.0)
+        assert (after.percent, after.state, after.description) == (
+            49.0,
+            JobState.SUCCEEDED,
+            "done",
+        )
 
 
-@pytest.mark.parametrize("late", [False, True])
-async def test_a_disk_that_fails_at_every_step(late: bool) -> None:
-    """What was saved is there, or it was said that it is not; the next save heals it."""
-    at = 0
-    while True:
-        files = MemFiles()
-        durable.make_dirs(files, "/state")
-        async with opened(files) as records:
-            await records.save(replace(FULL, name="old"))
-        wire = Tripwire(None, errno.EIO, late)
-        saved = False
-        async with opened(WatchedFiles(wire, files)) as records:
-            wire.at = len(wire.names) + at  # from the save on
-            try:
-                await records.save(replace(FULL, name="new"), NewJob(JobKind.MARK, "new", "ann"))
-                saved = True
-            except BackstayError:
-                pass
-            wire.at = None
-            if not wire.tripped:
-                break
-            if not saved:
-                assert await records.jobs() == []
-                await records.save(replace(FULL, name="new"), NewJob(JobKind.MARK, "new", "ann"))
-        async with opened(files) as records:
-            assert {"old", "new"} <= {record.name for record in records.machines()}
-            (job,) = await records.jobs()
-            assert job.machine == "new"
-        at += 1
-    assert at > 4
+async def test_many_machines_at_the_same_time(tmp_path: Path) -> None:
+    async with opened(tmp_path) as records, trio.open_nursery() as nursery:
+        for number in range(300):
+            nursery.start_soon(records.save, MachineRecord(f"m{number}"))
+    async with opened(tmp_path) as records:
+        assert len(records.machines()) == 300
 
 
-async def test_saves_at_the_same_time_share_a_write(files: MemFiles) -> None:
-    wire = Tripwire()
-    async with opened(WatchedFiles(wire, files)) as records:
-        async with trio.open_nursery() as nursery:
-            for number in range(500):
-                nursery.start_soon(records.save, MachineRecord(f"m{number}"))
-        assert wire.names.count("rename") < 10
-    async with opened(files) as records:
-        assert len(records.machines()) == 500
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"machines": [{"name": "x"}]}'])
-async def test_a_file_that_is_none(files: MemFiles, text: str) -> None:
-    files.put(f"/state/{filerecords.FILE}", text.encode())
-    with pytest.raises(StateDamaged) as raised:
-        await FileRecords(machine(files), "/state").load()
-    assert "move it away" in raised.value.hint
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "control.db").write_bytes(b"hello" * 5000)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with opened(tmp_path):
+            pass
+    (failed,) = leaves(raised.value)
+    assert isinstance(failed, StateDamaged)
+    assert failed.hint
