@@ -104,15 +104,14 @@ def job_view(row: Row[Any], tasks: Iterable[Row[Any]]) -> JobView:
         by=row.by,
         notes=tuple(json.loads(row.notes)),
         result=json.loads(row.result),
+        key=row.key or "",
     )
 
 
 @_understood
 def stored_job(row: Row[Any], tasks: Iterable[Row[Any]]) -> StoredJob:
     """The same with what the supervisor needs to go on."""
-    return StoredJob(
-        job_view(row, tasks), json.loads(row.parameters), row.key or "", bool(row.cancellable)
-    )
+    return StoredJob(job_view(row, tasks), json.loads(row.parameters), bool(row.cancellable))
 
 
 def task_rows(job: int, tasks: Sequence[TaskView], limit: int) -> list[Mapping[str, Any]]:

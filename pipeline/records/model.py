@@ -120,7 +120,6 @@ class StoredJob:
 
     view: JobView
     parameters: Mapping[str, Any]
-    key: str
     cancellable: bool
 
 
