@@ -36,8 +36,8 @@ class MachineFacts:
     ``initial``: it has not been replicated completely yet. ``gap``: why the newest state is not
     consistent; ``tracking``: why writes are only tracked; "" for neither. ``attempt``, ``problem``,
     ``hint``, ``recoverable``: where delivery stands on its ladder.
-    ``scrub_mismatches``: differences that the rolling scrub has found and that no completed scan
-    has corrected yet; ``scrub_found``: all of them since the group was begun.
+    ``scrub_mismatches``: blocks that the rolling scrub has found to differ and that no scan has
+    corrected yet; ``scrub_doubted``: all since its last pass that found nothing.
     """
 
     replicating: bool = True
@@ -56,6 +56,7 @@ class MachineFacts:
     key_drilled: bool = True
     points_verified: bool = True
     scrub_mismatches: int = 0
+    scrub_doubted: int = 0
     heartbeat_ages: dict[str, float] = field(default_factory=dict)
 
 

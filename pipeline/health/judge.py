@@ -63,6 +63,11 @@ def _recoverability(facts: MachineFacts, limits: Thresholds) -> Iterator[Reason]
         yield Reason(
             "stale-point", Health.CRITICAL, f"the newest consistent point is {_age(age)} old"
         )
+    yield from _scrubbed(facts)
+
+
+def _scrubbed(facts: MachineFacts) -> Iterator[Reason]:
+    """Damage stays a reason after its correction, until a whole pass has found nothing."""
     if facts.scrub_mismatches:
         yield Reason(
             "scrub-mismatch",
@@ -71,6 +76,15 @@ def _recoverability(facts: MachineFacts, limits: Thresholds) -> Iterator[Reason]
             "a write; points since an unknown time are wrong there",
             "they are being corrected by a scan; something wrote to the disk past Backstay, or "
             "the disk or memory is damaged: check both, and recover a point with care",
+        )
+    elif facts.scrub_doubted:
+        yield Reason(
+            "scrub-doubt",
+            Health.WARNING,
+            f"the scrub found {facts.scrub_doubted} blocks that had changed without a write; they "
+            "are corrected, but earlier points may be wrong there",
+            "find out what wrote to the disk past Backstay; this ends with the next pass of the "
+            "scrub that finds nothing",
         )
 
 

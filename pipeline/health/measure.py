@@ -33,7 +33,7 @@ class Rpo:
         self._last = now
         if head > committed and (not self._seen or head > self._seen[-1][1]):
             self._seen.append((before, head))
-        while self._seen and self._seen[0][1] <= committed:
+        while self._seen and (self._seen[0][1] <= committed or committed >= head):
             self._seen.popleft()
         if len(self._seen) > _MOST:
             self._thin()
@@ -65,7 +65,7 @@ class Drain:
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     def sample(self, now: float, shipped_bytes: int, waiting_bytes: int) -> float | None:
-        """Seconds; None as long as no rate is known, infinite if nothing was shipped.
+        """Seconds; None as long as no rate is known: RPO says that nothing is shipped at all.
 
         ``shipped_bytes``: of the stream, ever; one that falls begins anew.
         """
@@ -83,4 +83,4 @@ class Drain:
         if now - began < 60:
             return None
         rate = (shipped_bytes - shipped) / (now - began)
-        return waiting_bytes / rate if rate else float("inf")
+        return waiting_bytes / rate if rate else None

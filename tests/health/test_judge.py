@@ -48,6 +48,7 @@ def test_a_machine_that_is_well_has_no_reasons() -> None:
         ("key_drilled", False, "key-not-drilled", Health.WARNING),
         ("points_verified", False, "points-not-verified", Health.WARNING),
         ("scrub_mismatches", 1, "scrub-mismatch", Health.CRITICAL),
+        ("scrub_doubted", 1, "scrub-doubt", Health.WARNING),
         ("attempt", 1, "delivery-retry", Health.WARNING),
         ("heartbeat_ages", {"intake": 31}, "heartbeat", Health.WARNING),
         ("heartbeat_ages", {"intake": 121}, "heartbeat", Health.CRITICAL),
@@ -115,6 +116,7 @@ FACTS = st.builds(
     key_drilled=st.booleans(),
     points_verified=st.booleans(),
     scrub_mismatches=st.integers(0, 3),
+    scrub_doubted=st.integers(0, 3),
     heartbeat_ages=st.dictionaries(st.sampled_from(["intake", "delivery"]), st.floats(0, 1e6)),
 )
 
