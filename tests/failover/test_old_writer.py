@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.errors import BrokenChain, Fenced
+from stages.errors import BrokenChain, Fenced, StoreUnreachable
 from stages.recover.opened import OpenedVault, open_vault
 from stages.store.faults import LOST_REQUEST, FaultPlan, FaultStore, Operation
 from stages.store.port import ObjectStore
