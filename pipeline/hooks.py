@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 
@@ -69,7 +69,7 @@ async def _run(
     }
     try:
         with trio.fail_after(timeout):
-            code, said = await _ended(command, environment)
+            code, said = await ended([command], environment)
     except trio.TooSlowError:
         raise SourceBusy(
             f"the snapshot hook took longer than {timeout:g} s and was ended",
@@ -93,16 +93,21 @@ async def _run(
         )
 
 
-async def _ended(command: str, environment: dict[str, str]) -> tuple[int, str]:
+async def ended(
+    command: Sequence[str], environment: Mapping[str, str], given: bytes = b""
+) -> tuple[int, str]:
     """Run a hook to its end: its exit code, and the last of what it printed.
+
+    ``given`` is what it finds on standard input. Raises ``OSError`` if it cannot be run; cancelled,
+    it is ended.
 
     It has a session of its own: Ctrl-C is not meant for it, and what it started ends with it when
     it takes too long. What it leaves running on purpose may keep its output open; nobody waits.
     """
     process = await trio.lowlevel.open_process(
-        [command],
+        list(command),
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if given else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -115,10 +120,17 @@ async def _ended(command: str, environment: dict[str, str]) -> tuple[int, str]:
                 said.extend(chunk)
                 del said[:-_OUTPUT]
 
+    async def tell(into: trio.abc.SendStream) -> None:
+        with suppress(trio.BrokenResourceError):  # it need not read
+            async with into:
+                await into.send_all(given)
+
     try:
         async with trio.open_nursery() as nursery:
             if process.stdout is not None:
                 nursery.start_soon(listen, process.stdout)
+            if process.stdin is not None:
+                nursery.start_soon(tell, process.stdin)
             await process.wait()
             nursery.cancel_scope.deadline = trio.current_time() + _LISTEN
     finally:
