@@ -24,6 +24,7 @@ from pipeline.daemon import lock
 from pipeline.daemon.intake_main import SOCKET
 from pipeline.daemon.link_client import IntakeGone, upstream
 from pipeline.delivery import Delivery
+from pipeline.notice import source_notices
 from pipeline.retry import PROBE_SECONDS, PROBES, Ladder
 from pipeline.state import StateFolder
 from stages.errors import BackstayError, leaves
@@ -71,6 +72,11 @@ class _Machine:
 
     async def run(self) -> None:
         """Deliver for ever; ends when drained, or by an error that does not heal by itself."""
+        looked = await source_notices(self.ports, self.config, self.state, [self.name])
+        notice = looked[self.name].notice
+        if notice is not None:  # intake does not serve it either
+            self._tell("failed", notice.error("open log", self.name))
+            return
         while True:
             try:
                 await self._life()

@@ -170,6 +170,9 @@ class Parent:
             raise as_error(fields["error"], fields["message"], operation, subject, fields["hint"])
         for name, uris in fields["serves"].items():
             self._say_disks(name, uris)
+        for name, closed in fields["closed"].items():
+            self._tell(f"{name}: its listeners stay closed: {closed['message']}")
+            self._tell(f"{name}: {closed['hint']}")
         self._tell(f"intake: serving (process {pid})")
         for name, reasons in fields["compared"].items():
             for reason in reasons:
