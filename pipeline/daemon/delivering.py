@@ -18,6 +18,7 @@ from pipeline.daemon.orders import Orders
 from pipeline.daemon.probes import Probes
 from pipeline.delivery import Delivery
 from pipeline.lifecycle.verdicts import cause_of, hint_of
+from pipeline.notice import source_notices
 from pipeline.retry import Ladder, Steps, jittered
 from pipeline.state import StateFolder
 from stages.errors import BackstayError, leaves
@@ -103,6 +104,7 @@ class Delivering:
 
     async def _life(self) -> None:
         """From connecting to the first error, or until drained."""
+        await self._not_failed_over()
         async with upstream(f"{self.state.path}/{SOCKET}", self.name) as intake:
             delivery = Delivery(
                 self.ports, self.config, self.name, self.state, intake, intake.attached
@@ -118,6 +120,13 @@ class Delivering:
                     await self.ports.clock.sleep(0.05)
                 self.drained = True
                 nursery.cancel_scope.cancel()
+
+    async def _not_failed_over(self) -> None:
+        """Nothing is shipped for a machine that runs elsewhere; intake does not serve it either."""
+        looked = await source_notices(self.ports, self.config, self.state, [self.name])
+        notice = looked[self.name].notice
+        if notice is not None:
+            raise notice.error("open log", self.name)
 
     async def _attached(self, intake: RemoteUpstream) -> None:
         """The vault has let it in, and intake's questions are answered."""

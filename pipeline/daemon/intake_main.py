@@ -31,6 +31,7 @@ from pipeline.daemon.points import Kind as PointKind
 from pipeline.daemon.points import Points
 from pipeline.hooks import disk_hooks, hooks_held, machine_hooks
 from pipeline.intake import IntakeDisk, MachineIntake, journal_limit
+from pipeline.notice import source_notices
 from pipeline.state import StateFolder
 from stages import durable
 from stages.capture.activity.witness import within
@@ -226,6 +227,8 @@ class _Process:
     async def _start_all(self, config: Config, news: Sequence[str]) -> list[str]:
         """Machines that are new, all or none."""
         said: list[str] = []
+        for refused in (await _failed_over(self._ports, config, self._state, news)).values():
+            raise refused
         try:
             for name in news:
                 intake = await _open(self._ports, config, self._state, name)
@@ -305,10 +308,12 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
     state = StateFolder.open(ports, config.daemon.state, lock=False)
     durable.make_dirs(ports.files, state.path)
     with lock.held(ports.files, f"{state.path}/{LOCK}", "intake"):
+        live = [name for name, machine in config.machines.items() if machine.live]
+        closed = await _failed_over(ports, config, state, live)
+        if closed and len(closed) == len(live):
+            raise closed[live[0]]
         opened = [
-            await _open(ports, config, state, name, vouched)
-            for name, machine in config.machines.items()
-            if machine.live
+            await _open(ports, config, state, name, vouched) for name in live if name not in closed
         ]
         process = _Process(ports, config, state)
         process.joints.update({intake.name: intake.joint for intake in opened})
@@ -321,7 +326,8 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
                     await process.start(intake)
                 uris = {name: one.status().disks for name, one in process.intakes.items()}
                 compared = {name: list(one.compared) for name, one in process.intakes.items()}
-                _say({"serves": uris, "compared": compared})
+                stays = {name: _failure(error) for name, error in closed.items()}
+                _say({"serves": uris, "compared": compared, "closed": stays})
                 _close_output()
                 serving.start_soon(process.watch_sizes)
                 points = Points(
@@ -336,6 +342,20 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
             process.stopped.set()
             await process.ending.wait()  # delivery may still be reading what is durable
             serving.cancel_scope.cancel()
+
+
+async def _failed_over(
+    ports: Machine, config: Config, state: StateFolder, names: Collection[str]
+) -> dict[str, BackstayError]:
+    """The machines whose listeners stay closed, because production is elsewhere (R14)."""
+    found: dict[str, BackstayError] = {}
+    for name, looked in (await source_notices(ports, config, state, names)).items():
+        if looked.notice is not None:
+            found[name] = looked.notice.error("open listener", name)
+        elif looked.trouble:
+            said = f"{name}: not known whether it was failed over, going on: {looked.trouble}"
+            print(said, file=sys.stderr, flush=True)  # noqa: T201
+    return found
 
 
 async def _open(

@@ -218,6 +218,9 @@ class IntakeKeeper:
             raise as_error(fields["error"], fields["message"], operation, subject, fields["hint"])
         for name, uris in fields["serves"].items():
             self._say_disks(name, uris)
+        for name, closed in fields["closed"].items():
+            self._tell(f"{name}: its listeners stay closed: {closed['message']}")
+            self._tell(f"{name}: {closed['hint']}")
         self.pid = pid
         self._tell(f"intake: serving (process {pid})")
         for name, reasons in fields["compared"].items():
