@@ -11,7 +11,7 @@ import click
 
 from pipeline.cli.client import Client, DaemonGone, api_options
 from pipeline.cli.console import emit, human, json_option, say, tell
-from pipeline.cli.tables import moment, percent, show, table
+from pipeline.cli.tables import Grid, moment, percent, show
 
 _TRIES, _AGAIN_SECONDS = 30, 2.0  # to find a daemon again that has gone
 
@@ -49,7 +49,7 @@ def list_jobs(
         for each in found["jobs"]
     ]  # fmt: skip
     heads = ("JOB", "MACHINE", "KIND", "STATE", "%", "CREATED", "ENDED", "BY", "WHY")
-    show(table(heads, rows))
+    show(Grid(heads, rows))
 
 
 def _why(found: dict[str, Any]) -> str:
@@ -81,12 +81,12 @@ def show_job(client: Client, number: int, as_json: bool) -> None:
     if found["problem"]:
         facts.append(("problem", found["problem"]["message"]))
         facts.append(("hint", found["problem"]["hint"] or "-"))
-    show(table(("", ""), facts))
+    show(Grid(("", ""), facts))
     if found["tasks"]:
         tasks = [
             (t["name"], t["state"], percent(t["percent"]), t["message"]) for t in found["tasks"]
         ]
-        show(table(("TASK", "STATE", "%", "MESSAGE"), tasks))
+        show(Grid(("TASK", "STATE", "%", "MESSAGE"), tasks))
 
 
 def _action(action: str, said: str) -> None:

@@ -8,17 +8,14 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pipeline.cli.client import Client, DaemonGone, Where, api_options, is_served
 from pipeline.cli.console import emit, human, json_option, say
-from pipeline.cli.tables import moment, percent, show, span, table
+from pipeline.cli.tables import Grid, moment, percent, show, span
 from stages.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _HEADS = ("MACHINE", "STATE", "HEALTH", "RPO", "POINT", "POINT'S TIME", "JOURNAL", "SHIPPED", "NOW")
 # "daemon:" with what is indented below it, or in braces beside it; and "state:" within that.
@@ -112,7 +109,7 @@ def _watch(client: Client, every: float) -> None:
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
             remarks = (Text(each) for each in _remarks(daemon, rows))
-            live.update(Group(status_table(rows), *remarks), refresh=True)
+            live.update(Group(status_table(rows).rich(), *remarks), refresh=True)
             time.sleep(every)
             try:
                 daemon, rows = _asked(client)
@@ -120,9 +117,9 @@ def _watch(client: Client, every: float) -> None:
                 live.update(Text(str(error)), refresh=True)
 
 
-def status_table(rows: list[dict[str, Any]]) -> Table:
+def status_table(rows: list[dict[str, Any]]) -> Grid:
     """What is of interest at once."""
-    return table(_HEADS, [_row(each) for each in rows])
+    return Grid(_HEADS, [_row(each) for each in rows])
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -193,7 +190,7 @@ def machines(client: Client, machine: str | None, as_json: bool) -> None:
             (r["name"], r["state"], r["health"], r["vault"], r["policy"], ", ".join(r["allowed"]))
             for r in rows
         ]
-        show(table(("MACHINE", "STATE", "HEALTH", "VAULT", "POLICY", "ALLOWED NOW"), shown))
+        show(Grid(("MACHINE", "STATE", "HEALTH", "VAULT", "POLICY", "ALLOWED NOW"), shown))
         return
     from urllib.parse import quote
 
@@ -203,7 +200,7 @@ def machines(client: Client, machine: str | None, as_json: bool) -> None:
         return
     show(status_table([one]))
     disks = [(d["name"], human(d["size"]), d["path"], d["socket"] or "-") for d in one["disks"]]
-    show(table(("DISK", "SIZE", "PATH", "SOCKET"), disks))
+    show(Grid(("DISK", "SIZE", "PATH", "SOCKET"), disks))
     show(f"allowed now: {', '.join(one['allowed']) or 'nothing'}")
     for each in one["reasons"]:
         say(f"{each['health']}: {each['message']}" + (f" ({each['hint']})" if each["hint"] else ""))
