@@ -72,11 +72,6 @@ class _Machine:
 
     async def run(self) -> None:
         """Deliver for ever; ends when drained, or by an error that does not heal by itself."""
-        looked = await source_notices(self.ports, self.config, self.state, [self.name])
-        notice = looked[self.name].notice
-        if notice is not None:  # intake does not serve it either
-            self._tell("failed", notice.error("open log", self.name))
-            return
         while True:
             try:
                 await self._life()
@@ -98,6 +93,15 @@ class _Machine:
             if self.draining.is_set():
                 return
             await self._wait()
+
+    async def run_here(self) -> None:
+        """``run``, unless the machine was failed over: intake does not serve it then either."""
+        looked = await source_notices(self.ports, self.config, self.state, [self.name])
+        notice = looked[self.name].notice
+        if notice is None:
+            await self.run()
+        else:
+            self._tell("failed", notice.error("open log", self.name))
 
     async def _life(self) -> None:
         """From connecting to the first error, or until drained."""
@@ -195,7 +199,7 @@ async def _deliver(ports: Machine, config: Config) -> bool:
         with lock.held(ports.files, f"{state.path}/{LOCK}", "delivery"):
             async with trio.open_nursery() as running:
                 for machine in machines:
-                    running.start_soon(machine.run)
+                    running.start_soon(machine.run_here)
                 await draining.wait()  # also if all have failed for good: their states stay shown
                 running.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
         nursery.cancel_scope.cancel()
