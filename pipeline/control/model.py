@@ -226,7 +226,8 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job. ``problem``: why it failed; ``note``: what people said."""
+    """A job. ``problem``: why it failed; ``note``: what people said; ``key``: of the request that
+    began it, "" if it had none."""
 
     id: int
     kind: JobKind
@@ -245,6 +246,7 @@ class JobView:
     by: str
     notes: tuple[str, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +281,13 @@ class DaemonView:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, for the audit record: ``role`` is viewer, operator or approver."""
+    """Who asks, for the audit record: ``role`` is viewer, operator or approver. ``key``: of this
+    request; the job that it begins bears it, so that a repetition is known as such."""
 
     name: str
     role: str
     address: str
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ from pipeline.control.model import (
 
 class Control(Protocol):
     """The supervisor, seen from outside. Views are immutable and cost nothing to make; errors are
-    ``BackstayError`` (``NotFound``, ``IllegalOperation`` naming the state and what is allowed)."""
+    ``BackstayError`` (``NotFound``, ``IllegalOperation`` naming the state and what is allowed).
+
+    ``operate``, ``act`` and ``reload`` write the audit themselves, whatever comes of them; what is
+    refused before it reaches them is audited by whoever refuses it."""
 
     def daemon(self) -> DaemonView:
         """The daemon as a whole."""
@@ -45,7 +48,8 @@ class Control(Protocol):
         """Begin an operation; the job that carries it out, or None if it is done already.
 
         Durable on return: a daemon that is killed goes on with it. ``IllegalOperation``, also for
-        a machine that has a job which excludes it; ``UsageError`` for parameters.
+        a machine that has a job which excludes it; ``UsageError`` for parameters. A job bears
+        ``caller.key``.
         """
 
     async def jobs(

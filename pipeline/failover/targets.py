@@ -14,7 +14,7 @@ from typing import Protocol
 
 import trio
 
-from pipeline.hooks import ended
+from pipeline.commands import run_command
 from stages.errors import TargetError
 
 TIMEOUT = 300.0
@@ -113,8 +113,8 @@ class CommandTarget:
         given = json.dumps(replica.as_fields(action)).encode()
         try:
             with trio.fail_after(self.timeout):
-                code, said = await ended(
-                    [self.command], os.environ | environment(replica, action), given
+                code, said = await run_command(
+                    self.command, os.environ | environment(replica, action), given
                 )
         except trio.TooSlowError:
             raise self._failed(

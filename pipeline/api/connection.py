@@ -1,0 +1,77 @@
+"""One connection under hypercorn: who is at its other end, and how long it may make us wait."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import trio
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.trio.tcp_server import TCPServer
+
+from pipeline.api.access import PEER, Peer
+from pipeline.api.sockets import peer_uid
+
+
+class Connection(TCPServer):
+    """hypercorn's, which tells nobody who the peer is, and would wait for ever, and shielded, for a
+    client that does not read."""
+
+    send_seconds = 30.0
+
+    async def run(self) -> None:
+        """Note who is there for all that this connection asks."""
+        try:
+            peer = await self._who()
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+            await trio.aclose_forcefully(self.stream)
+            return
+        PEER.set(peer)
+        await super().run()
+
+    async def _who(self) -> Peer:
+        stream: Any = self.stream
+        if not isinstance(stream, trio.SSLStream):
+            return Peer("unix", uid=peer_uid(stream.socket))
+        with trio.fail_after(self.config.ssl_handshake_timeout):
+            await stream.do_handshake()
+        host, port, *_ = stream.transport_stream.socket.getpeername()
+        return Peer(f"{host}:{port}", name=common_name(stream.getpeercert()))
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, for a bounded time; then the connection ends, whatever waits behind it."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        with trio.move_on_after(self.send_seconds, shield=True) as scope:
+            async with self.send_lock:
+                try:
+                    await self.stream.send_all(event.data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self.protocol.handle(Closed())
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self.stream)
+            await self.protocol.handle(Closed())
+
+
+def common_name(certificate: Any) -> str:
+    """Of a verified certificate, as the ssl module gives it; "" if there is none."""
+    for part in (certificate or {}).get("subject", ()):
+        for key, value in part:
+            if key == "commonName":
+                return str(value)
+    return ""
+
+
+def tls_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
+    """TLS 1.2 or newer. With ``client_ca`` clients may show a certificate, and it must be good.
+    ``OSError`` (``ssl.SSLError`` is one) for files that are not what they should be."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(certificate, key)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context

@@ -1,0 +1,88 @@
+"""Metrics in Prometheus' text format. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from pipeline.control.model import DaemonView, Health, MachineView
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_HEALTH = {Health.NORMAL: 0, Health.WARNING: 1, Health.CRITICAL: 2}
+_CODE = "0 normal, 1 warning, 2 critical"
+
+Sample = tuple[dict[str, str], float]
+
+# Name, kind, help, and the value of a machine; None: it has none now.
+_MACHINE: Sequence[tuple[str, str, str, Callable[[MachineView], float | None]]] = (
+    ("health", "gauge", f"How it is: {_CODE}.", lambda one: _HEALTH[one.health]),
+    ("rpo_seconds", "gauge", "Age of the oldest write not in the vault.", lambda o: o.rpo_seconds),
+    ("point", "gauge", "Number of the newest consistent recovery point.", lambda one: one.point),
+    (
+        "point_timestamp_seconds",
+        "gauge",
+        "Time of the newest consistent recovery point.",
+        lambda one: None if one.point_stamp_us is None else one.point_stamp_us / 1e6,
+    ),
+    ("journal_bytes", "gauge", "Journal not shipped yet.", lambda one: one.journal_bytes),
+    ("journal_limit_bytes", "gauge", "What the journal may hold.", lambda one: one.journal_limit),
+    ("shipped_bytes_total", "counter", "Bytes shipped to the vault.", lambda o: o.shipped_bytes),
+    (
+        "ladder_attempt",
+        "gauge",
+        "Failed attempts in a row; 0: it runs.",
+        lambda o: o.ladder.attempt,
+    ),
+    (
+        "scan_done_bytes",
+        "gauge",
+        "Bytes of the scan under way that are done.",
+        lambda one: None if one.scan is None else one.scan.done,
+    ),
+    (
+        "scan_total_bytes",
+        "gauge",
+        "Bytes of the scan under way.",
+        lambda one: None if one.scan is None else one.scan.total,
+    ),
+)
+
+
+def exposition(daemon: DaemonView, machines: Sequence[MachineView]) -> str:
+    """All metrics, sorted as they are written here."""
+    started = daemon.started_us / 1e6
+    lines = [
+        *_family("ready", "gauge", "The daemon serves.", [({}, int(daemon.ready))]),
+        *_family("health", "gauge", f"How it is: {_CODE}.", [({}, _HEALTH[daemon.health])]),
+        *_family("start_time_seconds", "gauge", "When it started.", [({}, started)]),
+        *_family("info", "gauge", "Its version.", [({"version": daemon.version}, 1)]),
+    ]
+    if daemon.key_drilled_us is not None:
+        said = "When a private key was last proved to open the vault."
+        value = daemon.key_drilled_us / 1e6
+        lines += _family("key_drill_timestamp_seconds", "gauge", said, [({}, value)])
+    for name, kind, said, value_of in _MACHINE:
+        found = ((one, value_of(one)) for one in machines)
+        samples = [({"machine": one.name}, value) for one, value in found if value is not None]
+        lines += _family(f"machine_{name}", kind, said, samples)
+    states = [({"machine": one.name, "state": one.state.value}, 1.0) for one in machines]
+    lines += _family("machine_state", "gauge", "1 for the state that it is in.", states)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _family(name: str, kind: str, said: str, samples: Sequence[Sample]) -> Iterable[str]:
+    full = f"backstay_{name}"
+    yield f"# HELP {full} {said}"
+    yield f"# TYPE {full} {kind}"
+    for labels, value in samples:
+        shown = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
+        yield f"{full}{{{shown}}} {number(value)}" if shown else f"{full} {number(value)}"
+
+
+def escaped(text: str) -> str:
+    """A label's value."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def number(value: float) -> str:
+    """A sample's value, exact for integers."""
+    return str(value) if isinstance(value, int) else repr(float(value))

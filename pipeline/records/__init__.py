@@ -1,0 +1,1 @@
+"""The control database: machines' states, jobs, events and the audit chain."""
