@@ -11,30 +11,18 @@ is not the operator's; ``BrokenChain`` where the records do not say for sure whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from pipeline.control.model import Operation, Stake
+from pipeline.control.model import Operation
 from pipeline.failover.ground import Ground, stand_on
+from pipeline.failover.job import DONE, Job
 from pipeline.failover.model import Approve, Chosen, Done, Standing, Wanted, Who, accept
 from pipeline.failover.points import as_recorded, check_drained, pick, recorded
-from pipeline.failover.stakes import stake
 from pipeline.recovery import Access
 from stages.errors import UNREADABLE, IllegalOperation
-from stages.vault.failover_state import FailoverState, Phase, refusal
+from stages.vault.failover_state import Phase, refusal
 from stages.vault.failovers import Event
 
 _BRANCH_ID = 16
 _FINISHES = "it was begun before and not finished: this finishes it, on the point it was opened on"
-_DONE = "this host has done it already: nothing is done again"
-_EVENTS: Mapping[Operation, Event] = {
-    Operation.PLANNED_FAILOVER: Event.OPENED,
-    Operation.UNPLANNED_FAILOVER: Event.OPENED,
-    Operation.CHANGE_POINT: Event.CHANGED,
-    Operation.COMMIT_FAILOVER: Event.COMMITTED,
-    Operation.CANCEL_FAILOVER: Event.CANCELLED,
-    Operation.TEST_FAILOVER: Event.TEST_OPENED,
-    Operation.CLEANUP_TEST: Event.TEST_CLEANED,
-}
 
 
 async def state(access: Access, machine: str) -> Standing:
@@ -63,7 +51,7 @@ async def open_failover(
     operation = Operation.PLANNED_FAILOVER if planned else Operation.UNPLANNED_FAILOVER
     async with stand_on(access, machine) as ground:
         ground.check_operator()
-        job = _Job(ground, operation, who, approve, rehearse)
+        job = Job(ground, operation, who, approve, rehearse)
         if ground.state.phase is Phase.OPEN:
             return await _opened_before(job, wanted)
         job.check_allowed()
@@ -88,7 +76,7 @@ async def change_point(
     """Take another point for the open failover: another branch, another overlay."""
     async with stand_on(access, machine) as ground:
         ground.check_operator()
-        job = _Job(ground, Operation.CHANGE_POINT, who, approve, rehearse)
+        job = Job(ground, Operation.CHANGE_POINT, who, approve, rehearse)
         job.check_allowed()
         ground.check_sure()
         if ground.state.planned:
@@ -103,7 +91,7 @@ async def change_point(
         point = ground.state.point
         if point is not None and point.seq == chosen.point.seq:
             job.again = True
-            if job.ask(chosen, _DONE):
+            if job.ask(chosen, DONE):
                 await ground.finish()
         elif job.ask(chosen):
             await _record_branch(job, chosen, planned=False, note=note)
@@ -120,14 +108,9 @@ async def commit(
     rehearse: bool = False,
 ) -> Done:
     """Make the failover final. What of it was not finished is finished first."""
-    async with stand_on(access, machine) as ground:
-        job = _Job(ground, Operation.COMMIT_FAILOVER, who, approve, rehearse)
-        if job.begin():
-            chosen = await _recorded(ground)
-            if job.ask(chosen):
-                await ground.finish()
-                await job.record(note=note)
-        return job.done()
+    return await _go_on(
+        access, machine, Operation.COMMIT_FAILOVER, who, note, approve, rehearse=rehearse
+    )
 
 
 async def cancel(
@@ -140,13 +123,36 @@ async def cancel(
     rehearse: bool = False,
 ) -> Done:
     """Take the failover back: the source's daemon protects it again at its next start."""
-    async with stand_on(access, machine) as ground:
-        job = _Job(ground, Operation.CANCEL_FAILOVER, who, approve, rehearse)
-        if job.begin():
-            chosen = await _recorded(ground)
-            if job.ask(chosen):
-                await job.record(note=note)
-        return job.done()
+    return await _go_on(
+        access, machine, Operation.CANCEL_FAILOVER, who, note, approve, rehearse=rehearse
+    )
+
+
+async def reprotected(
+    access: Access,
+    machine: str,
+    who: Who,
+    *,
+    note: str = "",
+    approve: Approve = accept,
+    rehearse: bool = False,
+) -> Done:
+    """Note that the branch of a committed failover has a writer: from here on its group is a
+    machine of its own, with failovers of its own (a failback is one)."""
+    return await _go_on(access, machine, Operation.REPROTECT, who, note, approve, rehearse=rehearse)
+
+
+async def migrated(
+    access: Access,
+    machine: str,
+    who: Who,
+    *,
+    note: str = "",
+    approve: Approve = accept,
+    rehearse: bool = False,
+) -> Done:
+    """Note that nothing will come back to the source of a committed failover."""
+    return await _go_on(access, machine, Operation.MIGRATE, who, note, approve, rehearse=rehearse)
 
 
 async def test(
@@ -161,7 +167,7 @@ async def test(
 ) -> Done:
     """Open a test: a point to be served in isolation, while replication goes on."""
     async with stand_on(access, machine) as ground:
-        job = _Job(ground, Operation.TEST_FAILOVER, who, approve, rehearse)
+        job = Job(ground, Operation.TEST_FAILOVER, who, approve, rehearse)
         if job.begin():
             chosen = await pick(ground.group, ground.machine, wanted)
             if job.ask(chosen):
@@ -182,7 +188,7 @@ async def cleanup(
 ) -> Done:
     """End a test; ``note`` says how it went. Only then has it passed."""
     async with stand_on(access, machine) as ground:
-        job = _Job(ground, Operation.CLEANUP_TEST, who, approve, rehearse)
+        job = Job(ground, Operation.CLEANUP_TEST, who, approve, rehearse)
         if job.begin():
             test = ground.state.test
             if job.ask(None):
@@ -192,95 +198,29 @@ async def cleanup(
         return job.done()
 
 
-class _Job:
-    """One operation on its way: asked, recorded, told."""
-
-    def __init__(
-        self, ground: Ground, operation: Operation, who: Who, approve: Approve, rehearse: bool
-    ):
-        self.ground = ground
-        self.operation = operation
-        self.who = who
-        self.before: FailoverState = ground.state
-        self.again = False
-        self._approve = approve
-        self._rehearse = rehearse
-        self._chosen: Chosen | None = None
-        self._notes: tuple[str, ...] = ()
-
-    @property
-    def event(self) -> Event:
-        """What the operation records."""
-        return _EVENTS[self.operation]
-
-    def begin(self) -> bool:
-        """Check key, records and state; False if this host has done it already."""
-        self.ground.check_operator()
-        self.ground.check_sure()
-        if self.ground.is_own_last(self.event, self.who):
-            self.again = True
-            self._notes = (_DONE,)
-            return False
-        self.check_allowed()
-        return True
-
-    def check_allowed(self) -> None:
-        """Raise ``IllegalOperation`` unless the state allows it."""
-        if not self.ground.state.allows(self.event):
-            raise refusal(self.ground.state, self.event, self.ground.machine)
-
-    def ask(self, chosen: Chosen | None, *notes: str) -> bool:
-        """Say what is at stake; the caller may raise. False for a rehearsal."""
-        self._chosen, self._notes = chosen, (*notes, *self._of_choice(chosen))
-        if not self._rehearse:
-            self._approve(self._stake())
-        return not self._rehearse
-
-    async def record(self, *, note: str) -> None:
-        """The event, on point and branch of the failover that is open."""
-        state = self.ground.state
-        await self.ground.record(
-            self.event,
-            self.who,
-            point=state.point,
-            branch=state.branch,
-            planned=state.planned,
-            note=note,
-        )
-
-    def done(self, *notes: str) -> Done:
-        """The result."""
-        ground = self.ground
-        return Done(
-            self.operation,
-            ground.machine,
-            ground.group.scope.group,
-            self.before,
-            ground.state,
-            self._stake(),
-            self._chosen,
-            tuple(dict.fromkeys((*self._notes, *filter(None, notes)))),
-            self._rehearse,
-            self.again,
-        )
-
-    def _of_choice(self, chosen: Chosen | None) -> tuple[str, ...]:
-        return (*(chosen.notes if chosen else ()), *self.ground.notes())
-
-    def _stake(self) -> Stake:
-        ground = self.ground
-        return stake(
-            self.operation,
-            ground.machine,
-            self.before,
-            self._chosen,
-            ground.newest,
-            ground.ports.clock.wall_us(),
-            self._notes,
-        )
+async def _go_on(
+    access: Access,
+    machine: str,
+    operation: Operation,
+    who: Who,
+    note: str,
+    approve: Approve,
+    *,
+    rehearse: bool,
+) -> Done:
+    """One more event of the failover that is there, on its point and branch."""
+    async with stand_on(access, machine) as ground:
+        job = Job(ground, operation, who, approve, rehearse)
+        if job.begin():
+            chosen = await _recorded(ground)
+            if job.ask(chosen):
+                if operation is Operation.COMMIT_FAILOVER:
+                    await ground.finish()
+                await job.record(note=note)
+        return job.done()
 
 
-async def _opened_before(job: _Job, wanted: Wanted) -> Done:
+async def _opened_before(job: Job, wanted: Wanted) -> Done:
     """The command is given again, or somebody was faster."""
     ground = job.ground
     chosen = await _recorded(ground)
@@ -295,12 +235,12 @@ async def _opened_before(job: _Job, wanted: Wanted) -> Done:
         again = await pick(ground.group, ground.machine, wanted)
         if point is not None and point.seq == again.point.seq:
             job.again = True
-            job.ask(chosen, _DONE)
+            job.ask(chosen, DONE)
             return job.done()
     raise refusal(ground.state, Event.OPENED, ground.machine)
 
 
-async def _record_branch(job: _Job, chosen: Chosen, *, planned: bool, note: str) -> None:
+async def _record_branch(job: Job, chosen: Chosen, *, planned: bool, note: str) -> None:
     """The record first, then what it promises."""
     ground = job.ground
     await ground.record(
@@ -324,7 +264,7 @@ async def _recorded(ground: Ground) -> Chosen | None:
         return None
 
 
-async def _arrived_since(job: _Job) -> str:
+async def _arrived_since(job: Job) -> str:
     """A source that was alive may have committed between the choice and the fence."""
     arrived = await job.ground.refresh()
     if not arrived:

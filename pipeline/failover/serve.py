@@ -7,6 +7,7 @@ and the same command given again: it goes on with what the replica had flushed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,10 +18,15 @@ from pipeline.failover.points import recorded
 from pipeline.failover.targets import Replica, ReplicaDisk, Target
 from pipeline.recovery import Access
 from pipeline.serving import ExportOrder, Say, Served, serve_point
-from stages.errors import IllegalOperation, TargetError
+from stages.errors import BackstayError, IllegalOperation, TargetError
 from stages.ports import Files
 from stages.stage import crew
+from stages.vault.failover_log import load_failovers
+from stages.vault.failover_state import FailoverState
 from stages.vault.failovers import Event, FailoverRecord
+from stages.vault.sealing import Scope
+
+_LOOK_SECONDS = 30.0  # between two looks whether what is served is still in force
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class _Subject:
     seq: int
     planned: bool
     folder: str
+    test: int  # number of the test's record, or 0
 
 
 async def serve_replica(access: Access, order: ServeOrder, target: Target, say: Say) -> None:
@@ -73,6 +80,7 @@ async def serve_replica(access: Access, order: ServeOrder, target: Target, say: 
     )
     async with crew() as nursery:
         nursery.start_soon(begin)
+        nursery.start_soon(_watch, access, subject, say)
         await serve_point(access, export, ready, say, before_end=before_end)
         nursery.cancel_scope.cancel()
 
@@ -142,7 +150,39 @@ async def _subject(access: Access, order: ServeOrder) -> _Subject:
             point.seq,
             state.planned and not order.test,
             f"{order.folder}/{name}",
+            state.test.number if order.test and state.test is not None else 0,
         )
+
+
+async def _watch(access: Access, subject: _Subject, say: Say) -> None:
+    """Say so once if the failover that is served is not the one in force any more.
+
+    The disks stay: a guest that runs on them is for a person to turn off.
+    """
+    while True:
+        await access.ports.clock.sleep(_LOOK_SECONDS)
+        with suppress(BackstayError):  # the vault may be away; the next look says more
+            async with access.vault() as vault:
+                charter = vault.charter
+                scope = Scope(charter.vault, bytes.fromhex(subject.group), charter.cipher)
+                log = await load_failovers(vault.store, scope, charter)
+            told = superseded(log.state, subject.branch, subject.test)
+            if told:
+                say(f"{subject.machine}: {told}; turn the replica off and end this")
+                return
+
+
+def superseded(state: FailoverState, branch: str, test: int) -> str:
+    """Why what is served should not be any more, or "". ``test``: a record's number, or 0."""
+    if test:
+        over = state.test is None or state.test.number != test
+        return "the test that is served here was cleaned up" if over else ""
+    if state.phase.is_over and state.branch is not None and state.branch.hex() == branch:
+        return ""
+    last = state.last
+    by = f" by {last.by} on {last.host}" if last is not None else ""
+    what = "is on another point now" if state.phase.is_over else f"is over ('{state.phase}')"
+    return f"the failover that is served here {what}{by}"
 
 
 def _nothing(ground: Ground, what: str, how: str) -> IllegalOperation:

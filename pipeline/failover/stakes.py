@@ -18,6 +18,8 @@ _NEXT = {
     Operation.CANCEL_FAILOVER: "run (at the source)",
     Operation.TEST_FAILOVER: "failover serve, then failover cleanup",
     Operation.CLEANUP_TEST: "failover status",
+    Operation.REPROTECT: "failback, once the source is ready to take it",
+    Operation.MIGRATE: "unprotect (at the source)",
 }
 _BACK = {
     Operation.PLANNED_FAILOVER: "until 'failover commit': 'failover cancel' undoes it",
@@ -30,8 +32,12 @@ _BACK = {
     "source, and is dropped",
     Operation.TEST_FAILOVER: "'failover cleanup' ends it; replication goes on meanwhile",
     Operation.CLEANUP_TEST: "NO: what was written in the test is dropped",
+    Operation.REPROTECT: "'failback' brings production home",
+    Operation.MIGRATE: "NO: the source never takes this machine back",
 }
-IRREVERSIBLE = frozenset({Operation.COMMIT_FAILOVER, Operation.CANCEL_FAILOVER})
+IRREVERSIBLE = frozenset(
+    {Operation.COMMIT_FAILOVER, Operation.CANCEL_FAILOVER, Operation.MIGRATE, Operation.REPROTECT}
+)
 
 
 def stake(

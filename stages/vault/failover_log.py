@@ -37,6 +37,23 @@ from stages.vault.sealing import Scope
 _HANDFUL = 4
 
 
+_WAYS = {
+    Phase.OPEN: (
+        "if production is to stay here, turn the replica off and give 'backstay failover cancel {} "
+        "…': this source is protected again at its next start"
+    ),
+    Phase.REPROTECTED: (
+        "production runs on the replica and is protected there: do not start the guest here; fail "
+        "back to bring production home"
+    ),
+    Phase.CLOSED: "the machine has moved for good: take it out of this configuration",
+}
+_AWAY = (
+    "production runs on the replica: do not start the guest here; reprotect the replica and fail "
+    "back to bring production home"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FailoverLog:
     """All records of a group, oldest first, and what they add up to.
@@ -89,16 +106,7 @@ class FailoverNotice:
         """What the old source's daemon raises; the hint is the way on."""
         machine = self.group.hex()
         look = f"'backstay failover status {machine} --vault … --key …' shows it; "
-        if self.phase is Phase.OPEN:
-            way = (
-                f"if production is to stay here, turn the replica off and give 'backstay failover "
-                f"cancel {machine} …': this source is protected again at its next start"
-            )
-        else:
-            way = (
-                "production runs on the replica: do not start the guest here; reprotect the "
-                "replica and fail back to bring production home"
-            )
+        way = _WAYS.get(self.phase, _AWAY).format(machine)
         return Fenced(self.described, operation=operation, subject=subject, hint=look + way)
 
 

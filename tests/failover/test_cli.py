@@ -53,6 +53,7 @@ def test_a_failover_from_vault_and_key_alone(shipped: Shipped, bare: Place) -> N
     found = failover(bare, "status")
     assert found["whole"]
     assert [record["event"] for record in found["records"]] == ["opened", "changed"]
+    assert "was failed over by" in bare.backstay("rescue", *KEYS).out
     # The source that comes back is told.
     said = shipped.backstay("run", "c.yaml", "--once")
     assert said.code == 10

@@ -9,6 +9,7 @@ import pytest
 from pipeline.control.model import Operation, Stake
 from pipeline.failover import operations
 from pipeline.failover.model import Approve, Done, PointKind, Wanted, accept
+from pipeline.failover.serve import superseded
 from pipeline.recovery import Access
 from stages.errors import (
     BrokenChain,
@@ -23,6 +24,7 @@ from stages.vault import layout
 from stages.vault.failover_state import Phase
 from stages.vault.failovers import Event
 from stages.vault.keyfile import generate
+from tests.failover.records import BRANCH, after
 from tests.failover.scene import ANN, BOB, NAME, protected
 from tests.ship.support import DIGEST_KEY, GROUP
 
@@ -264,3 +266,35 @@ async def test_by_the_branchs_id_it_is_the_same_failover() -> None:
     scene = await protected()
     done = await unplanned(scene.access())
     assert (await operations.state(scene.access(), GROUP.hex())).state == done.state
+
+
+async def test_the_branch_becomes_a_machine_of_its_own() -> None:
+    scene = await protected()
+    await unplanned(scene.access())
+    with pytest.raises(IllegalOperation, match="commit pending"):
+        await operations.reprotected(scene.access(), NAME, ANN)
+    await operations.commit(scene.access(), NAME, ANN)
+    done = await operations.reprotected(scene.access(), NAME, ANN)
+    assert done.state.phase is Phase.REPROTECTED
+    with pytest.raises(Fenced, match="reprotected") as told:
+        await scene.commit(9)
+    assert "fail back to bring production home" in told.value.hint
+    done = await operations.migrated(scene.access(), NAME, ANN)
+    assert done.state.phase is Phase.CLOSED
+    assert done.stake.irreversible
+    for act in EVENTS.values():
+        with pytest.raises(IllegalOperation, match="for good") as refused:
+            await act(scene.access())
+        assert refused.value.hint == "allowed now: nothing"
+
+
+def test_what_is_served_may_be_superseded() -> None:
+    opened, branch = after(Event.OPENED), BRANCH.hex()
+    assert superseded(opened, branch, 0) == ""
+    assert superseded(after(Event.OPENED, Event.COMMITTED), branch, 0) == ""
+    assert "another point" in superseded(after(Event.OPENED, Event.CHANGED), branch, 0)
+    assert "cancelled" in superseded(after(Event.OPENED, Event.CANCELLED), branch, 0)
+    tested = after(Event.TEST_OPENED)
+    assert superseded(tested, "", 1) == ""
+    assert "cleaned up" in superseded(tested, "", 2)
+    assert "cleaned up" in superseded(opened, "", 1)
