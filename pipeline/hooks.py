@@ -1,48 +1,82 @@
-"""Snapshot hooks: commands of the configuration that hold a disk still while it is read."""
+"""Snapshot hooks: commands of the configuration that hold disks, or applications, still."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 
 import trio
 
-from pipeline.config.model import Disk, Snapshot
+from pipeline.commands import run_command
+from pipeline.config.model import Disk, Policy
 from stages.errors import BackstayError, SourceBusy
 
-_OUTPUT = 2000  # bytes kept of what a hook prints
-_LISTEN = 1.0  # seconds for the rest of it, once the hook has ended
-_GRACE = 5.0  # seconds between asking a hook to end and making it
 _NOT_READ = "nothing was read; try the command by hand, as the user that runs Backstay"
 _FROZEN = "the disk may still be held: free it by hand before anything else"
 
 
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A pair of commands, and what they are told. ``subject`` is whom errors name."""
+
+    pre: str
+    post: str
+    timeout: float
+    subject: str
+    environment: Mapping[str, str]
+
+
+def disk_hooks(machine: str, disks: Sequence[tuple[str, Disk]]) -> list[Hook]:
+    """Those of the disks that have any."""
+    return [
+        Hook(
+            disk.snapshot.pre,
+            disk.snapshot.post,
+            disk.snapshot.timeout,
+            f"{machine}/{name}",
+            {"BACKSTAY_MACHINE": machine, "BACKSTAY_DISK": name, "BACKSTAY_PATH": disk.path},
+        )
+        for name, disk in disks
+        if disk.snapshot is not None
+    ]
+
+
+def machine_hooks(machine: str, policy: Policy) -> list[Hook]:
+    """Those of its policy, for the machine as a whole."""
+    app = policy.app_consistent
+    if app is None:
+        return []
+    return [Hook(app.pre, app.post, app.timeout, machine, {"BACKSTAY_MACHINE": machine})]
+
+
 @asynccontextmanager
 async def held_still(machine: str, disks: Sequence[tuple[str, Disk]]) -> AsyncIterator[bool]:
-    """Run all ``pre`` hooks, and afterwards, whatever happens, the ``post`` hooks of those run.
-
-    In the opposite order, and of one that failed too: it may have got half-way. Yields True if
-    every disk has a hook. Raises ``SourceBusy`` if a hook fails or hangs; where something else has
-    failed before, that is raised, with the hook's failure in its hint.
-    """
-    async with AsyncExitStack() as stack:
-        for name, disk in disks:
-            if disk.snapshot is not None:
-                stack.push_async_exit(partial(_post, machine, name, disk, disk.snapshot))
-                await _run(disk.snapshot.pre, machine, name, disk, disk.snapshot.timeout, _NOT_READ)
+    """``hooks_held`` with those of the disks. Yields True if every disk has a hook."""
+    async with hooks_held(disk_hooks(machine, disks)):
         yield all(disk.snapshot is not None for _, disk in disks)
 
 
+@asynccontextmanager
+async def hooks_held(hooks: Sequence[Hook]) -> AsyncIterator[None]:
+    """Run all ``pre`` hooks, and afterwards, whatever happens, the ``post`` hooks of those run.
+
+    In the opposite order, and of one that failed too: it may have got half-way. Raises
+    ``SourceBusy`` if a hook fails or hangs; where something else has failed before, that is raised,
+    with the hook's failure in its hint.
+    """
+    async with AsyncExitStack() as stack:
+        for hook in hooks:
+            stack.push_async_exit(partial(_post, hook))
+            await _run(hook.pre, hook, _NOT_READ)
+        yield
+
+
 async def _post(
-    machine: str,
-    name: str,
-    disk: Disk,
-    snapshot: Snapshot,
+    hook: Hook,
     _kind: type[BaseException] | None,
     error: BaseException | None,
     _trace: TracebackType | None,
@@ -50,7 +84,7 @@ async def _post(
     # Thaw always runs, also when the scan was cancelled; its own timeout bounds the shield.
     with trio.CancelScope(shield=True):
         try:
-            await _run(snapshot.post, machine, name, disk, snapshot.timeout, _FROZEN)
+            await _run(hook.post, hook, _FROZEN)
         except SourceBusy as failed:
             if error is None:
                 raise
@@ -58,21 +92,14 @@ async def _post(
                 error.hint = "; ".join(filter(None, (error.hint, str(failed), failed.hint)))
 
 
-async def _run(
-    command: str, machine: str, name: str, disk: Disk, timeout: float, hint: str
-) -> None:
-    subject = f"{machine}/{name}: {command}"
-    environment = os.environ | {
-        "BACKSTAY_MACHINE": machine,
-        "BACKSTAY_DISK": name,
-        "BACKSTAY_PATH": disk.path,
-    }
+async def _run(command: str, hook: Hook, hint: str) -> None:
+    subject = f"{hook.subject}: {command}"
     try:
-        with trio.fail_after(timeout):
-            code, said = await _ended(command, environment)
+        with trio.fail_after(hook.timeout):
+            code, said = await run_command(command, os.environ | hook.environment)
     except trio.TooSlowError:
         raise SourceBusy(
-            f"the snapshot hook took longer than {timeout:g} s and was ended",
+            f"the snapshot hook took longer than {hook.timeout:g} s and was ended",
             operation="snapshot",
             subject=subject,
             hint=hint,
@@ -91,47 +118,3 @@ async def _run(
             subject=subject,
             hint=hint,
         )
-
-
-async def _ended(command: str, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a hook to its end: its exit code, and the last of what it printed.
-
-    It has a session of its own: Ctrl-C is not meant for it, and what it started ends with it when
-    it takes too long. What it leaves running on purpose may keep its output open; nobody waits.
-    """
-    process = await trio.lowlevel.open_process(
-        [command],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    said = bytearray()
-
-    async def listen(output: trio.abc.ReceiveStream) -> None:
-        async with output:
-            while chunk := await output.receive_some():
-                said.extend(chunk)
-                del said[:-_OUTPUT]
-
-    try:
-        async with trio.open_nursery() as nursery:
-            if process.stdout is not None:
-                nursery.start_soon(listen, process.stdout)
-            await process.wait()
-            nursery.cancel_scope.deadline = trio.current_time() + _LISTEN
-    finally:
-        with trio.CancelScope(shield=True):
-            await _end(process)
-    return process.returncode or 0, said.decode(errors="replace").strip()
-
-
-async def _end(process: trio.Process) -> None:
-    """Ask the hook and what it started to end; then make them."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            return
-        os.killpg(process.pid, signal_number)
-        with trio.move_on_after(_GRACE):
-            await process.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import trio
@@ -15,11 +15,12 @@ from stages.capture.examiner import Examiners, InlineExaminers
 from stages.capture.group.changing import Prepared, look_for_growth, prepare
 from stages.capture.group.group import Group, Limits
 from stages.capture.group.opening import JournalFound, NamedDisk, open_group
+from stages.capture.live.scrub import ScrubStatus
 from stages.capture.pool import ProcessExaminers
 from stages.errors import BackstayError
 from stages.joint import Joint
 from stages.ports import Machine
-from stages.stream import MarkedPoint, Position
+from stages.stream import REGION, MarkedPoint, Position
 
 GIB = 1 << 30
 _LARGE = 1 << 30  # disks above this are scanned with helper processes
@@ -40,7 +41,8 @@ class IntakeDisk:
 @dataclass(frozen=True, slots=True)
 class IntakeStatus:
     """A snapshot. Bytes and µs; ``percent`` of the scan; ``reason`` of the gap or the tracking;
-    ``unlogged``: why the state folder cannot be written, while it cannot."""
+    ``unlogged``: why the state folder cannot be written, while it cannot; ``resting``: writes are
+    only tracked, as ordered; ``held``: scans wait, as ordered."""
 
     machine: str
     state: str
@@ -58,10 +60,16 @@ class IntakeStatus:
     connections: int
     disks: dict[str, str]
     compared: tuple[str, ...]
+    scrub: ScrubStatus
+    resting: bool = False
+    held: bool = False
+    scan_done: int = 0
+    scan_total: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def as_fields(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class MachineIntake:
@@ -166,6 +174,10 @@ class MachineIntake:
         """Close the listeners, finish what is in flight, flush."""
         self._stop.set()
 
+    def ready(self) -> bool:
+        """No gap is open: a mark would become a point."""
+        return not (self.group.gap.is_open or self.group.gate.tracking)
+
     async def mark(
         self,
         label: str,
@@ -175,6 +187,15 @@ class MachineIntake:
         """A recovery point now; see ``Marks.make``."""
         return await self.group.marks.make(label, freeze, thaw)
 
+    def arrange(self, *, rest: str, held: bool) -> None:
+        """``rest``: why its writes are only tracked, "" to journal them. ``held``: scans wait."""
+        self.group.rest(rest)
+        self.group.hold(held=held)
+
+    async def resync(self, reason: str) -> None:
+        """Compare all of its disks again."""
+        await self.group.resync(reason)
+
     def status(self) -> IntakeStatus:
         """An immutable snapshot."""
         group, stream = self.group, self.group.gate.stream
@@ -182,10 +203,15 @@ class MachineIntake:
         if tracking:
             state, reason = "tracking", tracking
         elif group.gap.is_open:
-            state = "scanning" if group.scan is not None else "waiting to scan"
+            waits = group.scan is None or group.waiting
+            state = "waiting to scan" if waits else "scanning"
+            if group.waiting:
+                reason = f"{reason}; {group.waiting}"
         else:
             state, reason = "replicating", ""
-        pending, total = group.to_scan()
+        # Without a gap there is nothing to scan: hundreds of machines are asked each second.
+        total = sum(len(pending) for pending in group.activity.pending.values())
+        pending = group.to_scan()[0] if group.gap.is_open else 0
         return IntakeStatus(
             machine=self.name,
             state=state,
@@ -203,6 +229,12 @@ class MachineIntake:
             connections=self._exports.connections,
             disks=dict(self._exports.uris),
             compared=self.compared,
+            scrub=group.scrub.status(),
+            resting=bool(group.resting),
+            held=group.held,
+            scan_done=(total - pending) * REGION,
+            scan_total=total * REGION,
+            sizes={disk.name: disk.size for disk in group.disks.values()},
         )
 
     async def _offer(self, names: Collection[str]) -> None:

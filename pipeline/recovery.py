@@ -6,7 +6,7 @@ Nothing here reads a configuration or a state folder: the vault and the key are 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,6 +23,7 @@ from stages.recover.sweep import Sweep
 from stages.recover.target import Target
 from stages.recover.verify import Verified, Verify
 from stages.vault.charter import Pin
+from stages.vault.failover_log import load_failovers, notice_of
 from stages.vault.keyfile import PrivateKey
 from stages.vault.location import ZERO
 
@@ -116,6 +117,11 @@ async def _rescue_entry(group: Group) -> RescueEntry:
         record = await group.machine_at(choice.point.seq)
     except NotFound as error:
         point, note = None, error.message
+    with suppress(UnknownVersion):  # it is restored all the same
+        log = await load_failovers(group.log.store, group.scope, group.ring.charter)
+        notice = notice_of(log, group.scope.group)
+        found = (note, notice.described if notice else "", *log.problems)
+        note = "; ".join(filter(None, found))
     disks = tuple((disk.name, disk.size) for disk in record.disks)
     return RescueEntry(record.name, group.scope.group.hex(), disks, point, note)
 

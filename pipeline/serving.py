@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -61,9 +61,17 @@ class Served:
 
 
 async def serve_point(
-    access: Access, order: ExportOrder, ready: Callable[[Served], None], say: Say
+    access: Access,
+    order: ExportOrder,
+    ready: Callable[[Served], None],
+    say: Say,
+    *,
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; ``ready`` hears of it when connections are accepted."""
+    """Serve until SIGINT or SIGTERM; ``ready`` hears of it when connections are accepted.
+
+    ``before_end`` is called when it is to end, while clients are still served; it bounds itself.
+    """
     address = parse_address(order.listen)
     async with access.vault(patience=SERVING) as vault, AsyncExitStack() as stack:
         group = await vault.find(order.machine)
@@ -86,7 +94,7 @@ async def serve_point(
                 devices.append(overlays[-1])
         server = NbdServer([DeviceHandler(device) for device in devices])
         async with crew() as nursery:
-            await nursery.start(_stop_on_signal, server.stop)
+            await nursery.start(_stop_on_signal, server.stop, before_end)
             for overlay in overlays if order.hydrate else ():
                 nursery.start_soon(_hydrate, access, overlay, say)
             async with trio.open_nursery() as serving:
@@ -173,11 +181,16 @@ async def _hydrate(access: Access, overlay: Overlay, say: Say) -> None:
 
 async def _stop_on_signal(
     stop: Callable[[], None],
+    before: Callable[[], Awaitable[None]] | None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
+            break
+        try:
+            if before is not None:
+                await before()
+        finally:
             stop()
-            return

@@ -13,6 +13,7 @@ from stages.ports import Buffer, Files, OpenFile
 
 TEMP_MARK = ".tmp-"
 
+_LARGE = 256 << 10  # bytes from which a file is written past the page cache: nobody reads it soon
 _LINK_REFUSED = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -122,10 +123,14 @@ def finish(files: Files, file: OpenFile, temp: str, path: str) -> bool:
 
 
 def _write_new(files: Files, temp: str, parts: Sequence[Buffer]) -> None:
-    file = files.open_write(temp, new=True)
+    size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+    large = size >= _LARGE
+    file = files.open_write(temp, new=True, direct=large)
     try:
         try:
             file.append(parts)
+            if large:
+                file.truncate(size)  # padding may follow
             file.fsync()
         finally:
             file.close()  # network file systems report a full disk here

@@ -25,7 +25,7 @@ def _calls(tree: ast.AST) -> Iterator[str]:
     "path", [path for path in SOURCES if "stages" in path.parts], ids=lambda path: path.name
 )
 def test_stages_open_files_only_through_the_port(path: Path) -> None:
-    if path.name in MACHINE:
+    if path.name in MACHINE or path.parent.name == "system":
         return
     names = set(_calls(ast.parse(path.read_text())))
     assert not names & {"open", "Path", "print", "input"}

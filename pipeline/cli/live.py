@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.console import emit, human, json_option, run_async, say
+from pipeline import logs
+from pipeline.cli.console import emit, human, json_option, run_async
 from stages.errors import NotFound, SourceBusy, UsageError
 from stages.stream import DeliveryGone
 
@@ -25,10 +25,12 @@ def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> N
     that the operator vouches for, as MACHINE/DISK."""
     import trio
 
-    from pipeline.daemon.parent import run_daemon
     from pipeline.state import StateFolder
+    from pipeline.supervisor.notify import this_process
+    from pipeline.supervisor.supervisor import run_daemon
     from stages.system import this_machine
 
+    logs.configure(config.daemon.log.format, config.daemon.log.level)
     live = [name for name, machine in config.machines.items() if machine.live]
     if not live:
         raise UsageError(
@@ -43,10 +45,11 @@ def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> N
     for word in unchanged:
         _vouched(config, word)
     ports = this_machine()
+    notifier = this_process()
     state = StateFolder.open(ports, config.daemon.state)
     try:
         # It has its own meaning for every signal, so not with run_async.
-        work = partial(run_daemon, drain=drain, vouched=unchanged)
+        work = partial(run_daemon, drain=drain, vouched=unchanged, notifier=notifier)
         trio.run(work, ports, config, state, _event)
     finally:
         state.close()
@@ -79,9 +82,9 @@ def _vouched(config: Config, word: str) -> None:
 
 
 def _event(line: str) -> None:
-    """A line on standard error; that nobody reads it any more does not end a daemon."""
-    with suppress(BrokenPipeError):
-        say(line)
+    """A line of the log; that nobody reads it any more does not end a daemon."""
+    for part in line.split("\n"):
+        logs.event("daemon", part)
 
 
 def live_rows(state: StateFolder) -> dict[str, dict[str, Any]]:
@@ -113,6 +116,7 @@ def live_row(
     if found["trouble"]:
         shown += f"; {found['trouble']}"
     shown += f"; {human(found['journal_bytes'])} of journal"
+    shown += _scrubbed(found.get("scrub") or {})
     failed = {} if delivery is None or "message" not in delivery else delivery
     row = {"live": found, "delivery": delivery, "hint": failed.get("hint", "")}
     if not found["delivering"]:
@@ -123,6 +127,17 @@ def live_row(
             again = failed["again_in"] - (now - failed["at"]) / 1e6
             shown += f"; next try in {max(0.0, again):.0f} s at the latest"
     return row | {"last_run": shown}
+
+
+def _scrubbed(scrub: dict[str, Any]) -> str:
+    """What the rolling scrub has found, ever: that must not be overlooked."""
+    if not scrub.get("mismatches"):
+        return ""
+    when = datetime.fromtimestamp(scrub["last_us"] / 1e6, UTC)
+    return (
+        f"; the scrub found {scrub['mismatches']} blocks that changed without a write, last "
+        f"{when:%Y-%m-%d %H:%M} UTC: earlier points may be wrong there"
+    )
 
 
 @click.command()

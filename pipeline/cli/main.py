@@ -43,6 +43,7 @@ _COMMANDS = {
     "verify": ("recover", "Prove that a point can be restored."),
     "restore": ("restore", "Bring a machine's disks back."),
     "export": ("export", "Serve a point's disks over NBD at once."),
+    "failover": ("failover", "Fail a machine over, test it, commit, cancel, serve the replica."),
     "rescue": ("recover", "Show what a vault holds and the next command to give."),
     "bench": ("bench", "Measure beside other programs on this machine."),
 }

@@ -12,17 +12,17 @@ from pipeline.config.model import (
     Capture,
     Compress,
     Config,
-    Daemon,
     Disk,
     Encrypt,
     Machine,
     Pipeline,
-    Policy,
-    Section,
     Ship,
     Snapshot,
     Vault,
 )
+from pipeline.config.policy import AppConsistent, Points, Policy, Rpo
+from pipeline.config.section import Section
+from pipeline.config.service import Alert, Api, Daemon, Log, Secret, Tls
 from pipeline.config.units import (
     Wrong,
     format_duration,
@@ -32,6 +32,9 @@ from pipeline.config.units import (
 )
 
 __all__ = [
+    "Alert",
+    "Api",
+    "AppConsistent",
     "Cache",
     "Capture",
     "Compress",
@@ -39,12 +42,17 @@ __all__ = [
     "Daemon",
     "Disk",
     "Encrypt",
+    "Log",
     "Machine",
     "Pipeline",
+    "Points",
     "Policy",
+    "Rpo",
+    "Secret",
     "Section",
     "Ship",
     "Snapshot",
+    "Tls",
     "Vault",
     "Wrong",
     "format_duration",

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.config.fields import NEEDS_MAPPING, address, resolve
-from pipeline.config.model import Config, Section
+from pipeline.config.fields import NEEDS_LIST, NEEDS_MAPPING, address, resolve
+from pipeline.config.model import Config
 from pipeline.config.problems import Path, Problem, closest, path_text, quote, show
+from pipeline.config.section import Section
 from pipeline.config.tree import Node
 from pipeline.config.units import Wrong
 
@@ -121,12 +122,15 @@ def _shape_problem(detail: ErrorDetails, root: Node) -> Problem:
     if kind == "too_short":
         return Problem(*spot.value, path, "at least one entry is needed")
     if kind == "too_long":
-        count, most = len(spot.node.entries()), context.get("max_length")
+        content = spot.node.content
+        many = content if isinstance(content, tuple) else spot.node.entries()
+        count, most = len(many), context.get("max_length")
         return Problem(*spot.value, path, f"{count} entries are too many", f"at most {most}")
+    needs = NEEDS_LIST if kind == "tuple_type" else NEEDS_MAPPING
     if spot.node.content is None:
-        return Problem(*spot.value, path, "is empty", NEEDS_MAPPING)
+        return Problem(*spot.value, path, "is empty", needs)
     shown = show(spot.node.content)
-    return Problem(*spot.value, path, f"is {shown}", NEEDS_MAPPING)
+    return Problem(*spot.value, path, f"is {shown}", needs)
 
 
 def _unknown_key(path: Path, line: int, column: int) -> Problem:
@@ -159,12 +163,19 @@ def _section_at(path: Path) -> type[Section]:
     for part in path:
         if get_origin(kind) is Mapping:
             kind = get_args(kind)[1]
+        elif get_origin(kind) is tuple:
+            kind = _bare(get_args(kind)[0])
         else:
             kind = kind.model_fields[part].annotation
-            if get_origin(kind) is not Mapping:  # "Snapshot | None" is a snapshot
+            if get_origin(kind) not in (Mapping, tuple):  # "Snapshot | None" is a snapshot
                 kind = next((one for one in get_args(kind) if _is_section(one)), kind)
     assert _is_section(kind), path  # noqa: S101 - pydantic reports keys of models only
     return kind  # type: ignore[no-any-return]
+
+
+def _bare(kind: Any) -> Any:
+    """Without ``Annotated``."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _is_section(kind: Any) -> bool:
@@ -175,6 +186,10 @@ def _spot(root: Node, path: Path) -> _Spot:
     key = root.line, root.column
     node = root
     for part in path:
+        if isinstance(node.content, tuple):
+            node = node.content[int(part)]
+            key = node.line, node.column
+            continue
         entry = node.entries()[str(part)]
         key, node = (entry.line, entry.column), entry.value
     return _Spot(key, node)

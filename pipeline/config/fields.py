@@ -8,13 +8,21 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, PlainValidator, ValidationInfo, WrapSerializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WrapSerializer,
+)
 
 from pipeline.config.problems import quote, show
 from pipeline.config.units import (
@@ -28,6 +36,7 @@ from pipeline.config.units import (
 MAX_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without the final NUL
 NOT_YET = "not implemented in this version"
+NEEDS_LIST = 'it must be a list ("- …" lines)'
 NEEDS_MAPPING = 'it must be a mapping ("key: value" lines)'
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -37,18 +46,20 @@ _LATER_SCHEMES = frozenset({"s3", "az", "gs", "site"})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a configuration was read: ``source`` the file, ``folder`` what paths start from."""
+    """Where a configuration was read: ``source`` the file, ``folder`` what paths start from; and
+    when (``now``: seconds since 1970)."""
 
     source: str
     folder: str
+    now: float
 
     @staticmethod
-    def of(path: str) -> Place:
+    def of(path: str, now: float | None = None) -> Place:
         """Absolute forms of ``path`` and its folder; symbolic links are left alone."""
         source = PurePosixPath(path)
         if not source.is_absolute():
             source = PurePosixPath(Path.cwd()) / source
-        return Place(str(source), str(source.parent))
+        return Place(str(source), str(source.parent), time.time() if now is None else now)
 
 
 def text(value: object) -> str:
@@ -133,6 +144,18 @@ def duration(low: float, high: float) -> PlainValidator:
     return PlainValidator(check)
 
 
+def durations(low: float, high: float, most: int) -> PlainValidator:
+    """A list of 1 to ``most`` durations, each from ``low`` to ``high`` seconds."""
+    one = duration(low, high)
+
+    def check(value: object) -> tuple[int | float, ...]:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= most:
+            raise Wrong(f"must be a list of 1 to {most} durations", "for example [1m, 2m, 4m]")
+        return tuple(one.func(each) for each in value)  # type: ignore[call-arg]
+
+    return PlainValidator(check)
+
+
 def or_auto(other: PlainValidator) -> PlainValidator:
     """The word "auto", or what ``other`` takes."""
 
@@ -183,6 +206,17 @@ def _path(value: object, info: ValidationInfo) -> str:
     return resolve(value, _folder(info))
 
 
+def optional(check: Callable[[object, ValidationInfo], str]) -> PlainValidator:
+    """What ``check`` takes; None only where no file is read, in which it is a slip."""
+
+    def checked(value: object, info: ValidationInfo) -> str | None:
+        if value is None and not isinstance(info.context, Place):
+            return None
+        return check(value, info)
+
+    return PlainValidator(checked)
+
+
 def _url(value: object, info: ValidationInfo) -> str:
     url = text(value)
     scheme, colon, rest = url.partition(":")
@@ -228,9 +262,28 @@ def address(value: object, folder: str) -> str:
     return f"{found}:{int(port)}" if found.version == 4 else f"[{found}]:{int(port)}"
 
 
-def _listen(value: object, info: ValidationInfo) -> str | None:
-    if value is None and not isinstance(info.context, Place):
-        return None
+def api_address(value: object, folder: str) -> str:
+    """Where the API listens: ``unix:`` and an absolute path, or the address of an interface and a
+    port. Raises ``Wrong``."""
+    given = text(value)
+    if given.startswith("unix:"):
+        return address(given, folder)
+    host, colon, port = given.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
+        raise Wrong(f"{quote(given)} is not an address", "write unix:PATH or 0.0.0.0:8443")
+    if not 1 <= int(port) <= 65535:
+        raise Wrong(f"a port is a number from 1 to 65535, not {port}")
+    numbers = host.removeprefix("[").removesuffix("]")
+    try:
+        found = ipaddress.ip_address("127.0.0.1" if host == "localhost" else numbers)
+    except ValueError:
+        raise Wrong(
+            f"{quote(host)} is not the number of an interface", "write 0.0.0.0 for all of them"
+        ) from None
+    return f"{found}:{int(port)}" if found.version == 4 else f"[{found}]:{int(port)}"
+
+
+def _listen(value: object, info: ValidationInfo) -> str:
     return address(value, _folder(info))
 
 
@@ -263,8 +316,13 @@ Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, PlainValidator(text)]
 FilePath = Annotated[str, PlainValidator(_path)]
 VaultUrl = Annotated[str, PlainValidator(_url)]
-Listen = Annotated[str | None, PlainValidator(_listen)]
+Listen = Annotated[str | None, optional(_listen)]
+OptionalPath = Annotated[str | None, optional(_path)]
 CaptureKind = Annotated[str, PlainValidator(_capture)]
 PRESENT = BeforeValidator(_present)
+AS_DURATION = PlainSerializer(format_duration, when_used="json")  # as it is read again
 READ_ONLY = AfterValidator(MappingProxyType)
 AS_DICT = WrapSerializer(lambda found, dump: dump(dict(found)))  # for model_dump
+# As they are written in a file, so that what was dumped can be read again.
+AS_DURATION = PlainSerializer(format_duration, return_type=str)
+AS_DURATIONS = PlainSerializer(lambda found: [format_duration(each) for each in found], list[str])

@@ -23,8 +23,8 @@ _BOM = "\ufeff"
 _MISSING = "no such file"
 
 
-def load(path: str, *, files: Files | None = None) -> Config:
-    """Read and check the configuration at ``path``.
+def load(path: str, *, files: Files | None = None, now: float | None = None) -> Config:
+    """Read and check the configuration at ``path``, at ``now`` (seconds since 1970).
 
     Raises ``ConfigError``: its message has one line ``file.yaml:LINE:COLUMN: path: message`` for
     each problem, in file order, at most 20 and a count of the rest.
@@ -35,7 +35,7 @@ def load(path: str, *, files: Files | None = None) -> Config:
         raise failure(path, problems)
     if not isinstance(root.content, dict):
         raise failure(path, [*problems, _no_mapping(root)])
-    place = Place.of(path)
+    place = Place.of(path, now)
     try:
         config = Config.model_validate(root.plain(), context=place)
     except ValidationError as error:

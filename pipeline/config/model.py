@@ -2,20 +2,20 @@
 
 Sizes are bytes, durations seconds, paths absolute; nothing is resolved later. A key that is not a
 field is an error. ``later`` holds the keys of the documented schema that this version refuses, and
-what to say about each.
+what to say about each. ``policies`` and ``daemon`` are modules of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from pipeline.config.fields import (
     AS_DICT,
-    NOT_YET,
+    AS_DURATION,
     PRESENT,
     READ_ONLY,
     CaptureKind,
@@ -33,32 +33,33 @@ from pipeline.config.fields import (
     whole,
     with_default,
 )
+from pipeline.config.policy import Policy
 from pipeline.config.problems import quote, suggest
+from pipeline.config.section import Section
+from pipeline.config.service import Daemon
 from pipeline.config.units import GIB, KIB, MIB, Wrong
 from stages.errors import NotFound
+
+__all__ = [
+    "Cache",
+    "Capture",
+    "Compress",
+    "Config",
+    "Daemon",
+    "Disk",
+    "Encrypt",
+    "Machine",
+    "Pipeline",
+    "Policy",
+    "Section",
+    "Ship",
+    "Snapshot",
+    "Vault",
+]
 
 MAX_MACHINES = 2000
 MAX_DISKS = 64  # of one machine
 MAX_NAMED = 256  # vaults, policies, pipelines
-
-
-def _later(*keys: str) -> Mapping[str, str]:
-    return MappingProxyType(dict.fromkeys(keys, NOT_YET))
-
-
-class Section(BaseModel):
-    """A mapping with fixed keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    later: ClassVar[Mapping[str, str]] = _later()
-
-
-class Daemon(Section):
-    """Where the daemon keeps what it must remember: journals, digests, keys of the epoch."""
-
-    later = _later("api")
-
-    state: FilePath = Field(examples=["./state"])
 
 
 class Vault(Section):
@@ -71,12 +72,6 @@ class Vault(Section):
     def path(self) -> str:
         """The folder of a file vault."""
         return self.url.removeprefix("file:")
-
-
-class Policy(Section):
-    """What is promised for a machine. Nothing can be set in this version."""
-
-    later = _later("rpo", "resync_window", "retention")
 
 
 class Capture(Section):
@@ -136,7 +131,7 @@ class Snapshot(Section):
 
     pre: FilePath = Field(examples=["/etc/backstay/freeze"])
     post: FilePath = Field(examples=["/etc/backstay/thaw"])
-    timeout: Annotated[int | float, duration(1, 3600)] = 60
+    timeout: Annotated[int | float, duration(1, 3600), AS_DURATION] = 60
 
 
 class Disk(Section):

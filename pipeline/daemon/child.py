@@ -14,7 +14,9 @@ from typing import Any
 
 import trio
 
+from pipeline import logs
 from pipeline.config.model import Config
+from pipeline.daemon.orders import DRAIN, Order, encode, encode_begin
 from pipeline.state import StateFolder
 from stages.errors import BackstayError
 from stages.ports import Machine
@@ -41,14 +43,33 @@ class Restarts:
         return wait
 
 
-class DeliveryChild:
-    """``tell`` hears one line for each event. ``run`` it; cancelled, it kills the process."""
+Hear = Callable[[str, dict[str, Any]], None]
+"""Hears what delivery says of a machine, by its name."""
 
-    def __init__(self, ports: Machine, config: Config, state: StateFolder, tell: Tell):
+
+def _deaf(_: str, __: dict[str, Any]) -> None:
+    """Nobody wants to know."""
+
+
+class DeliveryChild:
+    """``tell`` hears one line for each event, ``hear`` all that is said. ``run`` it; cancelled, it
+    kills the process. Machines that are ``paused`` are left alone."""
+
+    def __init__(
+        self,
+        ports: Machine,
+        config: Config,
+        state: StateFolder,
+        tell: Tell,
+        hear: Hear = _deaf,
+    ):
         self.config = config
         self._ports = ports
         self._state = state
         self._tell = tell
+        self._hear = hear
+        self._paused: set[str] = set()
+        self._at_once = False  # the next life does not go on waiting
         self._process: trio.Process | None = None
         self._renewing = False
         self._draining = trio.Event()
@@ -56,6 +77,7 @@ class DeliveryChild:
         self._told = False  # to drain, in this life
         self._shipped = False
         self._ended = trio.Event()
+        self._saying = trio.Lock()
         self._pending: dict[str, dict[str, Any]] = {}  # notes by path, not yet kept
         self._shown: dict[str, tuple[str, Any]] = {}  # state and consistency, by machine
         self._kept_at = -_NOTE_SECONDS
@@ -91,6 +113,7 @@ class DeliveryChild:
         """Start it again with another configuration; what it was doing it does again."""
         self.config = config
         self._restarts = Restarts()
+        self._at_once = True
         self._hurry.set()
         if self._process is not None:
             self._renewing = True
@@ -102,15 +125,36 @@ class DeliveryChild:
         self._draining.set()
         self._hurry.set()
         if self._process is not None:
-            await self._say_drain(self._process)
+            await self._say_drain()
         await self._ended.wait()
         return self._shipped
 
-    async def _say_drain(self, process: trio.Process) -> None:
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now."""
+        return None if self._process is None else self._process.pid
+
+    async def pause(self, name: str, *, paused: bool) -> None:
+        """Leave a machine alone, or not; also in lives to come. Said again it costs nothing."""
+        if (name in self._paused) == paused:
+            return
+        (self._paused.add if paused else self._paused.discard)(name)
+        await self._order(encode(name, Order.PAUSE if paused else Order.RESUME))
+
+    async def retry(self, name: str) -> None:
+        """End a machine's wait on the ladder."""
+        await self._order(encode(name, Order.RETRY))
+
+    async def _order(self, line: bytes) -> None:
+        """One that the process does not hear any more is for its next life to know."""
+        async with self._saying:
+            if self._process is not None and self._process.stdin is not None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has ended
+                    await self._process.stdin.send_all(line)
+
+    async def _say_drain(self) -> None:
         self._told = True
-        if process.stdin is not None:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has ended
-                await process.stdin.send_all(b"drain\n")
+        await self._order(DRAIN)
 
     async def _life(self) -> int:
         self._told = False
@@ -120,11 +164,13 @@ class DeliveryChild:
             stdout=subprocess.PIPE,
             process_group=0,  # Ctrl-C is for the parent, which drains it
         )
+        at_once, self._at_once = self._at_once, False
         self._process = process
         assert process.stdout is not None  # noqa: S101
         try:
+            await self._order(encode_begin(self._paused, at_once=at_once))
             if self._draining.is_set():
-                await self._say_drain(process)
+                await self._say_drain()
             await self._listen(process.stdout)
             return await process.wait()
         finally:
@@ -154,6 +200,7 @@ class DeliveryChild:
         if name not in self.config.machines:
             return
         fields["at"] = self._ports.clock.wall_us()
+        self._hear(name, fields)
         self._pending[f"machines/{name}/delivery"] = fields
         if fields.get("consistent"):
             self._pending[f"machines/{name}/last-point"] = fields
@@ -165,9 +212,10 @@ class DeliveryChild:
         if state in ("failed", "waiting"):
             again = fields.get("again_in")
             when = f"; again in {again:g} s" if again else ""
-            self._tell(f"{name}: {fields['message']}{when}")
-            if fields.get("hint"):
-                self._tell(f"  hint: {fields['hint']}")
+            with logs.about(machine=name):
+                self._tell(f"{name}: {fields['message']}{when}")
+                if fields.get("hint"):
+                    self._tell(f"  hint: {fields['hint']}")
 
     async def _keep_notes(self) -> None:
         while True:

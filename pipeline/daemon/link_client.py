@@ -35,6 +35,7 @@ class RemoteUpstream:
         self._begin: list[Position] = []
         self._here: list[Position] = []
         self._answering: tuple[Digests, trio.Nursery] | None = None
+        self._attached = trio.Event()
 
     async def greet(self, machine: str) -> None:
         """Say who is there, first of all."""
@@ -83,10 +84,15 @@ class RemoteUpstream:
             self._answering = digests, nursery
             try:
                 await self._send("attach")
+                self._attached.set()
                 yield
             finally:
                 self._answering = None
             nursery.cancel_scope.cancel()
+
+    async def wait_attached(self) -> None:
+        """Return when delivery has got so far that it answers."""
+        await self._attached.wait()
 
     async def hear(self) -> None:
         """Take in what intake says, until it hangs up: ``IntakeGone``."""

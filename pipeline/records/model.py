@@ -50,7 +50,8 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """What becomes of a job; None keeps what is there. ``note`` is added, ``result`` merged."""
+    """What becomes of a job; None keeps what is there. ``note`` is added, ``result`` merged.
+    ``id``: ``NEW_JOB`` is the one that the same change makes."""
 
     id: int
     event: JobEvent | None = None

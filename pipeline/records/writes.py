@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
@@ -50,7 +51,7 @@ class Writer:
             self._connection.execute(delete(MACHINES).where(MACHINES.c.name == name))
         for record in change.machines:
             self._machine(record)
-        changed = tuple(self._job(each) for each in change.jobs)
+        changed = tuple(self._job(_named(each, made)) for each in change.jobs)
         events = tuple(self._event(each, made) for each in change.events)
         audit = tuple(self._audit(each) for each in change.audit)
         return Applied(made, changed, events, audit)
@@ -198,6 +199,13 @@ class Writer:
         if row is None:
             return queries.anchor(self._connection, queries.ANCHOR)
         return chain.Anchor(row.seq, row.digest)
+
+
+def _named(change: JobChange, made: JobView | None) -> JobChange:
+    """``NEW_JOB`` is the one that the same change makes."""
+    if change.id != NEW_JOB or made is None:
+        return change
+    return replace(change, id=made.id)
 
 
 def keep_anchor(connection: Connection, key: str, anchor: chain.Anchor) -> None:

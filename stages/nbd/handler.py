@@ -9,6 +9,7 @@ import trio
 
 from stages.errors import BackstayError, leaves
 from stages.nbd import wire
+from stages.nbd.buffers import ReceiveBuffer
 from stages.nbd.device import EXPECTED, Device, DeviceInfo, error_code
 from stages.nbd.replies import ReplySink, clip
 from stages.nbd.transmission import Batch, Request
@@ -26,6 +27,17 @@ class BatchHandler(Protocol):
     @property
     def info(self) -> DeviceInfo:
         """The same object for the life of the handler."""
+
+    def swift(
+        self, buffer: ReceiveBuffer, at: int, end: int, most: int, replies: ReplySink
+    ) -> tuple[int, int]:
+        """Execute and answer, at once, as many requests as that is possible for, up to ``most``.
+
+        They stand in ``buffer`` from ``at``, unparsed; what is received ends at ``end``. Returns
+        where the first one stands that is left to ``execute``, and how many were answered, with
+        ``ReplySink.done_swiftly``. Called before ``execute``, and not where batches run at the
+        same time.
+        """
 
     async def execute(self, batch: Batch, replies: ReplySink) -> None:
         """Execute and answer every request of the batch before returning.
@@ -58,6 +70,12 @@ class DeviceHandler:
         """Flush the device, if it can and needs it."""
         if self.info.flags.flush and not self.info.read_only:
             await self.device.flush()
+
+    def swift(
+        self, buffer: ReceiveBuffer, at: int, end: int, most: int, replies: ReplySink
+    ) -> tuple[int, int]:
+        """None: a device always waits."""
+        return at, 0
 
     async def execute(self, batch: Batch, replies: ReplySink) -> None:
         """Run the requests of a batch, each in its own task if the ones before it wait."""

@@ -67,6 +67,11 @@ class Outbox:
         self._count += len(requests) - 1
         self._add(replies.successes([request.cookie for request in requests]))
 
+    def done_swiftly(self, cookies: Sequence[int]) -> None:
+        """Queue successes of requests that hold no memory any more."""
+        self._count += len(cookies) - 1
+        self._add(replies.successes(cookies))
+
     def data(self, request: Request, parts: Sequence[Part]) -> None:
         """Queue a read's content; a device that returned too little or too much failed."""
         files, size = False, 0
@@ -113,9 +118,26 @@ class Outbox:
         """Send what was collected: a little at once, much by the sender beside what comes next."""
         self.corked = False
         if self._bytes <= _INLINE:
-            await self.flush()
+            if not self._sent_at_once():
+                await self.flush()
         elif self._idle:
             self._rouse()
+
+    def _sent_at_once(self) -> bool:
+        """All there is went into the socket: the usual case, without a coroutine."""
+        if self.sending or self._files:
+            return False
+        data = b"".join(cast("list[Buffer]", self._parts))
+        sent = self._connection.send_now(data)
+        if sent < len(data):
+            self._parts = [memoryview(data)[sent:]]
+            self._bytes -= sent
+            return False
+        count, held, read = self._count, self._held, self._read
+        self._reset()
+        self.progress += 1
+        self._on_sent(count, held, read)
+        return True
 
     async def run(self) -> None:
         """Send what comes, for ever; its owner cancels it."""

@@ -46,6 +46,15 @@ class Wire:
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket.fileno())
 
+    def send_now(self, data: bytes) -> int:
+        """How much of ``data`` the socket takes without waiting."""
+        if self._quick is None:
+            return 0
+        try:
+            return self._quick.send(self._socket.fileno(), (data,))
+        except BlockingIOError:
+            return 0
+
     async def send(self, parts: Sequence[Buffer]) -> int:
         """Some of ``parts``, at least a byte. Yields only if it has to wait."""
         if self._quick is None:

@@ -19,6 +19,9 @@ class ReplySink(Protocol):
     def done_all(self, requests: Sequence[Request]) -> None:
         """Success of many."""
 
+    def done_swiftly(self, cookies: Sequence[int]) -> None:
+        """Success of writes that were executed as they were found (``BatchHandler.swift``)."""
+
     def data(self, request: Request, parts: Sequence[Part]) -> None:
         """A read's content; the parts must stay unchanged until they are sent."""
 

@@ -181,6 +181,10 @@ class Session:
         while True:
             while self._in_flight >= most:
                 await self._drained.park()
+            if turn.is_swift:
+                await turn.swiftly(parser, most - self._in_flight)
+                if parser.drained:
+                    return
             batch = parser.take(most - self._in_flight, most_bytes - self._held)
             if batch is not None:
                 await turn.run(batch)
@@ -190,6 +194,10 @@ class Session:
                 await self._drained.park()
             else:
                 return
+
+    def answering(self, count: int) -> None:
+        """Requests that hold nothing but their answers."""
+        self._in_flight += count
 
     async def admit(self, batch: Batch) -> None:
         """Count a batch as in flight; waits for memory for its replies."""
@@ -218,6 +226,22 @@ class _Turn:
         self._handler = handler
         self._outbox = outbox
         self._nursery = nursery
+        self.is_swift = not handler.concurrent
+
+    async def swiftly(self, parser: RequestParser, most: int) -> None:
+        """Answer what can be answered at once."""
+        found = parser.unparsed()
+        if found is None:
+            return
+        outbox = self._outbox
+        outbox.corked = True
+        buffer, at, end = found
+        at, count = self._handler.swift(buffer, at, end, most, outbox)
+        outbox.corked = False
+        if count:
+            parser.advance(at)
+            self._session.answering(count)
+            await outbox.uncork()
 
     async def run(self, batch: Batch) -> None:
         """Start it, or run it to its end if the handler wants one at a time."""

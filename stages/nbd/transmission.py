@@ -172,6 +172,18 @@ class RequestParser:
         """``count`` bytes were received into ``room``."""
         self._end += count
 
+    def unparsed(self) -> tuple[ReceiveBuffer, int, int] | None:
+        """The buffer, and from where to where in it requests stand that were not taken yet; None
+        if there are none, or what is there does not begin one."""
+        if self._buffer is None or self._skip or self._error is not None or self.disconnected:
+            return None
+        return self._buffer, self._start, self._end
+
+    def advance(self, at: int) -> None:
+        """Whole requests up to byte ``at`` of the buffer are dealt with."""
+        self._start = at
+        self._need = _HEADER
+
     def take(self, most: int, room: int) -> Batch | None:
         """Up to ``most`` (at least 1) requests that hold up to ``room`` bytes, or None.
 

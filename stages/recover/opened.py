@@ -131,7 +131,7 @@ class OpenedVault:
         except ObjectMissing:
             raise MissingData("the group's record is missing", subject=key) from None
         found = parse(data, key, Kind.GROUP)
-        check_signer(found, self.charter)
+        check_signer(found, self.charter, operator=True)  # who opens branches
         check_place(found, scope)
         return read_group(found)
 

@@ -220,3 +220,55 @@ def _spans(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 def _named(point: Point) -> str:
     return f"#{point.seq} of {point.time:%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a log holds after a point: commits, µs between the stamps, bytes stored by the first
+    ``counted`` of those commits."""
+
+    commits: int
+    span: int
+    stored: int
+    counted: int
+
+
+async def lost_after(group: Group, point: Point) -> Lost:
+    """What choosing ``point`` leaves behind. At most a few spans of commits are added up."""
+    if point.seq >= group.tail:
+        return Lost(0, 0, 0, 0)
+    newest = await group.log.signed(group.tail)
+    last = min(group.tail, point.seq + 4 * SPAN)
+    commits = await _readable(group, point.seq + 1, last)
+    stored = sum(
+        commit.container.tail_size + sum(ref.size for ref in commit.header.objects)
+        for commit in commits
+    )
+    span = max(0, newest.header.stamp - point.stamp)
+    return Lost(group.tail - point.seq, span, stored, len(commits))
+
+
+async def newest_graded(group: Group, machine: str, grades: frozenset[str]) -> Choice:
+    """The newest complete consistent point of one of ``grades``. Raises ``NotFound``."""
+    notes: list[str] = []
+    for low, high in reversed(list(_spans(1, group.tail))):
+        for commit in reversed(await _readable(group, low, high)):
+            header = commit.header
+            if not header.consistent or header.grade not in grades:
+                continue
+            first_bad, key = await _first_incomplete(group, await _window(group, header.seq))
+            if header.seq < first_bad:
+                return Choice(as_point(header, commit.link), tuple(notes))
+            notes.append(f"point #{header.seq} passed over: {key} has not all arrived")
+    raise NotFound(
+        "there is no application-consistent point",
+        operation="choose point",
+        subject=machine,
+        hint="'backstay points' lists what there is; 'latest' takes the newest consistent one",
+    )
+
+
+async def _window(group: Group, seq: int) -> list[Header]:
+    """The headers up to ``seq`` whose data may not have arrived yet."""
+    low = max(1, group.tail - COMPLETE_WINDOW + 1)
+    return [commit.header for commit in await _readable(group, low, seq)] if low <= seq else []

@@ -25,6 +25,7 @@ from stages.vault import layout
 from stages.vault.charter import Charter
 from stages.vault.commit import Header, read_header
 from stages.vault.container import HEAD_SIZE, MAX_HEADER, Kind, parse
+from stages.vault.failover_log import failed_over
 from stages.vault.sealing import EpochKeys, Scope
 from stages.vault.terms import MAX_EPOCH, check_signer, claim, next_epoch
 
@@ -67,6 +68,7 @@ class LogSession:
 
         Raises ``Fenced``, ``BrokenChain``, ``DamagedObject`` or store errors.
         """
+        await self._check_not_failed_over("open log")
         await self._settle_open_intents()
         if not await self._is_tail():
             # The put of an earlier life has arrived this moment: there is no other after it.
@@ -87,6 +89,9 @@ class LogSession:
                 self.writer.machine.clock.wall_us(),
             )
             if keys is not None:
+                # Once more: a failover puts its record before it fences, so that one which was
+                # opened meanwhile has its fence above this term, or its record is seen here.
+                await self._check_not_failed_over("open log")
                 self.keys = keys
                 return
         raise Fenced("no epoch could be claimed", operation="open log", subject=self._group())
@@ -159,7 +164,7 @@ class LogSession:
         if await self.writer.store.info(after) is not None:
             data = await self.writer.store.get(after, 0, HEAD_SIZE + MAX_HEADER)
             try:
-                check_signer(parse(data, after, Kind.TERM), self.writer.charter)
+                check_signer(parse(data, after, Kind.TERM), self.writer.charter, operator=True)
             except UNREADABLE as error:
                 raise NotAdmitted(
                     f"the place of the next term is taken: {error.message}",
@@ -168,12 +173,21 @@ class LogSession:
                     hint="someone with access to the store put it there: find out who; the next "
                     "run begins a term after it",
                 ) from None
+            await self._check_not_failed_over("commit")
             raise Fenced(
                 f"epoch {self.keys.epoch + 1} has begun",
                 operation="commit",
                 subject=self._group(),
-                hint="another daemon has taken this log over; this one ships nothing more",
+                hint="another daemon has taken this log over, or a failover was opened and "
+                "cancelled meanwhile; this one ships nothing more",
             )
+
+    async def _check_not_failed_over(self, operation: str) -> None:
+        """Raise ``Fenced`` that names who, when, where and the way on (R14)."""
+        writer = self.writer
+        notice = await failed_over(writer.store, writer.scope.group, writer.charter)
+        if notice is not None:
+            raise notice.error(operation, self._group())
 
     async def _settle_open_intents(self) -> None:
         """Apply intents of an earlier life that did reach the vault.

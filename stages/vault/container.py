@@ -51,6 +51,7 @@ class Kind(enum.IntEnum):
     WRAPPED_KEY = 4
     COMMIT = 5
     MANIFEST = 6
+    FAILOVER = 7
 
 
 @dataclass(frozen=True, slots=True)

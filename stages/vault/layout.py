@@ -69,3 +69,8 @@ def checkpoint_part(gid: bytes, seq: int, part: int) -> str:
 def manifest(gid: bytes, seq: int) -> str:
     """A checkpoint's manifest: it exists once all its parts do."""
     return f"{group(gid)}checkpoints/{seq:015d}/manifest"
+
+
+def failover(gid: bytes, number: int) -> str:
+    """A failover record: what became of the machine, signed by the operator."""
+    return f"{group(gid)}failovers/{number:08d}"

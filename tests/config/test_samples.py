@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, Pipeline, Section, load
+from pipeline.config import Alert, Config, Daemon, Pipeline, Policy, Section, load
 from stages.errors import ConfigError
 from tests.config.support import BAD, GOOD, ROOT
 
@@ -20,7 +20,7 @@ def test_good_samples_load(path: Path) -> None:
     config = load(str(path))
     assert config.machines
     for machine in config.machines.values():
-        assert config.policy_of(machine) == config.policies["default"]
+        assert config.policy_of(machine) == config.policies[machine.policy]
         assert config.pipeline_of(machine) == Pipeline()
         assert config.vault_of(machine) in config.vaults.values()
 
@@ -33,6 +33,7 @@ def test_the_named_samples_are_there() -> None:
         "tuned.yaml",
         "block-device.yaml",
         "live.yaml",
+        "service.yaml",
     } <= names
     assert len(BAD) >= 30
 
@@ -97,6 +98,21 @@ def test_the_live_sample_has_live_machines_and_one_that_is_scanned() -> None:
     assert disks["root"].listen == f"unix:{ROOT}/configs/web1-root.sock"
     assert disks["data"].listen == "127.0.0.1:10809"
     assert disks["data"].snapshot is not None
+
+
+def test_the_service_sample_shows_every_key_of_policies_and_daemon() -> None:
+    config = load(str(next(path for path in GOOD if path.name == "service.yaml")))
+    gold, daemon = config.policies["gold"], config.daemon
+    assert gold.model_fields_set == set(Policy.model_fields)
+    assert daemon.model_fields_set == set(Daemon.model_fields)
+    for section in (gold.rpo, gold.points, gold.app_consistent, daemon.log, daemon.api):
+        assert section is not None
+        assert section.model_fields_set == set(type(section).model_fields)
+    alone = {"timezone", "resync_window", "points", "app_consistent"}
+    for name in set(Policy.model_fields) - alone:
+        assert getattr(gold, name) == getattr(Policy(), name), name
+    shown = {key for alert in daemon.alerts for key in alert.model_fields_set}
+    assert shown == set(Alert.model_fields)
 
 
 def _sections(kind: type[Section]) -> list[type[Section]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -17,12 +18,13 @@ from stages.cache.journal.record import FILE_HEAD, decode, encode
 from stages.cache.journal.recover import open_journal
 from stages.cache.journal.writer import JournalLimits, JournalWriter
 from stages.errors import StateDamaged
+from stages.ports import Buffer
 from stages.stream import ORIGIN, ROW, Entry, JournalGap, JournalUnusable, Kind, Position
 from tests.ports.watched import Tripwire, WatchedFiles, machine
-from tests.whole.memfiles import MemFiles
+from tests.whole.memfiles import MemFile, MemFiles
 
 FOLDER = "/j"
-SMALL = JournalLimits(memory=1 << 20, file=3000, sync_bytes=1 << 20, sync_seconds=0.1, ahead=900)
+SMALL = JournalLimits(memory=1 << 20, file=3000, sync_bytes=1 << 20, sync_seconds=0.1, ahead=4096)
 
 
 def entry(number: int, size: int = 700, released: list[int] | None = None) -> Entry:
@@ -228,3 +230,70 @@ async def test_memory_is_bounded_and_waiters_are_served_in_order(
     writer.abandon("its disk does not answer")
     with pytest.raises(JournalUnusable):
         await writer.reserve(1)
+
+
+class SlowFiles(MemFiles):
+    """A disk that needs its time for each append past the page cache."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.direct: list[bool] = []
+        self.now = 0.0
+
+    def open_write(
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        new: bool = False,
+        exclusive: bool = False,
+        direct: bool = False,
+    ) -> MemFile:
+        self.direct.append(direct)
+        opened = super().open_write(path, create=create, new=new, direct=direct)
+        if direct:
+            real = opened.append
+
+            def slow(parts: Sequence[Buffer]) -> None:
+                self.now += self.seconds
+                real(parts)
+
+            opened.append = slow  # type: ignore[method-assign]
+        return opened
+
+
+async def test_a_slow_disk_is_written_through_the_page_cache_while_guests_wait() -> None:
+    files = SlowFiles(1.0)
+    ports = machine(files)
+    clock = ports.clock
+    clock.monotonic = lambda: files.now  # type: ignore[method-assign]
+    limits = JournalLimits(memory=3 << 20, file=2 << 20, ahead=4096)
+    writer, _ = await open_journal(ports, FOLDER, limits=limits)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        for number in range(60):
+            one = entry(number, 1 << 20)
+            await writer.reserve(one.size)
+            writer.push(one, one.size)
+        await writer.close()
+    assert files.direct[0]
+    assert files.direct.count(False) >= 16
+    assert len(files.direct) - files.direct.count(False) <= 5  # and is tried again
+    assert read_all(files, writer.durable) == list(range(60))
+
+
+async def test_a_disk_that_keeps_up_is_always_written_directly() -> None:
+    files = SlowFiles(0.001)
+    ports = machine(files)
+    ports.clock.monotonic = lambda: files.now  # type: ignore[method-assign]
+    limits = JournalLimits(memory=3 << 20, file=2 << 20, ahead=4096)
+    writer, _ = await open_journal(ports, FOLDER, limits=limits)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        for number in range(12):
+            one = entry(number, 1 << 20)
+            await writer.reserve(one.size)
+            writer.push(one, one.size)
+        await writer.close()
+    assert all(files.direct)

@@ -15,7 +15,9 @@ from stages.capture.group.cooling import Cooling
 from stages.capture.group.gap import Gap
 from stages.capture.group.group import Group
 from stages.capture.group.marks import Marks
+from stages.capture.live import scrub
 from stages.capture.live.scanner import Scanner
+from stages.capture.live.scrub import Scrub
 from stages.capture.live.windows import Windows
 from stages.capture.splitter import mutation
 from stages.capture.splitter.flush import Flusher, Tell
@@ -186,6 +188,25 @@ def r5_a_flush_without_the_journal() -> AbstractContextManager[Any]:
         return await self._sync_source()
 
     return _swap(Flusher, _round=only_source)
+
+
+@canary(scrub=1.0, pace=(0, 0, 0.01, 0.2), ends=("kill", "stop"))
+def r6_a_scrub_that_does_not_wait() -> AbstractContextManager[Any]:
+    async def at_once(self: Scrub) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    return _swap(Scrub, _caught_up=at_once)
+
+
+@canary(scrub=1.0, pace=(0, 0, 0.01, 0.2), ends=("kill", "stop"))
+def r6_a_scrub_that_does_not_hear_of_writes() -> AbstractContextManager[Any]:
+    judge = scrub._judged
+
+    def certain(seen: Any, chunks: Any, blocks: Any, doubt: Any) -> Any:
+        return judge(seen, chunks, blocks, doubt & False)
+
+    return _swap(scrub, _judged=certain)
 
 
 @canary(trim=0.4, journal=300_000, ends=("kill", "stop"))

@@ -30,8 +30,9 @@ class Clients(Scene):
             if self.frozen:
                 await self.thawed.wait()
                 continue
-            batch, changes = guest.batch(handler.disk.size, self.quota)
+            batch, changes, begin = guest.batch(handler.disk.size, self.quota)
             if not batch.requests or stopped.is_set():
+                batch.buffer.release()
                 continue
             self.quota -= changes
             self.made += changes
@@ -42,7 +43,7 @@ class Clients(Scene):
             patience = dice.choice((0, 0.0005, 0.004, 0.03)) if leaves_early else LONG
             try:
                 with trio.move_on_after(patience):
-                    await handler.execute(batch, exchange)
+                    await exchange.carried_out(handler, batch, begin)
                     await exchange.over.wait()
             finally:
                 exchange.gone = True

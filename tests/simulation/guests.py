@@ -22,6 +22,8 @@ from tests.simulation.model import Flush, Op
 
 CHANGES = (wire.CMD_WRITE, wire.CMD_TRIM, wire.CMD_WRITE_ZEROES)
 DRAIN_SECONDS = 10.0
+_BUFFER = 1 << 18
+_MOST = 1 << 17  # bytes of one batch, at most
 
 
 class Wrong(AssertionError):
@@ -82,6 +84,10 @@ class Exchange:
         for request in requests:
             self._answer(request, "")
 
+    def done_swiftly(self, cookies: Sequence[int]) -> None:
+        for cookie in cookies:
+            self._answer(self.sent[cookie].request, "")
+
     def data(self, request: Request, parts: Any) -> None:
         self._answer(request, "")
 
@@ -90,6 +96,14 @@ class Exchange:
 
     def fail(self, request: Request, error: int, reason: str) -> None:
         self._answer(request, reason or "failed")
+
+    async def carried_out(self, handler: SplitHandler, batch: Batch, begin: int) -> None:
+        """As a session does it: what can be done at once, and then the rest."""
+        requests = batch.requests
+        end = requests[-1].at + len(requests[-1].payload)
+        _, count = handler.swift(batch.buffer, begin, end, len(requests), self)
+        if count < len(requests):
+            await handler.execute(batch._replace(requests=requests[count:]), self)
 
     def _answer(self, request: Request, error: str) -> None:
         sent = self.sent[request.cookie]
@@ -144,40 +158,51 @@ class SimServer:
 
 
 class Guest:
-    """Makes requests of one disk."""
+    """Makes requests of one disk, as one connection: they stand one behind the other in a buffer
+    as they would come from a socket, and the buffer is used again once nobody holds it."""
 
     def __init__(self, knobs: Knobs, dice: random.Random):
         self._knobs = knobs
         self._dice = dice
+        self._buffer = ReceiveBuffer(_BUFFER, lambda _: None)
+        self._at = 0
 
-    def batch(self, size: int, most: int) -> tuple[Batch, int]:
-        """Up to ``most`` requests, and how many of them change something."""
-        buffer = ReceiveBuffer(1 << 17, lambda _: None)
+    def batch(self, size: int, most: int) -> tuple[Batch, int, int]:
+        """Up to ``most`` requests, how many of them change something, and where they begin in the
+        buffer; the batch holds it."""
+        if self._buffer.holders == 1:
+            self._at = 0  # all that was in it is journalled
+        elif self._at > _BUFFER - _MOST:
+            self._buffer.release()
+            self._buffer, self._at = ReceiveBuffer(_BUFFER, lambda _: None), 0
+        self._buffer.hold()
         requests: list[Request] = []
-        at = changes = 0
+        begin, changes = self._at, 0
         for cookie in range(self._dice.choice((1, 1, 2, 3, 5))):
             if changes >= most:
                 break
-            request, at = self._request(buffer, at, cookie, size)
+            request = self._request(cookie, size)
             requests.append(request)
             changes += request.command in CHANGES
-        return Batch(requests, [], buffer, 0, 0), changes
+        return Batch(requests, [], self._buffer, 0, 0), changes, begin
 
-    def _request(
-        self, buffer: ReceiveBuffer, at: int, cookie: int, size: int
-    ) -> tuple[Request, int]:
-        command = self._command()
-        if command in (wire.CMD_FLUSH, wire.CMD_READ):
-            length = BLOCK if command == wire.CMD_READ else 0
-            return Request(command, 0, cookie, 0, length, memoryview(b""), at), at
-        offset, length = self._place(size)
-        flags = wire.FLAG_FUA if self._dice.random() < self._knobs.fua else 0
+    def _request(self, cookie: int, size: int) -> Request:
+        command, flags, offset, length = self._command(), 0, 0, 0
+        if command == wire.CMD_READ:
+            length = BLOCK
+        elif command != wire.CMD_FLUSH:
+            offset, length = self._place(size)
+            flags = wire.FLAG_FUA if self._dice.random() < self._knobs.fua else 0
+        view, at = self._buffer.view, self._at
+        head = wire.REQUEST.pack(wire.REQUEST_MAGIC, flags, command, cookie, offset, length)
+        view[at : at + len(head)] = head
+        at += len(head)
         if command != wire.CMD_WRITE:
-            return Request(command, flags, cookie, offset, length, memoryview(b""), at), at
-        at += 28
-        buffer.view[at : at + length] = self._dice.randbytes(length)
-        payload = buffer.view[at : at + length]
-        return Request(command, flags, cookie, offset, length, payload, at), at + length
+            self._at = at
+            return Request(command, flags, cookie, offset, length, memoryview(b""), at)
+        self._at = at + length
+        view[at : self._at] = self._dice.randbytes(length)
+        return Request(command, flags, cookie, offset, length, view[at : self._at], at)
 
     def _command(self) -> int:
         knobs, luck = self._knobs, self._dice.random()

@@ -17,7 +17,8 @@ class Knobs:
     ``source_faults``: of one operation of a source. ``store_faults``: of one call of the vault.
     ``patience``: how long a delivery lives before it is killed. ``leave``: a guest's connection
     breaks in the middle of a batch. ``stretch``: regions that become hot together. ``clone``: a
-    second daemon with a copy of the state.
+    second daemon with a copy of the state. ``scrub``: seconds in which everything is compared again
+    while it is written, 0 for never; ``rot``: how often a life's disk changes without a write.
     """
 
     writes: int = 500
@@ -47,6 +48,8 @@ class Knobs:
     marks: float = 0.3
     leave: float = 0.05
     clone: float = 0.0
+    scrub: float = 0.0
+    rot: float = 0.0
 
 
 CALM = Knobs(disk_faults=0, source_faults=0, store_faults=0, leave=0, marks=0)
@@ -77,4 +80,6 @@ def draw(seed: int, writes: int = 500) -> Knobs:
         leave=one([0, 0.05]),
         clone=one([0, 0, 0, 0, 0, 0.3]),
         stretch=one([1, 1, 16]),
+        scrub=one([0, 2.0, 20.0]),
+        rot=one([0, 0, 0.5]),
     )

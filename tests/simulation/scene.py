@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from pipeline.intake import MachineIntake
+from stages.capture.live.scrub import Mismatch
 from stages.capture.splitter.handler import SplitHandler
 from stages.model import BLOCK
 from stages.store.faults import FaultStore
@@ -18,6 +19,7 @@ from tests.simulation.daemon import Process, Trace, Window
 from tests.simulation.guests import (
     Exchange,
     Witness,
+    Wrong,
 )
 from tests.simulation.image import Image
 from tests.simulation.knobs import Knobs, draw
@@ -49,6 +51,8 @@ class Scene(Witness):
         self.made = self.faults = 0
         self.fenced = self.cloned = False
         self.late: list[FaultStore] = []
+        self.rotten: set[tuple[str, int]] = set()  # blocks that changed without a write, ever
+        self.alarms = 0
         self._life_setup()
         for path, name in self.paths.items():
             content = bytearray(self.sizes[name])
@@ -96,6 +100,24 @@ class Scene(Witness):
         if not self.frozen:
             self.thawed.set()
             self.thawed = trio.Event()
+
+    # the rolling scrub
+
+    def rot(self) -> None:
+        """A block of a disk changes without a write."""
+        path, name = self.dice.choice(list(self.paths.items()))
+        offset = self.dice.randrange(self.sizes[name] // BLOCK) * BLOCK
+        data = self.dice.randbytes(BLOCK)
+        self.rotten.add((name, offset // BLOCK))
+        self.world.files.open_write(path).pwrite(offset, data)
+        self.model.wrote(name, offset, data)  # may be in any point from now on, and need not
+
+    def mismatched(self, found: Mismatch) -> None:
+        """The scrub says that blocks differ without a write."""
+        self.alarms += 1
+        false = [block for block in found.blocks if (found.name, block) not in self.rotten]
+        if false:
+            raise Wrong(f"R6: false alarm, blocks {false[:8]} of {found.name} were written")
 
     # what the other parts do
 

@@ -118,7 +118,13 @@ class Story(Observer, Deliveries, Clients):
             folder.intake_folder(NAME),
             NAME,
             disks,
-            Limits(knobs.journal, cool=knobs.cool, stall=knobs.stall, stretch=knobs.stretch),
+            Limits(
+                knobs.journal,
+                cool=knobs.cool,
+                stall=knobs.stall,
+                stretch=knobs.stretch,
+                scrub=knobs.scrub,
+            ),
             journal=JournalLimits(
                 memory=knobs.memory,
                 file=40_000,
@@ -131,6 +137,7 @@ class Story(Observer, Deliveries, Clients):
         self.checker.recovered({file.run: file.start + size for file, size in journal._kept})
         self.model.begin(journal.head.run, self._sources())
         self.model.head = lambda: intake.group.gate.stream.head
+        intake.group.scrub.on_mismatch = self.mismatched
         return intake
 
     async def _run_intake(
@@ -176,12 +183,23 @@ class Story(Observer, Deliveries, Clients):
             self.triggers.append((dice.randrange(max(1, at)), trouble))
         if dice.random() < self.knobs.clone and not self.cloned:
             self.triggers.append((at // 2, lambda: nursery.start_soon(self._clone)))
+        if self.knobs.scrub and dice.random() < self.knobs.rot:
+            self.triggers.append((dice.randrange(max(1, at)), self.rot))
         self.triggers.sort(key=lambda one: one[0])
 
     def _trouble(self, kind: str, seconds: float) -> None:
         now = trio.current_time()
         self.faults += 1
         self.windows.append(Window(kind, now, now + seconds))
+
+    async def _scrubbed(self) -> None:
+        """What has changed without a write is found in a pass, and corrected in a scan."""
+        group = self.intake.group
+        if not self.knobs.scrub or self.fenced:
+            return
+        passes = group.scrub.status().passes
+        while group.scrub.status().passes < passes + 2 or group.gap.is_open:  # noqa: ASYNC110
+            await trio.sleep(1)
 
     async def _heal(self) -> None:
         """Without faults everything becomes well again."""
@@ -191,6 +209,7 @@ class Story(Observer, Deliveries, Clients):
             await store.settle()
         while not self.fenced and self.intake.group.gap.is_open:  # noqa: ASYNC110
             await trio.sleep(1)
+        await self._scrubbed()
         while not self.fenced:
             with trio.move_on_after(600):
                 point = await self.intake.mark("end")

@@ -16,6 +16,7 @@ from stages.vault import (
     checkpoint,
     commit,
     container,
+    failovers,
     frame,
     keyfile,
     layout,
@@ -74,6 +75,7 @@ def limit(what: str) -> str:
         ),
         ("rollup", f"{rollup.MAX_SIZE >> 20} MiB"),
         ("page", f"262 144 bytes stored, {checkpoint.PAGE_ROWS} rows"),
+        ("failover records of a group", f"{failovers.MAX_RECORDS}"),
         ("groups in a vault", f"{MAX_GROUPS:,}".replace(",", " ")),
     ],
 )
@@ -104,6 +106,7 @@ def test_names() -> None:
         layout.rollup(GID, 256),
         layout.checkpoint_part(GID, 1, 1 << 16),
         layout.manifest(GID, 1),
+        layout.failover(GID, 1),
     }
     shaped = set()
     for name in names:

@@ -82,7 +82,7 @@ class Fold:
         heartbeat: float = 600.0,
     ):
         self.ended: NewGeometry | None = None
-        self.position = start  # read up to here
+        self.position = self._said = start  # read up to here
         self._reader = reader
         self._upstream = upstream
         self._sink = sink
@@ -149,8 +149,16 @@ class Fold:
         if self._is_due():
             await self._seal()
             return
+        await self._say_empty()
         with trio.move_on_after(self._patience()):
             await self._pace.changed.wait()
+
+    async def _say_empty(self) -> None:
+        """What was read behind the last commit has nothing that the vault could lack, like the
+        verdict on a mark: intake need not wait for the next commit to know that all is there."""
+        if self.position > self._said and self.nothing_before(self.position):
+            self._said = self.position
+            await self._upstream.committed(self.position)
 
     def _is_due(self) -> bool:
         now = self._machine.clock.monotonic()

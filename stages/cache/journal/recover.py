@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stages import durable
+from stages.cache.journal.current import new_file
 from stages.cache.journal.files import JournalFile, end_of, listed
 from stages.cache.journal.record import FILE_HEAD, decode, decode_head, find_magic
-from stages.cache.journal.writer import JournalLimits, JournalWriter, new_file
+from stages.cache.journal.writer import JournalLimits, JournalWriter
 from stages.ports import Files, Machine, OpenFile
 from stages.stream import Position
 

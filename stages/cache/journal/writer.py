@@ -5,10 +5,7 @@ what it wrote; one fsyncs, when somebody waits or after a little while, beside f
 position is durable when an fsync that began after it was written has succeeded.
 
 Nobody relies on an append before its fsync, so little is gathered for a moment first: a hop costs
-more than a guest's small write, and the guest waits for the interpreter meanwhile. Where fsyncs are
-frequent, zeros are written ahead of the records: an fsync that need not make a new file size
-durable costs the file system no transaction. What is behind the last record is cut off again when
-the file is full or closed, and by recovery.
+more than a guest's small write, and the guest waits for the interpreter meanwhile.
 """
 
 from __future__ import annotations
@@ -21,15 +18,13 @@ from dataclasses import dataclass
 import trio
 
 from stages.cache.journal.credit import Credit
+from stages.cache.journal.current import Batch, Current, Pace, new_file
 from stages.cache.journal.files import JournalFile
-from stages.cache.journal.record import FILE_HEAD, encode, file_head
-from stages.model import BLOCK
 from stages.ports import Buffer, Machine, OpenFile
 from stages.stage import Signal, crew
 from stages.stream import Entry, JournalUnusable, Position
 
 _BATCH = 8 << 20  # bytes appended in one hop
-_ROOMY = 64  # times what is written ahead must be free: the last room is for records
 _TOGETHER = 1 << 20  # up to here an append and its fsync share a hop
 
 
@@ -69,15 +64,14 @@ class JournalWriter(Credit):
         self._on_durable = on_durable
         self._offset = 0  # of the head
         self._written = 0
-        self._current = JournalFile(run, 0)
-        self._file = file
+        self._current = Current(machine, folder, JournalFile(run, 0), file, limits.ahead)
+        self._pace = Pace()
         self._kept = deque(older)  # files that are full, oldest first, with their bytes
         self._older_bytes = sum(size for _, size in older)
         self._queue: deque[tuple[Entry, int]] = deque()  # with their offsets
         self._queued = 0  # bytes of the queue
         self._resting = False  # the ticker waits to hear that there is something
         self._tick = Signal()
-        self._ahead = 0  # in the file, zeros reach to this byte
         self._wrote = Signal()
         self._demand = Signal()
         self._syncing = trio.Lock()  # an fsync, or a change of files
@@ -93,7 +87,7 @@ class JournalWriter(Credit):
     @property
     def retained(self) -> int:
         """See ``Stream``."""
-        return self._older_bytes + self._offset - self._current.start
+        return self._older_bytes + self._offset - self._current.at.start
 
     def push(self, entry: Entry, reserved: int) -> Position:
         """See ``Stream``. Records of a few bytes may come without credit."""
@@ -185,7 +179,7 @@ class JournalWriter(Credit):
         gone = 0
         while self._kept:
             file, size = self._kept[0]
-            following = self._kept[1][0] if len(self._kept) > 1 else self._current
+            following = self._kept[1][0] if len(self._kept) > 1 else self._current.at
             if Position(following.run, following.start) > position:
                 break
             try:
@@ -219,13 +213,13 @@ class JournalWriter(Credit):
             if not self._queue:
                 continue
             await self._append_batch(self._take())
-            if self._written - self._current.start >= self._limits.file:
+            if self._written - self._current.at.start >= self._limits.file:
                 await self._rotate()
             if self._written > self.durable.offset:
                 self._wrote.set()
         if self.failed is None:
             async with self._syncing:
-                await self._machine.offload.run(lambda: self._finish(self._file))
+                await self._machine.offload.run(lambda: self._current.finish(self._written))
         self._done = True
         self._wrote.set()
         self._demand.set()
@@ -247,15 +241,16 @@ class JournalWriter(Credit):
         waited_for = self._asked > self._written or bool(self._waiting) or self._closing
         return waited_for or self._queued >= self._limits.gather_bytes
 
-    def _take(self) -> list[tuple[Entry, int]]:
-        batch, size = [], 0
+    def _take(self) -> Batch:
+        batch: Batch = []
+        size = 0
         while self._queue and size < _BATCH:
             batch.append(self._queue.popleft())
             size += batch[-1][0].size
         self._queued -= size
         return batch
 
-    async def _append_batch(self, batch: list[tuple[Entry, int]]) -> None:
+    async def _append_batch(self, batch: Batch) -> None:
         """One hop; with the fsync in it, if somebody waits for just this and it is little."""
         last, offset = batch[-1]
         end = offset + last.size
@@ -264,65 +259,49 @@ class JournalWriter(Credit):
             if together:
                 await self._append_durably(batch, end)
             else:
-                await self._machine.offload.run(lambda: self._append(batch, sync=False))
+                began = self._machine.clock.monotonic()
+                await self._append(batch, sync=False)
                 self._written = end
+                seconds = self._machine.clock.monotonic() - began
+                self._pace.took(end - batch[0][1], seconds, awaited=bool(self._waiting))
         finally:
             for entry, _ in batch:
                 self._drop(entry)
 
-    async def _append_durably(self, batch: list[tuple[Entry, int]], end: int) -> None:
+    async def _append_durably(self, batch: Batch, end: int) -> None:
         try:
             self._syncing.acquire_nowait()  # most often free: not a round of the event loop
         except trio.WouldBlock:
             await self._syncing.acquire()
         try:
-            await self._machine.offload.run(lambda: self._append(batch, sync=True))
+            await self._append(batch, sync=True)
         finally:
             self._syncing.release()
         self._written = end
         self._now_durable(end)
 
-    def _append(self, batch: list[tuple[Entry, int]], *, sync: bool) -> None:
-        parts: list[Buffer] = []
-        synced = self.durable.offset
-        for entry, offset in batch:
-            parts += encode(entry, self._run, self._current.start, offset, synced)
-        self._file.append(parts)
-        if sync:
-            self._write_ahead(batch[-1][1] + batch[-1][0].size)
-            self._file.fdatasync()
-
-    def _write_ahead(self, offset: int) -> None:
-        """Zeros behind the record that ends at ``offset``, unless there are some."""
-        end = offset - self._current.start + FILE_HEAD
-        if end <= self._ahead:
-            return
-        end = -(-end // BLOCK) * BLOCK  # zeros up to there come with the record
-        with suppress(OSError):  # there is no room for them: then without
-            if self._machine.files.free_bytes(self.folder) > _ROOMY * self._limits.ahead:
-                self._file.pwrite(end, bytes(self._limits.ahead))
-                self._ahead = end + self._limits.ahead
-
-    def _finish(self, file: OpenFile) -> None:
-        """Nothing follows in this file: cut the zeros off, and make it durable."""
-        file.truncate(self._written - self._current.start + FILE_HEAD)
-        self._ahead = 0
-        file.fsync()
+    async def _append(self, batch: Batch, *, sync: bool) -> None:
+        current, durable = self._current, self.durable.offset
+        await self._machine.offload.run(lambda: current.append(batch, durable, sync=sync))
 
     async def _rotate(self) -> None:
         """A full file is durable before the next one is begun."""
+        full, written = self._current, self._written
         async with self._syncing:
-            old, full = self._file, self._current
-            following = JournalFile(self._run, self._written)
-            await self._machine.offload.run(lambda: self._finish(old))
-            self._file = await self._machine.offload.run(
-                lambda: new_file(self._machine, self.folder, following)
+            following = JournalFile(self._run, written)
+            direct = self._pace.next_is_direct()
+            await self._machine.offload.run(lambda: full.finish(written))
+            opened = await self._machine.offload.run(
+                lambda: new_file(self._machine, self.folder, following, direct=direct)
             )
-            old.close()
-        self._kept.append((full, self._written - full.start))
-        self._older_bytes += self._written - full.start
-        self._current = following
-        self._now_durable(self._written)
+            full.close()
+            self._current = Current(
+                self._machine, self.folder, following, opened, self._limits.ahead
+            )
+        size = written - full.at.start
+        self._kept.append((full.at, size))
+        self._older_bytes += size
+        self._now_durable(written)
 
     # syncing
 
@@ -340,7 +319,7 @@ class JournalWriter(Credit):
             async with self._syncing:
                 reach = self._written
                 if reach > self.durable.offset:
-                    await self._machine.offload.run(self._file.fdatasync)
+                    await self._machine.offload.run(self._current.sync)
                     self._now_durable(reach)
 
     def _now_durable(self, offset: int) -> None:
@@ -370,20 +349,7 @@ class JournalWriter(Credit):
         self._drop_queue()
         self._moved.unpark_all()
         with suppress(OSError):
-            self._file.close()
+            self._current.close()
 
     def _unlink(self, file: JournalFile) -> None:
         self._machine.files.unlink(file.path(self.folder))
-
-
-def new_file(machine: Machine, folder: str, file: JournalFile) -> OpenFile:
-    """Make a file with its head, durably. Blocks."""
-    opened = machine.files.open_write(file.path(folder), create=True, direct=True)
-    try:
-        opened.append([file_head(file.run, file.start)])
-        opened.fsync()
-        machine.files.sync_dir(folder)
-    except BaseException:
-        opened.close()
-        raise
-    return opened

@@ -7,9 +7,11 @@ Everything that opens a gap does so at once, without an await, and wakes that ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import trio
@@ -21,6 +23,7 @@ from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
 from stages.capture.group.gap import Gap
 from stages.capture.group.marks import Marks
 from stages.capture.live.scanner import LiveTarget, Scanner
+from stages.capture.live.scrub import Host, Mismatch, Scrub
 from stages.capture.live.windows import Windows
 from stages.capture.splitter.disk import LiveDisk, regions_of
 from stages.capture.splitter.gate import STALL_SECONDS, Gate
@@ -31,24 +34,32 @@ from stages.model import BLOCK, Ints
 from stages.ports import Machine
 from stages.stream import DeliveryGone, Journal, JournalUnusable, Kind, Position
 
+FULL_REGIONS = 256  # 1 GiB: what is less is compared at once, whatever a policy says
+ASK_SECONDS = 20.0  # between two questions whether a full scan may go on
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds between attempts to scan or to open a journal
 RESUME_SHARE = 0.25  # of the journal's limit: tracking ends when no more than this is retained
 SCAN_SHARE = 0.5  # scans stop at this share (R8)
 
+Found = TypeVar("Found")
+Todo = list[tuple[int, list[int]]]  # regions by disk
 OpenJournal = Callable[[int], Awaitable[Journal]]
 """Opens the journal with a run after the one given; raises ``BackstayError`` or ``OSError``."""
+Permit = Callable[[bool], Awaitable[str]]
+"""May a disk be scanned in full now? What it waits for, or "". True: the vault never saw it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bytes and seconds. ``journal``: retained at most before writes are tracked or wait.
-    ``stretch``: regions that become hot together."""
+    ``stretch``: regions that become hot together. ``scrub``: in which everything is compared again,
+    0 for never."""
 
     journal: int
     throttle: bool = False
     stall: float = STALL_SECONDS
     cool: float = CYCLE_SECONDS
     stretch: int = STRETCH
+    scrub: float = 0.0
 
 
 class Group:
@@ -64,6 +75,7 @@ class Group:
         open_journal: OpenJournal,
         examiners: Examiners,
         limits: Limits,
+        scrub_note: str,
     ):
         self.joint = joint
         self.activity = activity
@@ -82,7 +94,14 @@ class Group:
         )
         self.marks = Marks(joint, self.gate, self.gap)
         self.scan: Scanner | None = None
+        self.permit: Permit | None = None
+        self.fresh: set[int] = set()  # disks that the vault has never seen
+        self.waiting = ""  # what a full scan waits for
+        self._full: set[int] = set()  # disks most of which is compared in this gap
         self.trouble = ""  # why a scan or the journal is being tried again
+        self.resting = ""  # why writes are to be tracked for now, whatever the journal could do
+        self._released = trio.Event()  # scans may go on
+        self._released.set()
         self.nursery: trio.Nursery
         self.examiners = examiners
         self._machine = machine
@@ -93,6 +112,7 @@ class Group:
         self._scanning: trio.CancelScope | None = None
         self._scan_lock = trio.Lock()
         self._changing = False
+        self._closing = False
         self._trim = trio.Event()
         self._retry = RETRY_FIRST
         self._cooling = Cooling(
@@ -103,6 +123,8 @@ class Group:
             self._stuck.__contains__,
             seconds=limits.cool,
         )
+        self.scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
+        self._scrubs = False
         joint.on_settled = lambda _: self._trim.set()
         joint.on_lost = self._lost
 
@@ -158,6 +180,8 @@ class Group:
         """In one step with the activity log. A gap begins before anything that it is about."""
         before = self._geometry()
         self.gap.drop({*plan.gone, *plan.fresh})
+        self._full.difference_update(plan.gone)
+        self.fresh = (self.fresh | set(plan.fresh)) - set(plan.gone)
         self._stuck.difference_update(plan.gone)
         kept, self.disks = self.disks, {}
         for span in plan.spans:
@@ -191,6 +215,46 @@ class Group:
         self.gate.stream.push(self.gate.gap_begin(reason), 0)
         self._gap_begins(reason)
 
+    @property
+    def held(self) -> bool:
+        """Scans wait until they are released."""
+        return not self._released.is_set()
+
+    def rest(self, reason: str) -> None:
+        """Only track what is written, because nobody is going to ship it; with "" journal again,
+        and compare what was touched meanwhile."""
+        if reason == self.resting:
+            return
+        self.resting = reason
+        if reason and not self.gate.tracking:
+            self.gate.track(reason)
+        self._attention.set()
+
+    def hold(self, *, held: bool) -> None:
+        """Keep scans from going on; what is being scanned now is scanned again later."""
+        if held == self.held:
+            return
+        if not held:
+            self._released.set()
+            return
+        self._released = trio.Event()
+        if self._scanning is not None:
+            self._scanning.cancel()
+
+    async def resync(self, reason: str) -> None:
+        """Compare everything again. Points are consistent when that is done."""
+        for number in list(self.disks):
+            if number in self.disks:
+                regions = range(len(self.activity.pending[number]))
+                await self.activity.heat(number, regions, track=True)
+        self.gap.forget()
+        if self.gate.tracking:
+            return  # it is scanned when that ends
+        if self.gap.is_open:
+            self._gap_begins(reason)
+        else:
+            self.open_gap(reason)
+
     def durable(self, position: Position) -> None:
         """The journal tells how far it is durable."""
         self.gap.durable(position)
@@ -205,15 +269,24 @@ class Group:
             nursery.start_soon(self._cooling.run)
             nursery.start_soon(self._trim_journal)
             nursery.start_soon(self._keep)
+            self.set_scrub(self.scrub.seconds)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
                 self.activity.nursery = None
 
+    def set_scrub(self, seconds: float) -> None:
+        """Everything is compared again in so many seconds from now on; 0: never."""
+        self.scrub.seconds = seconds
+        if seconds and not self._scrubs:
+            self._scrubs = True
+            self.nursery.start_soon(self._scrub)
+
     async def close(self) -> bool:
         """Make everything durable; True if the next start need not compare anything that was not
         pending. No client is connected any more; what one left behind is finished first."""
+        self._closing = True
         for disk in self.disks.values():
             disk.closed = True
             await disk.locks.passed()
@@ -299,13 +372,14 @@ class Group:
 
     async def _keep(self) -> None:
         while True:
-            await self._attention.wait()
+            with trio.move_on_after(RETRY_MOST if self.resting else math.inf):
+                await self._attention.wait()
             self._attention = trio.Event()
             try:
                 if self.activity.unlogged:
                     await self.activity.renew()
                     self.activity.patience = self.limits.stall
-                if self.gate.tracking:
+                if self.gate.tracking and not self.resting:
                     await self._end_tracking()
                 if self.gap.is_open and not self.gate.tracking:
                     await self._close_gap()
@@ -316,14 +390,15 @@ class Group:
             else:
                 if not self.gap.is_open:
                     self.trouble, self._retry = "", RETRY_FIRST
-            if self.gap.is_open:
+            if self.gap.is_open and not (self.resting and self.gate.tracking):
                 self._attention.set()
 
     async def _end_tracking(self) -> None:
         """Wait for what is queued to be shipped, then journal again (R9)."""
         if self.journal.failed is None:
             await self._drained()
-            await self.gate.resume(self.journal, self._tracked_until_now)
+            if not self.resting:
+                await self.gate.resume(self.journal, self._tracked_until_now)
             return
         await self._written.wait()  # what hung may still arrive; it must not meet the recovery
         self.marks.failed(self.journal.durable, self.journal.failed.message)
@@ -333,6 +408,8 @@ class Group:
         self.nursery.start_soon(self._run_journal, journal)
         await self.gate.resume(journal, lambda: None)
         self.begin(self.gap.reason)
+        if self.resting:
+            self.gate.track(self.resting)
 
     def _tracked_until_now(self) -> None:
         """A write that was admitted before tracking began may stand behind GAP_BEGIN, older than a
@@ -375,6 +452,7 @@ class Group:
             finally:
                 self._scanning = None
                 self.scan = None
+                self.waiting = ""
         if not self.gap.is_open:
             head = self.gate.stream.head
             await self.gate.sync(head)
@@ -386,7 +464,11 @@ class Group:
             return
         await self.joint.wait_committed(self.gap.position)
         await self.joint.wait_present()
+        await self._released.wait()
         while todo := await self._todo():
+            todo = await self._allowed(todo)
+            if not todo:
+                continue
             targets = {
                 number: LiveTarget(disk.size, disk.source.file)
                 for number, disk in self.disks.items()
@@ -399,7 +481,7 @@ class Group:
                 machine=self._machine,
                 windows=self.windows,
                 locked=lambda disk, first, count: self.disks[disk].locked(first, count),
-                yielding=self._yield,
+                yielding=self._yield_in_full if self._are_full(todo) else self._yield,
                 on_scanned=self.gap.scanned,
             )
             await self.scan.scan(todo)
@@ -407,7 +489,36 @@ class Group:
         if self._scanning is not None and not self._scanning.cancel_called:
             self._end_gap()
 
-    async def _todo(self) -> list[tuple[int, list[int]]]:
+    async def _allowed(self, todo: Todo) -> Todo:
+        """What of it may be scanned now: what is little first. Waits a while if nothing may."""
+        for number, regions in todo:
+            if len(regions) > max(FULL_REGIONS, len(self.activity.pending[number]) // 2):
+                self._full.add(number)
+        little = [one for one in todo if one[0] not in self._full]
+        if little or self.permit is None:
+            return little or todo
+        new = [one for one in todo if one[0] in self.fresh]
+        for some, fresh in ((new, True), (todo, False)):
+            if some and not await self._permitted(fresh=fresh):
+                return some
+        await self._machine.clock.sleep(ASK_SECONDS)
+        return []
+
+    def _are_full(self, todo: Todo) -> bool:
+        return self.permit is not None and any(number in self._full for number, _ in todo)
+
+    async def _permitted(self, *, fresh: bool) -> str:
+        """What full scans wait for, or ""."""
+        self.waiting = "" if self.permit is None else await self.permit(fresh)
+        return self.waiting
+
+    async def _yield_in_full(self) -> None:
+        """A scan that takes long stops when its time is over."""
+        await self._yield()
+        while await self._permitted(fresh=self._full <= self.fresh):
+            await self._machine.clock.sleep(ASK_SECONDS)
+
+    async def _todo(self) -> Todo:
         """What is still to be scanned. No await between the last look and the return.
 
         A block that was locked when its region was scanned is left to whoever holds it, and its
@@ -424,6 +535,60 @@ class Group:
     def _end_gap(self) -> None:
         self.gate.stream.push(self.gate.control(Kind.GAP_END, {"grade": "crash"}), 0)
         self.gap.end()
+        self.scrub.corrected()
+        self.fresh.clear()
+        self._full.clear()
+
+    # the rolling scrub
+
+    def _scrubbed(self) -> Host:
+        return Host(
+            steady=self._steady,
+            disks=lambda: self.disks,
+            file=lambda disk: self.disks[disk].source.file,
+            hold=self._alone,
+            head=lambda: self.gate.stream.head,
+            yielding=self._yield,
+            diverged=self._diverged,
+            downstream=self.joint,
+            windows=self.windows,
+        )
+
+    def _steady(self) -> bool:
+        changes = self._changing or self._closing
+        return not (self.gap.is_open or self.gate.tracking or changes)
+
+    async def _scrub(self) -> None:
+        try:
+            await self.scrub.run()
+        finally:
+            self._scrubs = False
+
+    async def _alone(self, call: Callable[[], Awaitable[Found]]) -> Found | None:
+        """Neither a scan nor a change of disks beside it: either cancels it. None: it was."""
+        async with self._scan_lock:
+            if not self._steady():
+                return None
+            self._scanning = trio.CancelScope()
+            try:
+                with self._scanning:
+                    return await call()
+            finally:
+                self._scanning = None
+        return None
+
+    async def _diverged(self, mismatch: Mismatch) -> None:
+        """The source is not what was written to it. Durably pending first: a crash must not forget
+        it."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self.activity.heat(mismatch.disk, [mismatch.region], track=True)
+            except BackstayError as error:
+                self.trouble = str(error)
+        if self._closing:
+            return  # what is pending is compared at the next start
+        disk = self.disks[mismatch.disk]  # it cannot leave while this runs alone
+        self._suspect(disk, np.array([mismatch.region], np.int64), f"scrub: {mismatch}")
 
     async def _yield(self) -> None:
         """Scans leave half of the journal to guests (R8), and go to the end of the queue."""

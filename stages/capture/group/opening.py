@@ -18,6 +18,7 @@ from stages.ports import Files, Machine
 from stages.stream import Journal, Position
 
 ACTIVITY = "activity"
+SCRUB = "scrub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,19 @@ async def open_group(
         async def reopen(run: int) -> Journal:
             return (await opener(run, durable)).journal
 
-        group = Group(machine, joint, activity, opened.journal, reopen, examiners, limits)
+        group = Group(
+            machine,
+            joint,
+            activity,
+            opened.journal,
+            reopen,
+            examiners,
+            limits,
+            f"{folder}/{SCRUB}",
+        )
         for span in plan.spans:
             group.add(span, sources[span.name])
+        group.fresh = {span.number for span in plan.spans if span.name not in noted}
         group.begin("; ".join(plan.reasons) or "scan" if plan.in_gap else "")
     except BaseException:
         for source in sources.values():

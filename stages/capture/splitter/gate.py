@@ -52,7 +52,7 @@ class Gate:
         self._stall = stall
         self._on_track = on_track
         self._tracked = 0  # tracked writes in progress
-        self._switching = False
+        self.switching = False  # tracking ends: nothing is admitted meanwhile
         self._changed = trio.lowlevel.ParkingLot()
 
     async def admit(self, disk: int, regions: Sequence[int], size: int) -> bool:
@@ -62,7 +62,7 @@ class Gate:
         cannot be written and no witness left: then nothing may be written to the source either.
         """
         while True:
-            if self._switching:
+            if self.switching:
                 await self._changed.park()
                 continue
             tracking = bool(self.tracking)
@@ -86,7 +86,7 @@ class Gate:
 
     def _journals(self, disk: int, regions: Sequence[int]) -> bool:
         """After a wait: does what was looked at before it still hold?"""
-        still = not self.tracking and not self._switching
+        still = not self.tracking and not self.switching
         return still and not self.cold(disk, regions, tracking=False)
 
     def cold(self, disk: int, regions: Sequence[int], *, tracking: bool) -> list[int]:
@@ -137,7 +137,7 @@ class Gate:
 
         ``begin`` is called in that step, for what has to stand first in a new stream.
         """
-        self._switching = True
+        self.switching = True
         try:
             while self._tracked:
                 await self._changed.park()
@@ -145,7 +145,7 @@ class Gate:
             self.tracking = ""
             begin()
         finally:
-            self._switching = False
+            self.switching = False
             self._changed.unpark_all()
 
     def room(self) -> None:

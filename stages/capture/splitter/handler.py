@@ -15,6 +15,7 @@ import trio
 
 from stages.capture.splitter.disk import LiveDisk
 from stages.capture.splitter.flush import Flusher
+from stages.capture.splitter.lane import Lane
 from stages.capture.splitter.mutation import Mutation
 from stages.capture.splitter.plain import (
     Failed,
@@ -51,11 +52,25 @@ class SplitHandler:
         )
         self._nursery = nursery
         self._flusher = Flusher(disk, nursery)
+        self._lane = Lane(disk, self.info.blocks.maximum)
         self._hops = SharedHops(disk.machine.offload)
 
     async def flush(self) -> None:
         """Make every answered write durable."""
         await self._flusher.flush()
+
+    def swift(
+        self, buffer: ReceiveBuffer, at: int, end: int, most: int, replies: ReplySink
+    ) -> tuple[int, int]:
+        """Whole-block writes that have nothing to wait for (``BatchHandler``)."""
+        found = self._lane.admitted(buffer, at, end, most)
+        if found is None:
+            return at, 0
+        writes, size = found
+        done = self._carry_out(writes, buffer, size, replies, journal=True, held=False)
+        replies.done_swiftly([write.cookie for write in done])
+        last = writes[-1]
+        return last.at + last.length, len(writes)
 
     async def execute(self, batch: Batch, replies: ReplySink) -> None:
         """See ``BatchHandler``; what takes its time is answered later."""
@@ -97,6 +112,21 @@ class SplitHandler:
             self._one_by_one(writes, buffer, replies)
             return
         gate.touch(disk.number, regions)
+        self._answer(self._carry_out(writes, buffer, size, replies, journal=journal), replies)
+
+    def _carry_out(
+        self,
+        writes: list[Request],
+        buffer: ReceiveBuffer,
+        size: int,
+        replies: ReplySink,
+        *,
+        journal: bool,
+        held: bool = True,
+    ) -> list[Request]:
+        """Write what was admitted with ``size`` bytes of credit, and enqueue it; what failed is
+        answered, and the rest returned. ``held``: as the session counts their memory."""
+        disk, stream = self.disk, self.disk.gate.stream
         if disk.windows.active:
             mark_windows(disk, writes)
         began = disk.machine.clock.monotonic()
@@ -106,12 +136,13 @@ class SplitHandler:
         if journal and done:
             enqueue(disk, done, buffer, disk.machine.clock.wall_us(), size)
         elif journal:
-            gate.stream.release(size)
+            stream.release(size)
         for write, why in failed:
-            replies.fail(write, error_code(why), _reason(why))
+            told = write if held else write._replace(length=0)
+            replies.fail(told, error_code(why), _reason(why))
             if journal:
                 self._read_back(write)
-        self._answer(done, replies)
+        return done
 
     def _read_back(self, write: Request) -> None:
         """What a failed write has left on the source follows in the stream (R4)."""

@@ -1,0 +1,81 @@
+"""The section ``policies``: what is promised for machines, and when work is done for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.config.fields import (
+    AS_DURATION,
+    PRESENT,
+    FilePath,
+    choice,
+    duration,
+    whole,
+)
+from pipeline.config.section import Section, later_keys
+from pipeline.config.units import Wrong, format_duration
+from pipeline.config.when import ALWAYS, LOCAL, NOW, Moment, Window, Zone
+
+DAY = 86400
+
+
+class Rpo(Section):
+    """How old what is not protected yet may be before health says so. ``critical`` after
+    ``warning``, in the file and in size."""
+
+    warning: Annotated[int | float, duration(1, 7 * DAY), AS_DURATION] = 60
+    critical: Annotated[int | float, duration(1, 30 * DAY), AS_DURATION] = 15 * 60
+
+
+def _in_order(rpo: Rpo) -> Rpo:
+    if rpo.critical < rpo.warning:
+        raise Wrong(
+            f'"critical" ({format_duration(rpo.critical)}) is less than "warning" '
+            f"({format_duration(rpo.warning)})",
+            "a warning comes first",
+        )
+    return rpo
+
+
+class Points(Section):
+    """Recovery points that are marked every so often, beside those of every commit."""
+
+    every: Annotated[int | float, duration(10, 7 * DAY), AS_DURATION] = Field(examples=["5m"])
+
+
+class AppConsistent(Section):
+    """Points at which the applications hold still: ``pre`` freezes, ``post`` thaws. ``timeout`` for
+    each of them."""
+
+    every: Annotated[int | float, duration(60, 7 * DAY), AS_DURATION] = Field(examples=["1h"])
+    pre: FilePath = Field(examples=["/etc/backstay/freeze"])
+    post: FilePath = Field(examples=["/etc/backstay/thaw"])
+    timeout: Annotated[int | float, duration(1, 3600), AS_DURATION] = 60
+
+
+FailoverPoint = Literal["latest", "latest-processed", "latest-app"]
+ScrubDays = Annotated[int | Literal["off"], whole(1, 365, "off")]
+
+
+class Policy(Section):
+    """What is promised for a machine. ``resync_window``: "always" or "HH:MM-HH:MM" in ``timezone``,
+    for full scans. ``scrub_days``: in which everything is compared again while it is replicated.
+    """
+
+    later = later_keys("retention")
+
+    rpo: Annotated[Rpo, AfterValidator(_in_order)] = Rpo()
+    timezone: Zone = LOCAL  # before what is told in it
+    resync_window: Window = ALWAYS
+    points: Annotated[Points | None, PRESENT] = None
+    app_consistent: Annotated[AppConsistent | None, PRESENT] = None
+    failover_point: Annotated[FailoverPoint, choice("latest", "latest-processed", "latest-app")] = (
+        "latest"
+    )
+    initial_replication: Moment = NOW
+    scrub_days: ScrubDays = 7
+
+
+__all__ = ["AppConsistent", "FailoverPoint", "Points", "Policy", "Rpo"]

@@ -1,0 +1,1 @@
+"""How well machines and the daemon are: pure evaluation, and the calm that stops its flapping."""

@@ -1,0 +1,1 @@
+"""Where a machine's protection stands and what follows from what happens: a table without I/O."""

@@ -1,0 +1,1 @@
+"""When work is done for a machine: planners without a clock, a loop or a machine."""

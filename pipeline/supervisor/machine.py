@@ -1,0 +1,376 @@
+"""One protected machine under the supervisor: its lifecycle, durable before anything follows from
+it; its jobs; and what intake and delivery are told to do about it.
+
+Every step goes the same way: the table says what comes of an event, that is saved together with
+the job that begins or ends by it, and only then are the effects performed. After a kill the state
+that was saved is what counts: what delivery and intake should do is derived from it anew, and its
+job goes on or fails with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from pipeline.control.model import JobKind, JobView, Operation, Problem, State
+from pipeline.daemon.link_client import IntakeGone
+from pipeline.lifecycle.events import Do, Event, Happening, Start
+from pipeline.lifecycle.rules import (
+    Step,
+    delivers,
+    illegal,
+    is_legal,
+    rests,
+    start_time,
+    step,
+)
+from pipeline.supervisor.facts import Look, heard, seen
+from pipeline.supervisor.jobrun import JobRun
+from pipeline.supervisor.parts import Parts
+from pipeline.supervisor.records import Ended, MachineRecord, NewJob
+from pipeline.supervisor.rpo import Rpo
+from pipeline.supervisor.steps import JOB_IN_STATE, interrupted, problem_of, record_after
+from stages.errors import BackstayError, UsageError
+from stages.stream import Position
+
+_AGAIN_SECONDS = 5.0  # after the state folder could not be written
+_NEVER = Look(float("-inf"), None)
+
+
+class Protected:
+    """``run`` it in the supervisor's nursery. Operations may come from any task."""
+
+    def __init__(self, parts: Parts, record: MachineRecord):
+        self.parts = parts
+        self.record = record
+        self.look = _NEVER
+        self.said: Mapping[str, Any] = {}
+        self.rpo = Rpo()
+        self.runs: dict[int, JobRun] = {}
+        self._lock = trio.Lock()
+        self._moved = trio.lowlevel.ParkingLot()
+        self._attention = trio.Event()
+        self._unheard: Mapping[str, Any] | None = None
+        self._told: tuple[bool, bool] | None = None  # what intake does: it rests, it holds scans
+        self._arranged = float("-inf")  # when it was told that
+        self._settled = float("-inf")  # looks that began before this are too old
+        self._shown: object = None  # of the look that was reacted to last
+        self._reacted = float("-inf")  # when that look was
+        self._nursery: trio.Nursery
+        self._scan_from: tuple[float, int] | None = None  # when it was seen first, and how far
+
+    @property
+    def name(self) -> str:
+        """The machine's."""
+        return self.record.name
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await self._reconcile()
+            await self._go_on()
+            task_status.started()
+            while True:
+                await self._attention.wait()
+                self._attention = trio.Event()
+                try:
+                    await self._react()
+                except BackstayError as error:
+                    self.parts.tell(f"{self.name}: {error}")
+                    await self.parts.ports.clock.sleep(_AGAIN_SECONDS)
+                    self._attention.set()
+
+    # what the processes say
+
+    def looked(self, look: Look) -> None:
+        """What intake said of it."""
+        self.look = look
+        if look.row is not None:
+            head, committed = Position(*look.row["head"]), Position(*look.row["committed"])
+            self.rpo.look(look.at, head, committed)
+        if look.capture != "scanning":
+            self._scan_from = None
+        elif self._scan_from is None and look.row is not None:
+            self._scan_from = look.at, int(look.row["scan_done"])
+        self._moved.unpark_all()
+        shown = look.row and (look.capture, look.row["resting"], look.row["held"])
+        # Hundreds of machines are looked at each second: most have nothing new to react to.
+        if shown != self._shown or self._settled >= self._reacted or self.record.start_us:
+            self._shown = shown
+            self._attention.set()
+
+    def eta(self) -> float | None:
+        """Seconds that the scan under way still takes, at its speed until now."""
+        row = self.look.row
+        if self._scan_from is None or row is None:
+            return None
+        since, before = self._scan_from
+        done = int(row["scan_done"]) - before
+        left = int(row["scan_total"]) - int(row["scan_done"])
+        return left * (self.look.at - since) / done if done > 0 else None
+
+    def possible(self) -> list[Operation]:
+        """What the job under way does not exclude."""
+        return [one for one in Operation if self._job_beside(one) is None]
+
+    def heard(self, said: Mapping[str, Any]) -> None:
+        """What delivery said of it. Errors are not lost behind what is said next."""
+        self.said = said
+        if (
+            self._unheard is None
+            or self._unheard.get("state") not in ("failed", "waiting")
+            or said.get("state") != "paused"
+        ):
+            self._unheard = said
+        self._wake()
+
+    @property
+    def current(self) -> Look:
+        """The last look, unless it is older than what was done last."""
+        return self.look if self.look.at > self._settled else _NEVER
+
+    async def changed(self) -> None:
+        """Return when there is something new."""
+        await self._moved.park()
+
+    def _wake(self) -> None:
+        self._attention.set()
+        self._moved.unpark_all()
+
+    async def _react(self) -> None:
+        async with self._lock:
+            self._reacted = self.look.at
+            said, self._unheard = self._unheard, None
+            if said is not None:
+                try:
+                    await self._hear(said)
+                except BackstayError:
+                    self._unheard = said
+                    raise
+            happening = seen(self.record.situation, self.current)
+            if happening is not None:
+                await self._take(happening)
+            await self._start_if_due()
+            await self._reconcile()
+
+    async def _hear(self, said: Mapping[str, Any]) -> None:
+        happening = heard(self.record.situation, said, self.look, whole=self.record.whole)
+        if happening is None:
+            return
+        problem = problem_of(said)
+        if happening is Happening.RECOVERABLE_ERROR:
+            message = "" if problem is None else problem.message
+            await self.parts.event("ladder", self.name, message, {"attempt": said.get("attempt")})
+        await self._take(happening, problem=problem)
+
+    async def _start_if_due(self) -> None:
+        at = self.record.start_us
+        if self.record.situation.state is not State.READY or at is None:
+            return
+        if at <= self.parts.ports.clock.wall_us():
+            await self._take(Happening.START_DUE)
+
+    # operations and happenings
+
+    async def operate(
+        self, operation: Operation, parameters: Mapping[str, Any], by: str
+    ) -> JobView | None:
+        """See ``Control.operate``."""
+        async with self._lock:
+            self.check(operation, parameters)
+            if operation is Operation.START_REPLICATION:
+                at = self._start_at(parameters)
+                if at is not None:
+                    return await self._take(Happening.START_SCHEDULED, start_us=at)
+            if operation is Operation.UNPROTECT:
+                await self._cancel_all()
+            return await self._take(operation, parameters=parameters, by=by)
+
+    def check(self, operation: Operation, parameters: Mapping[str, Any]) -> Step:
+        """What ``operate`` would do. Raises what it would."""
+        now = self.record.situation
+        found = step(now, operation, self.name)
+        job = self._job_beside(operation)
+        if job is not None:
+            why = f"job {job.job.id} ({job.job.kind.value}) is under way"
+            raise illegal(now, operation, self.name, why)
+        for effect in found.effects:
+            if isinstance(effect, Start):
+                carrier = self.parts.carriers.need(effect.job, operation, self.name)
+                carrier.check(parameters)
+        if operation in (Operation.START_REPLICATION, Operation.PROTECT):
+            self._start_at(parameters)
+        return found
+
+    async def happen(
+        self,
+        happening: Happening,
+        *,
+        ended: Ended | None = None,
+        failover: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Something happened to it. ``IllegalOperation`` if that cannot be."""
+        async with self._lock:
+            await self._take(happening, ended=ended, failover=failover)
+
+    async def end(
+        self, ended: Ended, happening: Happening | None, start_us: int | None = None
+    ) -> None:
+        """A job has ended; ``happening`` follows from that, if it still can."""
+        async with self._lock:
+            if happening is not None and is_legal(self.record.situation, happening):
+                problem = ended.problem
+                await self._take(happening, ended=ended, start_us=start_us, problem=problem)
+            else:
+                await self.parts.records.save(self.record, ended=ended)
+                self.record = self.record.without(ended.job)
+            self.runs.pop(ended.job, None)
+        self._wake()
+        message = f"{ended.state.value}{': ' if ended.description else ''}{ended.description}"
+        await self.parts.event("job", self.name, message, job=ended.job)
+
+    async def _take(
+        self,
+        event: Event,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        by: str = "daemon",
+        problem: Problem | None = None,
+        start_us: int | None = None,
+        ended: Ended | None = None,
+        failover: Mapping[str, Any] | None = None,
+    ) -> JobView | None:
+        """The lock is held. Saved first, then performed."""
+        before = self.record
+        found = step(before.situation, event, self.name)
+        after = record_after(before, event, found, problem, start_us, failover)
+        kinds = [effect.job for effect in found.effects if isinstance(effect, Start)]
+        new = self._new_job(kinds[0], by, parameters or {}) if kinds else None
+        made = None
+        if after != before or new is not None or ended is not None:
+            made = await self.parts.records.save(after, new, ended)
+        if ended is not None:
+            after = after.without(ended.job)
+        if made is not None:
+            after = after.beginning(made)
+        self.record = after
+        if after.situation != before.situation:
+            await self._say(before, event)
+        await self._perform(found)
+        if made is not None:
+            self._start(made, parameters or {}, resumed=False)
+        self._moved.unpark_all()
+        return made
+
+    async def _say(self, before: MachineRecord, event: Event) -> None:
+        now = self.record.situation
+        self.parts.tell(f"{self.name}: {now}")
+        fields = now.as_fields() | {"event": event.value, "before": before.situation.state.value}
+        await self.parts.event("state", self.name, str(now), fields)
+
+    async def _perform(self, found: Step) -> None:
+        """What is not seen from the state alone."""
+        self._settled = self.parts.ports.clock.monotonic()
+        await self._reconcile()
+        if Do.TRY_NOW in found.effects:
+            await self.parts.shipping.retry(self.name)
+        # TRY_ONCE: whoever read the credentials again has started delivery anew, which tries once.
+
+    async def _reconcile(self) -> None:
+        """Have intake and delivery do what the state means. Said again it costs nothing."""
+        await self.parts.shipping.pause(self.name, paused=not delivers(self.record.situation))
+        if self.look.row is None:
+            self._told = None  # the next intake knows nothing
+            return
+        try:
+            await self._arrange(self.look.row)
+        except IntakeGone:
+            self._told = None
+
+    async def _arrange(self, row: Mapping[str, Any]) -> None:
+        now, record = self.record.situation, self.record
+        resting = rests(now, scheduled=record.start_us is not None)
+        if self.look.at > self._arranged:
+            self._told = bool(row["resting"]), bool(row["held"])
+        if self._told != (resting, record.held):
+            reason = f"protection is {now.state.value}" if resting else ""
+            await self.parts.capturing.ask(
+                "arrange", machine=self.name, rest=reason, held=record.held
+            )
+            self._told = resting, record.held
+            self._arranged = self.parts.ports.clock.monotonic()
+        if record.compare:
+            await self.parts.capturing.ask("resync", machine=self.name)
+            self._settled = self.parts.ports.clock.monotonic()
+            done = replace(self.record, compare=False)
+            await self.parts.records.save(done)
+            self.record = done
+
+    # jobs
+
+    def _job_beside(self, operation: Operation) -> JobRun | None:
+        """A job that keeps the operation from being begun."""
+        test = operation in (Operation.TEST_FAILOVER, Operation.CLEANUP_TEST)
+        number = self.record.test_job if test else self.record.job
+        run = None if number is None else self.runs.get(number)
+        if run is None or run.carrier.beside:
+            return None
+        return None if operation is Operation.UNPROTECT and run.carrier.cancellable else run
+
+    async def _cancel_all(self) -> None:
+        for run in self.runs.values():
+            run.cancel(quiet=True)
+
+    def _new_job(self, kind: JobKind, by: str, parameters: Mapping[str, Any]) -> NewJob:
+        carrier = self.parts.carriers.get(kind)
+        cancellable = carrier is not None and carrier.cancellable
+        return NewJob(kind, self.name, by, parameters, cancellable)
+
+    def _start(self, job: JobView, parameters: Mapping[str, Any], *, resumed: bool) -> None:
+        carrier = self.parts.carriers.get(job.kind)
+        assert carrier is not None, job.kind  # noqa: S101 - checked before it was made
+        run = self.runs[job.id] = JobRun(self, self.parts, job, parameters, carrier, resumed)
+        self._nursery.start_soon(run.run)
+
+    async def _go_on(self) -> None:
+        """Jobs that an earlier life left: they go on, or fail with a reason."""
+        records = self.parts.records
+        for job in await records.jobs(machine=self.name, active=True, limit=1000):
+            carrier = self.parts.carriers.get(job.kind)
+            now = self.record.situation
+            known = job.id in (self.record.job, self.record.test_job)
+            if carrier is None or not carrier.resumable or not known:
+                failed = None if carrier is None or not known else carrier.failed
+                await self.end(interrupted(job, "it cannot be gone on with"), failed)
+            elif now.state not in carrier.states:
+                await self.end(interrupted(job, f"the machine is now: {now}"), None)
+            else:
+                self._start(job, await records.parameters(job.id), resumed=True)
+        await self._go_on_without()
+
+    async def _go_on_without(self) -> None:
+        """A state in which a job must run, and none does."""
+        kind = JOB_IN_STATE.get(self.record.situation.state)
+        if kind is None or any(run.job.kind is kind for run in self.runs.values()):
+            return
+        made = await self.parts.records.save(
+            self.record, self._new_job(kind, "daemon", {"declared": True})
+        )
+        assert made is not None  # noqa: S101
+        self.record = self.record.beginning(made)
+        self._start(made, {"declared": True}, resumed=False)
+
+    def _start_at(self, parameters: Mapping[str, Any]) -> int | None:
+        at = parameters.get("at_us")
+        if at is None:
+            return None
+        if isinstance(at, bool) or not isinstance(at, int):
+            raise UsageError(
+                "at_us is not a time in microseconds",
+                operation=Operation.START_REPLICATION.value,
+                subject=self.name,
+            )
+        return start_time(at, self.parts.ports.clock.wall_us(), self.name)

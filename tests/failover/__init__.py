@@ -1,0 +1,1 @@
+"""Failover: its records in the vault, its operations, its targets."""

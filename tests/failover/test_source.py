@@ -1,0 +1,93 @@
+"""The old source's daemon, in processes of its own: its listener, its delivery, its guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import trio
+import trio.testing
+
+from pipeline import notice as module
+from pipeline.notice import listener_notice
+from stages.ports import Machine
+from stages.store.memory import MemoryStore
+from stages.store.port import ObjectStore
+from stages.system import this_machine
+from tests.cli.support import KEYS, Place
+from tests.daemon.running import prepare, qemu_io, replicating, running
+
+WEB = ("web1", *KEYS)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with TemporaryDirectory(prefix="bs-") as folder:  # short: sockets have short paths
+        yield prepare(Path(folder))
+
+
+def test_a_source_that_comes_back_keeps_its_listener_closed(place: Place) -> None:
+    with running(place) as daemon:
+        replicating(place)
+        daemon.end()
+    done = place.json("failover", "unplanned", *WEB, "--confirm", "web1")
+    with running(place, ready=None) as daemon:
+        code, err = daemon.told()
+        assert code == 10, err
+        assert "open listener: web1: this machine was failed over by" in err
+        assert "backstay failover cancel" in err
+        assert not (place / "root.sock").exists()
+    place.json("failover", "cancel", *WEB, "--confirm", "web1")
+    with running(place) as daemon:
+        qemu_io(place, "write -P 9 0 64k", "flush")
+        replicating(place)
+        daemon.end()
+    assert place.json("points", *WEB)["newest"] > done["point"]["seq"]
+
+
+def test_a_source_that_runs_on_serves_its_guest_and_ships_nothing(place: Place) -> None:
+    with running(place) as daemon:
+        replicating(place)
+        done = place.json("failover", "unplanned", *WEB, "--confirm", "web1")
+        qemu_io(place, "write -P 9 0 64k", "flush")
+        assert "failed over by" in daemon.heard("this machine was failed over")
+        qemu_io(place, "write -P 8 0 64k", "flush", "read -P 8 0 64k")
+        found = place.json("points", *WEB, "--all")
+        # One commit may have been on its way when the fence was put; there is no other.
+        assert found["newest"] <= done["point"]["seq"] + 2
+
+
+async def look(ports: Machine, place: Place, groups: dict[bytes, bytes]) -> module.Looked:
+    return await listener_notice(
+        ports, f"file:{place / 'vault'}", str(place / "op.pub"), groups, seconds=5
+    )
+
+
+async def test_production_does_not_depend_on_the_vault(place: Place) -> None:
+    ports = this_machine()
+    assert await look(ports, place, {}) == module.Looked()
+    (place / "vault").rename(place / "elsewhere")
+    looked = await look(ports, place, {bytes(16): bytes(16)})
+    assert looked.notice is None
+    assert looked.trouble
+    (place / "elsewhere").rename(place / "vault")
+    (place / "op.pub").unlink()
+    assert "trust" in (await look(ports, place, {})).trouble
+
+
+async def test_a_vault_that_hangs_is_not_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Hanging(MemoryStore):
+        async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+            await trio.sleep_forever()
+
+    def hanging(_url: str, _ports: Machine) -> ObjectStore:
+        return Hanging()
+
+    monkeypatch.setattr(module, "open_store", hanging)
+    looked = await look(this_machine(), place, {})
+    assert looked.notice is None
+    assert "did not answer in 5 s" in looked.trouble

@@ -1,0 +1,125 @@
+"""A supervisor in a process of its own, and what is asked of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.daemon.link_client import IntakeGone
+from tests.cli.support import Place
+from tests.daemon.running import PATIENCE, ask, died
+
+ROOT = Path(__file__).parents[2]
+
+
+class Refused(Exception):
+    """What the supervisor said."""
+
+    def __init__(self, found: dict[str, Any]):
+        super().__init__(found["message"])
+        self.error: str = found["error"]
+        self.hint: str = found["hint"]
+
+
+@dataclass
+class Host:
+    """A running one."""
+
+    place: Place
+    process: subprocess.Popen[str]
+    log: Path
+
+    def ask(self, do: str, **fields: Any) -> Any:
+        """Raises ``Refused``."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
+        self.process.stdin.flush()
+        found = json.loads(self.process.stdout.readline())
+        if "error" in found:
+            raise Refused(found)
+        return found["answer"]
+
+    def operate(self, operation: str, machine: str = "web1", **parameters: Any) -> Any:
+        return self.ask("operate", operation=operation, machine=machine, parameters=parameters)
+
+    def view(self, machine: str = "web1") -> dict[str, Any]:
+        return dict(self.ask("view", machine=machine))
+
+    def until(self, state: str, machine: str = "web1", **more: Any) -> dict[str, Any]:
+        """Wait for a state, and for other fields of the view."""
+        last = time.monotonic() + PATIENCE
+        while True:
+            view = self.view(machine)
+            if view["state"] == state and all(view[key] == value for key, value in more.items()):
+                return view
+            assert time.monotonic() < last, (view, self.log.read_text()[-3000:])
+            select.select([], [], [], 0.05)  # leave the processor to it
+
+    def ended(self, number: int) -> dict[str, Any]:
+        """Wait for the end of a job."""
+        last = time.monotonic() + PATIENCE
+        while True:
+            job = dict(self.ask("job", number=number))
+            if job["ended_us"] is not None:
+                return job
+            assert time.monotonic() < last, job
+            select.select([], [], [], 0.05)
+
+    def states(self, machine: str = "web1") -> list[str]:
+        """All that it went through."""
+        events = self.ask("events")
+        return [
+            e["fields"]["state"] for e in events if (e["kind"], e["machine"]) == ("state", machine)
+        ]
+
+    def kill(self) -> None:
+        """kill -9 of the supervisor; intake goes on."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def end(self) -> None:
+        """SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-3000:]
+
+
+@contextmanager
+def hosted(place: Place, **environment: str) -> Iterator[Host]:
+    """Run it, and leave nothing behind but what was killed on purpose."""
+    log = place / "host.log"
+    with log.open("ab") as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.supervisor.host", str(place / "c.yaml")],
+            cwd=place.root,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == '"ready"\n', log.read_text()[-3000:]
+        yield Host(place, process, log)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def bury_intake(place: Place) -> None:
+    """End what outlives its supervisor."""
+    with suppress(IntakeGone):
+        pid = int(ask(place / "state", "status")["pid"])
+        os.kill(pid, signal.SIGKILL)
+        died(pid)
