@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import trio
@@ -69,7 +69,7 @@ class IntakeStatus:
 
     def as_fields(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class MachineIntake:
@@ -209,7 +209,9 @@ class MachineIntake:
                 reason = f"{reason}; {group.waiting}"
         else:
             state, reason = "replicating", ""
-        pending, total = group.to_scan()
+        # Without a gap there is nothing to scan: hundreds of machines are asked each second.
+        total = sum(len(pending) for pending in group.activity.pending.values())
+        pending = group.to_scan()[0] if group.gap.is_open else 0
         return IntakeStatus(
             machine=self.name,
             state=state,

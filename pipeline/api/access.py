@@ -8,6 +8,7 @@ digest of a token, so that the file is no secret by itself), or ``NAME ROLE cert
 from __future__ import annotations
 
 import hmac
+import logging
 import pwd
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from stages.errors import ConfigError
 ROLES = ("viewer", "operator", "approver")
 MIN_TOKEN = 20  # characters
 _MAX_FILE = 1 << 20
+_LOG = logging.getLogger("backstay.api")
 _BEARER = "bearer "
 
 
@@ -98,6 +100,37 @@ def load_access(path: str) -> Access:
         if words:
             _take(f"{path}:{number}", words, tokens, names)
     return Access(tuple(tokens), names)
+
+
+class AccessFile:
+    """An access file that may be changed while it is used: what is revoked is revoked at once.
+
+    A changed file that is wrong changes nothing, and is complained of once. ``ConfigError`` if it
+    is wrong at the beginning.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self._seen = self._stamp()
+        self._access = load_access(path)
+
+    def caller(self, peer: Peer, authorization: str) -> Caller | None:
+        """See ``Access``."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._access = load_access(self._path)
+            except ConfigError as error:
+                _LOG.warning("%s: what it was before stays in force", error.message)
+        return self._access.caller(peer, authorization)
+
+    def _stamp(self) -> tuple[int, ...]:
+        try:
+            found = Path(self._path).stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode
 
 
 def _take(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from pipeline.api.access import NOBODY, PEER, Access, outranks
+from pipeline.api.access import NOBODY, PEER, Access, AccessFile, outranks
 from pipeline.api.problems import (
     MEDIA_TYPE,
     FieldProblem,
@@ -34,7 +34,7 @@ Audit = Callable[[NewAudit], Awaitable[object]]
 class Api:
     """What all requests share. ``audit`` writes an entry for what never reaches ``control``."""
 
-    def __init__(self, control: Control, audit: Audit, limits: Limits, access: Access):
+    def __init__(self, control: Control, audit: Audit, limits: Limits, access: Access | AccessFile):
         self.control = control
         self.audit = audit
         self.limits = limits

@@ -16,7 +16,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from pipeline.api import sockets
-from pipeline.api.access import Access, load_access
+from pipeline.api.access import Access, AccessFile
 from pipeline.api.app import build_app
 from pipeline.api.connection import Connection, tls_context
 from pipeline.api.drain import Drained
@@ -43,9 +43,9 @@ async def serve_api(
 
     ``StateError``: cannot listen; ``ConfigError``: certificate, key or access file are not right.
     """
-    access = Access()
+    access: Access | AccessFile = Access()
     if settings.tcp is not None:
-        access = await trio.to_thread.run_sync(load_access, settings.tcp.access)
+        access = await trio.to_thread.run_sync(AccessFile, settings.tcp.access)
     api = Api(control, audit, settings.limits, access)
     async with AsyncExitStack() as stack:
         listeners: list[Listener] = []

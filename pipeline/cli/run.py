@@ -1,4 +1,4 @@
-"""``run`` and ``status``."""
+"""``run``, and what ``status`` shows where no daemon answers."""
 
 from __future__ import annotations
 
@@ -184,11 +184,9 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-@click.command()
-@click.argument("config", metavar="CONFIG", type=click.Path(dir_okay=False))
-@json_option
-def status(config: str, as_json: bool) -> None:
-    """Show, for each machine of CONFIG, its newest point and how the last run ended."""
+def folder_status(config: str, as_json: bool) -> None:
+    """Show, for each machine of a configuration, its newest point and how the last run ended: what
+    the state folder knows, and intake if it runs."""
     from pipeline.config import load
     from pipeline.state import StateFolder
     from stages.system import this_machine

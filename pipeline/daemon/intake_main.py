@@ -47,12 +47,14 @@ from stages.errors import (
 )
 from stages.joint import Joint
 from stages.ports import Machine
+from stages.stage import crew
 from stages.stream import MarkedPoint
 from stages.system import this_machine
 
 SOCKET = "intake.sock"
 LOCK = "intake.lock"
 _THREADS = 8
+_AT_ONCE = 32  # machines that are opened or started
 _LOOK_SECONDS = 30.0  # between two looks whether disks have grown
 _CHANGE_SECONDS = 60.0  # that a stop waits for a change of disks that has begun
 _MAX_LABEL = 200  # characters
@@ -112,6 +114,19 @@ class _Process:
             raise known[0] from None
         self.intakes[intake.name] = intake
         self.joints[intake.name] = intake.joint
+
+    async def start_all(self, intakes: Sequence[MachineIntake]) -> None:
+        """Have them run, in their order as far as others can see it."""
+
+        async def start_one(intake: MachineIntake) -> None:
+            async with limit:
+                await self.start(intake)
+
+        limit = trio.Semaphore(_AT_ONCE)
+        async with crew() as nursery:
+            for intake in intakes:
+                nursery.start_soon(start_one, intake)
+        self.intakes = {intake.name: intake for intake in intakes}
 
     async def control(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """See ``Control``."""
@@ -312,9 +327,8 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
         closed = await _failed_over(ports, config, state, live)
         if closed and len(closed) == len(live):
             raise closed[live[0]]
-        opened = [
-            await _open(ports, config, state, name, vouched) for name in live if name not in closed
-        ]
+        names = [name for name in live if name not in closed]
+        opened = await _open_all(ports, config, state, names, vouched)
         process = _Process(ports, config, state)
         process.joints.update({intake.name: intake.joint for intake in opened})
         link = LinkServer(f"{state.path}/{SOCKET}", process.joints, process.control)
@@ -322,8 +336,7 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
             await serving.start(link.run)
             serving.start_soon(_hear_signals, process)
             async with trio.open_nursery() as process.running:
-                for intake in opened:
-                    await process.start(intake)
+                await process.start_all(opened)
                 uris = {name: one.status().disks for name, one in process.intakes.items()}
                 compared = {name: list(one.compared) for name, one in process.intakes.items()}
                 stays = {name: _failure(error) for name, error in closed.items()}
@@ -356,6 +369,27 @@ async def _failed_over(
             said = f"{name}: not known whether it was failed over, going on: {looked.trouble}"
             print(said, file=sys.stderr, flush=True)  # noqa: T201
     return found
+
+
+async def _open_all(
+    ports: Machine,
+    config: Config,
+    state: StateFolder,
+    names: Sequence[str],
+    vouched: frozenset[str],
+) -> list[MachineIntake]:
+    """These machines, in their order; each waits for the disk of the state folder."""
+    opened: dict[str, MachineIntake] = {}
+
+    async def open_one(name: str) -> None:
+        async with limit:
+            opened[name] = await _open(ports, config, state, name, vouched)
+
+    limit = trio.Semaphore(_AT_ONCE)
+    async with crew() as nursery:
+        for name in names:
+            nursery.start_soon(open_one, name)
+    return [opened[name] for name in names]
 
 
 async def _open(

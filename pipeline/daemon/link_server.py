@@ -23,7 +23,7 @@ Control = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_MAX_CONNECTIONS = 64
+_MORE_CONNECTIONS = 64  # beside one for each machine's delivery
 _MAX_COMMANDS = 16  # of one connection, at a time
 _HELLO_SECONDS = 10.0
 _TELL_SECONDS = 0.05  # between two words of what is durable: each wakes the other process
@@ -110,7 +110,7 @@ class LinkServer:
                     raise
                 await trio.sleep(0.1)  # until a descriptor is free
                 continue
-            if len(nursery.child_tasks) >= _MAX_CONNECTIONS:
+            if len(nursery.child_tasks) >= len(self.joints) + _MORE_CONNECTIONS:
                 await stream.aclose()
             else:
                 nursery.start_soon(self._connection, Frames(stream))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 from sqlalchemy import Connection
@@ -204,7 +204,8 @@ class Records:
                     await news.wait()
 
     async def audit(self, *, before: int = 0, limit: int = 100) -> Sequence[AuditEntry]:
-        """Entries of the audit chain, newest first (``chain.entry_fields`` for JSON)."""
+        """Entries of the audit chain, newest first (``chain.entry_fields``: as ``Control`` has
+        them)."""
         return await self._read(partial(queries.audit, before=before, limit=self._page(limit)))
 
     async def verify_audit(self) -> chain.Verdict:
@@ -243,8 +244,3 @@ def _open(machine: Machine, address: str, limits: Limits) -> Records:
         database.close()
         raise
     return records
-
-
-def audit_fields(entry: AuditEntry) -> Mapping[str, Any]:
-    """An entry of the audit for JSON."""
-    return chain.entry_fields(entry)

@@ -27,6 +27,7 @@ from stages.errors import BackstayError, IllegalOperation, StateLocked
 from stages.ports import Machine
 
 _LOOK_SECONDS = 1.0  # between two looks how it is
+_LOOK_SHARE = 0.002  # more for each machine: looks cost both sides time
 _ANSWER_SECONDS = 15.0
 _END_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -120,7 +121,8 @@ class IntakeKeeper:
         began = self._ports.clock.monotonic()
         while True:
             if await self._look():
-                await self._ports.clock.sleep(_LOOK_SECONDS)
+                many = _LOOK_SHARE * len(self.config.machines)
+                await self._ports.clock.sleep(_LOOK_SECONDS + many)
                 continue
             wait = restarts.after(self._ports.clock.monotonic() - began)
             if self._stopping.is_set():

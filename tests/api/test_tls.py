@@ -110,6 +110,25 @@ async def test_certificates(tmp_path: Path) -> None:
                 await client.get("/v1/machines")
 
 
+async def test_what_is_revoked_is_revoked_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    control = Operator()
+    async with (
+        served(control, control.refused, tmp_path, tls=True) as serving,
+        serving.client("cleo") as client,
+    ):
+        path = trio.Path(tmp_path / "access")
+        text = await path.read_text()
+        assert (await client.get("/v1/machines")).status_code == 200
+        await path.write_text("cleo king token:geheim1\n")
+        assert (await client.get("/v1/machines")).status_code == 200  # a wrong file changes nothing
+        assert "stays in force" in caplog.text
+        assert "geheim1" not in caplog.text
+        await path.write_text("".join(li for li in text.splitlines(True) if "cleo" not in li))
+        assert (await client.get("/v1/machines")).status_code == 401
+
+
 async def test_no_plain_http(tmp_path: Path) -> None:
     control = Operator()
     async with served(control, control.refused, tmp_path, tls=True) as serving:
