@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.failover.model import Chosen, PointKind, Wanted
-from stages.errors import Damage, DamagedObject, IllegalOperation
+from stages.errors import UNREADABLE, DamagedObject, IllegalOperation
 from stages.recover.opened import Group
 from stages.recover.points import Choice, Point, as_point, choose, lost_after, newest_graded
 from stages.vault.failovers import FailoverPoint
@@ -41,7 +41,7 @@ async def newest_of(group: Group) -> Point | None:
         return None
     try:
         commit = await group.log.signed(group.tail)
-    except Damage:
+    except UNREADABLE:
         return None
     return as_point(commit.header, commit.link)
 

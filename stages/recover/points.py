@@ -234,17 +234,23 @@ class Lost:
 
 
 async def lost_after(group: Group, point: Point) -> Lost:
-    """What choosing ``point`` leaves behind. At most a few spans of commits are added up."""
+    """What choosing ``point`` leaves behind. At most a few spans of commits are added up.
+
+    What is damaged is not added up: it does not keep a point from being chosen.
+    """
     if point.seq >= group.tail:
         return Lost(0, 0, 0, 0)
-    newest = await group.log.signed(group.tail)
     last = min(group.tail, point.seq + 4 * SPAN)
     commits = await _readable(group, point.seq + 1, last)
     stored = sum(
         commit.container.tail_size + sum(ref.size for ref in commit.header.objects)
         for commit in commits
     )
-    span = max(0, newest.header.stamp - point.stamp)
+    try:
+        until = (await group.log.signed(group.tail)).header.stamp
+    except UNREADABLE:
+        until = commits[-1].header.stamp if commits else point.stamp
+    span = max(0, until - point.stamp)
     return Lost(group.tail - point.seq, span, stored, len(commits))
 
 

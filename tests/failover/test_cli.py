@@ -181,3 +181,18 @@ def test_it_ends_on_a_signal_whenever(bare: Place) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         raise
+
+
+def test_two_commands_at_once(bare: Place) -> None:
+    """Processes of their own on one vault: whoever comes second is told, or finishes the same."""
+    words = ("failover", "unplanned", *WEB, "--confirm", "web1", "--json")
+    both = [bare.start(*words, "--at", f"#{seq}") for seq in (1, 2)]
+    ended = [(*process.communicate(timeout=PATIENCE), process.returncode) for process in both]
+    found = failover(bare, "status")
+    assert [record["event"] for record in found["records"]] == ["opened"]
+    assert found["whole"]
+    won = [json.loads(out) for out, _, code in ended if code == 0]
+    assert all(each["point"]["seq"] == found["point"]["seq"] for each in won)
+    assert [each["done_before"] for each in won].count(False) == 1
+    for _, err, code in ended:
+        assert code == 0 or (code == 11 and "IllegalOperation" in err), err

@@ -298,3 +298,20 @@ def test_what_is_served_may_be_superseded() -> None:
     assert superseded(tested, "", 1) == ""
     assert "cleaned up" in superseded(tested, "", 2)
     assert "cleaned up" in superseded(opened, "", 1)
+
+
+async def test_damage_at_the_tail_does_not_keep_an_older_point_from_being_taken() -> None:
+    scene = await protected()
+    for seq in (2, 3):
+        key = layout.commit(GROUP, seq)
+        data = await scene.bench.store.get(key)
+        spoiled = bytearray(data)
+        spoiled[100] ^= 1
+        await scene.bench.store.delete(key)
+        await scene.bench.store.put(key, [bytes(spoiled)])
+    done = await unplanned(scene.access(), at(1))
+    assert done.state.point is not None
+    assert done.state.point.seq == 1
+    assert done.chosen is not None
+    assert done.chosen.lost.commits == 2
+    assert (await operations.commit(scene.access(), NAME, ANN)).state.phase is Phase.COMMITTED
