@@ -9,7 +9,7 @@ from typing import Any
 
 from stages import durable
 from stages.crypto.sign import Signer
-from stages.errors import StateDamaged, StateLocked
+from stages.errors import StateDamaged, StateError, StateLocked
 from stages.ports import Files, Machine, OpenFile
 from stages.ship.trouble import in_words
 
@@ -81,6 +81,44 @@ class StateFolder:
             durable.make_dirs_below(self._files, self.path, path, set())
             durable.sweep(self._files, durable.parent(path))
         return path
+
+    def new_machine_folder(self, name: str, vault: bytes) -> str:
+        """An empty folder in which a record of a machine is made that is not in force yet.
+
+        Raises ``StateError`` if there is one in force.
+        """
+        taken = f"{self.path}/machines/{name}/{vault.hex()}"
+        if self._files.listdir(taken):
+            raise StateError(
+                "this state folder protects the machine in this vault already",
+                operation="begin branch",
+                subject=taken,
+                hint="if that is over, move this folder away; earlier points stay restorable",
+            )
+        path = self._coming(name, vault)
+        with in_words("open state", path):
+            durable.make_dirs_below(self._files, self.path, path, set())
+            for file in self._files.listdir(path):  # what an interrupted attempt has left
+                self._files.unlink(f"{path}/{file}")
+        return path
+
+    def keep_identity(self, folder: str, identity: Identity) -> None:
+        """Say which group a folder writes."""
+        fields = {"group": identity.group.hex(), "digest_key": identity.digest_key.hex()}
+        self._write(f"{folder}/identity", fields)
+
+    def take_machine_folder(self, name: str, vault: bytes) -> None:
+        """Put the record made in a new folder in force, in one step."""
+        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        with in_words("keep state", path):
+            above = durable.parent(path)
+            durable.make_dirs_below(self._files, self.path, above, set())
+            self._files.rename(self._coming(name, vault), path)
+            self._files.sync_dir(above)
+            self._files.sync_dir(f"{self.path}/branching")
+
+    def _coming(self, name: str, vault: bytes) -> str:
+        return f"{self.path}/branching/{name}-{vault.hex()}"
 
     def journal_folder(self, name: str) -> str:
         """Where the journal of a machine that is captured live is."""
