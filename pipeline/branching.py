@@ -15,12 +15,14 @@ from pipeline.state import Identity, StateFolder
 from stages.errors import BackstayError, BrokenChain
 from stages.ports import Machine
 from stages.recover.known import KnownDigests
-from stages.recover.opened import OpenedVault
+from stages.recover.opened import OpenedVault, read_record
 from stages.recover.pointmap import PointMap
 from stages.recover.sweep import WINDOW_BLOCKS, Sweep
 from stages.ship.group import found_group
 from stages.ship.ledger import Ledger
 from stages.ship.session import Writer
+from stages.ship.trouble import in_words
+from stages.vault import layout
 from stages.vault.charter import ID_SIZE
 from stages.vault.records import Parent
 from stages.vault.sealing import Scope
@@ -45,17 +47,35 @@ async def adopt_branch(
     parent: Parent,
     *,
     group: bytes | None = None,
+    retire: bool = False,
 ) -> Adopted:
     """Make a group that begins at ``parent``, and the record with which its daemon goes on.
 
     ``group``: its id, if somebody has noted one before, so that doing it again after a crash makes
-    no second one. The daemon of ``state`` must be admitted. The record appears whole or not at all.
+    no second one. ``retire``: a record that this folder has of the machine, an earlier group's, is
+    put away. The daemon of ``state`` must be admitted. The record appears whole or not at all.
     Raises ``StateError`` if this folder protects the machine in this vault already, ``BrokenChain``
     if the commit is not the one that was meant, ``NotAdmitted``, ``Damage`` or store errors.
     """
+    with in_words("keep state", state.path):  # stores and scratch files put theirs into words
+        return await _adopt(access, state, machine, parent, group, retire=retire)
+
+
+async def _adopt(
+    access: Access,
+    state: StateFolder,
+    machine: str,
+    parent: Parent,
+    group: bytes | None,
+    *,
+    retire: bool,
+) -> Adopted:
     ports = access.ports
     async with access.vault() as vault, AsyncExitStack() as stack:
-        folder = state.new_machine_folder(machine, vault.charter.vault)
+        known = state.record_of(machine, vault.charter.vault)
+        folder = ""
+        if group is None or known != group:
+            folder = state.new_machine_folder(machine, vault.charter.vault, retire=retire)
         point = await _point(vault, ports, parent)
         stack.callback(point.close)
         scope = Scope(
@@ -63,14 +83,18 @@ async def adopt_branch(
         )
         writer = Writer(vault.store, scope, vault.charter, state.signer(), ports)
         writer.check_admitted()
+        disks = tuple((disk.name, disk.size) for disk in point.machine.disks)
+        if not folder:  # it was done before, and may have shipped since
+            await _check_record(writer, parent)
+            return Adopted(machine, scope.group, parent, disks, 0)
         key = await point.group.ring.digest_key()
         ledger = Ledger(ports, folder, scope)
         stack.callback(ledger.close)
         read = await inherit(ledger, point, ports, key, link=parent.digest, workers=access.workers)
         state.keep_identity(folder, Identity(scope.group, key))
         await found_group(writer, key, parent)
+        await _check_record(writer, parent)
         await ports.offload.run(partial(state.take_machine_folder, machine, scope.vault))
-        disks = tuple((disk.name, disk.size) for disk in point.machine.disks)
         return Adopted(machine, scope.group, parent, disks, read)
 
 
@@ -97,6 +121,18 @@ async def inherit(
             await ports.offload.run(told)
     await ports.offload.run(ledger.checkpoint_state)
     return digests.opened
+
+
+async def _check_record(writer: Writer, parent: Parent) -> None:
+    """The group may have been made before: as a branch of something else?"""
+    record = await read_record(writer.store, writer.scope, writer.charter)
+    if record.parent != parent:
+        raise BrokenChain(
+            "the group exists, and begins at something else",
+            operation="begin branch",
+            subject=layout.group_record(writer.scope.group),
+            hint="begin a branch with a new id",
+        )
 
 
 async def _point(vault: OpenedVault, ports: Machine, parent: Parent) -> PointMap:

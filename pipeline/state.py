@@ -82,13 +82,19 @@ class StateFolder:
             durable.sweep(self._files, durable.parent(path))
         return path
 
-    def new_machine_folder(self, name: str, vault: bytes) -> str:
+    def record_of(self, name: str, vault: bytes) -> bytes | None:
+        """The group that this folder has a record in force of, for a machine in a vault."""
+        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        there = self._files.stat(f"{path}/identity") is not None
+        return self.identity(path).group if there else None
+
+    def new_machine_folder(self, name: str, vault: bytes, *, retire: bool) -> str:
         """An empty folder in which a record of a machine is made that is not in force yet.
 
-        Raises ``StateError`` if there is one in force.
+        Raises ``StateError`` if there is one in force, unless that is to ``retire``.
         """
         taken = f"{self.path}/machines/{name}/{vault.hex()}"
-        if self._files.listdir(taken):
+        if self._files.listdir(taken) and not retire:
             raise StateError(
                 "this state folder protects the machine in this vault already",
                 operation="begin branch",
@@ -108,11 +114,22 @@ class StateFolder:
         self._write(f"{folder}/identity", fields)
 
     def take_machine_folder(self, name: str, vault: bytes) -> None:
-        """Put the record made in a new folder in force, in one step."""
+        """Put the record made in a new folder in force, in one step.
+
+        One that was in force is kept beside it, under ``retired``; between the two steps there is
+        none, and whoever asked for this asks again.
+        """
         path = f"{self.path}/machines/{name}/{vault.hex()}"
         with in_words("keep state", path):
             above = durable.parent(path)
             durable.make_dirs_below(self._files, self.path, above, set())
+            if self._files.listdir(path):
+                group = self.identity(path).group.hex()
+                kept = f"{self.path}/retired/{name}-{vault.hex()}-{group}"
+                durable.make_dirs_below(self._files, self.path, durable.parent(kept), set())
+                self._files.rename(path, kept)
+                self._files.sync_dir(durable.parent(kept))
+                self._files.sync_dir(above)
             self._files.rename(self._coming(name, vault), path)
             self._files.sync_dir(above)
             self._files.sync_dir(f"{self.path}/branching")
