@@ -18,9 +18,9 @@ from stages.recover.opened import Group, OpenedVault, open_vault
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Choice, Point, choose, newest
-from stages.recover.restore import Report, Restore
+from stages.recover.restore import Report, Restore, identity
 from stages.recover.sweep import Sweep
-from stages.recover.target import Target
+from stages.recover.target import Target, is_named, refused
 from stages.recover.verify import Verified, Verify
 from stages.vault.charter import Pin
 from stages.vault.failover_log import load_failovers, notice_of
@@ -146,7 +146,11 @@ async def verify_point(
 
 @dataclass(frozen=True, slots=True)
 class RestoreOrder:
-    """What to restore: all disks of a machine into a folder, or some onto devices."""
+    """What to restore: all disks of a machine into a folder, or some onto devices.
+
+    ``onto``: disks whose path holds something alike, of which only differences are written; one
+    that is missing is restored as a new file. ``resize``: such a file gets the disk's size.
+    """
 
     machine: str
     at: int | str | None
@@ -154,6 +158,8 @@ class RestoreOrder:
     devices: tuple[tuple[str, str], ...]
     salvage: bool
     expect: tuple[int, bytes] | None
+    onto: tuple[tuple[str, str], ...] = ()
+    resize: bool = False
 
 
 async def plan_restore(
@@ -169,6 +175,7 @@ async def plan_restore(
         error.hint = error.hint or _AROUND
         raise
     targets = [Target(point.disk(name), path, device=True) for name, path in order.devices]
+    targets += [_onto(point, order, ports, name, path) for name, path in order.onto]
     if order.folder is not None:
         taken = {target.disk.name for target in targets}
         for disk in point.machine.disks:
@@ -176,6 +183,19 @@ async def plan_restore(
                 path = f"{order.folder}/{point.machine.name}-{disk.name}.img"
                 targets.append(Target(disk, path, device=False))
     return choice, point, targets
+
+
+def _onto(point: PointMap, order: RestoreOrder, ports: Machine, name: str, path: str) -> Target:
+    """A disk or image to bring up to the point; if there is none, or half of one, a new file."""
+    disk = point.disk(name)
+    fresh = Target(disk, path, device=False)
+    try:
+        found = ports.files.stat(path)
+        if found is None or is_named(ports.files, fresh, identity(point, disk)):
+            return fresh
+    except OSError as error:
+        raise refused(fresh, error.strerror or str(error), "give another path") from None
+    return Target(disk, path, device=found.is_block, onto=True, resize=order.resize)
 
 
 async def restore_point(

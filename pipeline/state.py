@@ -9,7 +9,7 @@ from typing import Any
 
 from stages import durable
 from stages.crypto.sign import Signer
-from stages.errors import StateDamaged, StateLocked
+from stages.errors import StateDamaged, StateError, StateLocked
 from stages.ports import Files, Machine, OpenFile
 from stages.ship.trouble import in_words
 
@@ -81,6 +81,61 @@ class StateFolder:
             durable.make_dirs_below(self._files, self.path, path, set())
             durable.sweep(self._files, durable.parent(path))
         return path
+
+    def record_of(self, name: str, vault: bytes) -> bytes | None:
+        """The group that this folder has a record in force of, for a machine in a vault."""
+        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        there = self._files.stat(f"{path}/identity") is not None
+        return self.identity(path).group if there else None
+
+    def new_machine_folder(self, name: str, vault: bytes, *, retire: bool) -> str:
+        """An empty folder in which a record of a machine is made that is not in force yet.
+
+        Raises ``StateError`` if there is one in force, unless that is to ``retire``.
+        """
+        taken = f"{self.path}/machines/{name}/{vault.hex()}"
+        if self._files.listdir(taken) and not retire:
+            raise StateError(
+                "this state folder protects the machine in this vault already",
+                operation="begin branch",
+                subject=taken,
+                hint="if that is over, move this folder away; earlier points stay restorable",
+            )
+        path = self._coming(name, vault)
+        with in_words("open state", path):
+            durable.make_dirs_below(self._files, self.path, path, set())
+            for file in self._files.listdir(path):  # what an interrupted attempt has left
+                self._files.unlink(f"{path}/{file}")
+        return path
+
+    def keep_identity(self, folder: str, identity: Identity) -> None:
+        """Say which group a folder writes."""
+        fields = {"group": identity.group.hex(), "digest_key": identity.digest_key.hex()}
+        self._write(f"{folder}/identity", fields)
+
+    def take_machine_folder(self, name: str, vault: bytes) -> None:
+        """Put the record made in a new folder in force, in one step.
+
+        One that was in force is kept beside it, under ``retired``; between the two steps there is
+        none, and whoever asked for this asks again.
+        """
+        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        with in_words("keep state", path):
+            above = durable.parent(path)
+            durable.make_dirs_below(self._files, self.path, above, set())
+            if self._files.listdir(path):
+                group = self.identity(path).group.hex()
+                kept = f"{self.path}/retired/{name}-{vault.hex()}-{group}"
+                durable.make_dirs_below(self._files, self.path, durable.parent(kept), set())
+                self._files.rename(path, kept)
+                self._files.sync_dir(durable.parent(kept))
+                self._files.sync_dir(above)
+            self._files.rename(self._coming(name, vault), path)
+            self._files.sync_dir(above)
+            self._files.sync_dir(f"{self.path}/branching")
+
+    def _coming(self, name: str, vault: bytes) -> str:
+        return f"{self.path}/branching/{name}-{vault.hex()}"
 
     def journal_folder(self, name: str) -> str:
         """Where the journal of a machine that is captured live is."""

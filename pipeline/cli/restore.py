@@ -18,6 +18,7 @@ from stages.errors import Damage, UsageError
 
 if TYPE_CHECKING:
     from stages.recover.points import Choice
+    from stages.recover.restore import Restored
     from stages.recover.target import Target
 
 _EXPECTED = re.compile(r"([1-9][0-9]{0,14})#((?:[0-9a-fA-F]{2}){8,32})")
@@ -35,16 +36,27 @@ _EXPECTED = re.compile(r"([1-9][0-9]{0,14})#((?:[0-9a-fA-F]{2}){8,32})")
     metavar="DISK=DEVICE",
     help="Restore a disk onto a block device instead (repeatable).",
 )
+@click.option(
+    "--onto",
+    "onto",
+    multiple=True,
+    metavar="DISK=PATH",
+    help="Bring an image or device that holds another version of a disk to the point: it is "
+    "compared, and only what differs is written (repeatable). One that is missing is made.",
+)
+@click.option("--resize", is_flag=True, help="With --onto: files of another size get the disk's.")
 @click.option("--salvage", is_flag=True, help="Restore what can be had of a damaged point.")
 @click.option("--expect", metavar="SEQ#DIGEST", help="A commit the vault must contain.")
 @click.option("--dry-run", is_flag=True, help="Say what would be restored and stop.")
-@click.option("--confirm", metavar="MACHINE", help="Overwrite devices without asking.")
+@click.option("--confirm", metavar="MACHINE", help="Overwrite what is there without asking.")
 @json_option
 def restore(
     machine: str,
     at: str | None,
     folder: str | None,
     devices: tuple[str, ...],
+    onto: tuple[str, ...],
+    resize: bool,
     salvage: bool,
     expect: str | None,
     dry_run: bool,
@@ -54,20 +66,33 @@ def restore(
 ) -> None:
     """Bring the disks of MACHINE back as files, or onto devices.
 
-    Files that exist are never overwritten. The files of all disks get their names together, once
-    everything is written; until then they end in .partial, and an interrupted restore goes on when
-    the same command is given again.
+    Files that exist are never overwritten, but for those given with --onto. The files of all disks
+    get their names together, once everything is written; until then they end in .partial, and an
+    interrupted restore goes on when the same command is given again.
     """
     from pipeline.recovery import RestoreOrder, restore_point
 
-    if folder is None and not devices:
-        raise UsageError("where to?", operation="restore", hint="--to FOLDER, or --device")
+    if folder is None and not devices and not onto:
+        hint = "--to FOLDER, --device, or --onto"
+        raise UsageError("where to?", operation="restore", hint=hint)
+    if resize and not onto:
+        raise UsageError("--resize goes with --onto", operation="restore", hint="leave it out")
+    onto_devices, onto_paths = _places(devices, onto)
     access = make_access(**where)
     chosen, remark = parse_at(at)
-    order = RestoreOrder(machine, chosen, folder, _devices(devices), salvage, _expected(expect))
+    order = RestoreOrder(
+        machine,
+        chosen,
+        folder,
+        onto_devices,
+        salvage,
+        _expected(expect),
+        onto=onto_paths,
+        resize=resize,
+    )
 
     def approve(choice: Choice, targets: list[Target]) -> None:
-        overwritten = any(target.device for target in targets)
+        overwritten = any(target.device or target.onto for target in targets)
         if dry_run:
             notes = [*filter(None, [remark]), *choice.notes]
             emit(as_json, _plan_fields(machine, choice, targets, notes), "nothing was written")
@@ -91,6 +116,8 @@ def restore(
                 "size": d.size,
                 "content_bytes": d.content,
                 "resumed_at": d.resumed_at,
+                "compared": d.compared,
+                "written": d.written,
             }
             for d in report.disks
         ],
@@ -100,7 +127,7 @@ def restore(
     }
     if not as_json:
         _notes(choice)  # what was passed over while the content was read
-    lines = [f"{d.path}: {human(d.size)}, {human(d.content)} of content" for d in report.disks]
+    lines = [_disk_line(d) for d in report.disks]
     lines += [f"  {extent_text(extent)}" for extent in report.damage[:LISTED]]
     if report.damage:
         older = any(extent.older for extent in report.damage)
@@ -109,6 +136,13 @@ def restore(
     emit(as_json, fields, "\n".join(lines))
     if report.damage:
         end_with(Damage.exit_code)
+
+
+def _disk_line(done: Restored) -> str:
+    text = f"{done.path}: {human(done.size)}, {human(done.content)} of content"
+    if done.compared:
+        text += f"; compared {human(done.compared)}, wrote {human(done.written)} that differed"
+    return text
 
 
 def _announce(machine: str, choice: Choice, targets: list[Target], remark: str) -> None:
@@ -120,6 +154,8 @@ def _announce(machine: str, choice: Choice, targets: list[Target], remark: str) 
     say(f"point #{point.seq} of {machine}, {both_times(point.time)}, {grade(point)}")
     for target in targets:
         what = "OVERWRITES device" if target.device else "new file"
+        if target.onto:
+            what = "what differs OVERWRITTEN in"
         say(f"  {target.disk.name}: {human(target.disk.size)} to {what} {target.path}")
 
 
@@ -131,26 +167,40 @@ def _plan_fields(
         "point": point_fields(choice.point),
         "dry_run": True,
         "disks": [
-            {"disk": t.disk.name, "path": t.path, "size": t.disk.size, "device": t.device}
+            {
+                "disk": t.disk.name,
+                "path": t.path,
+                "size": t.disk.size,
+                "device": t.device,
+                "onto": t.onto,
+            }
             for t in targets
         ],
         "notes": notes,
     }
 
 
-def _devices(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def _places(
+    devices: tuple[str, ...], onto: tuple[str, ...]
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Of ``--device`` and ``--onto``: disks and their paths, each disk once."""
+    found = _pairs((*devices, *onto))
+    return found[: len(devices)], found[len(devices) :]
+
+
+def _pairs(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     for text in given:
         disk, equals, path = text.partition("=")
         if not (disk and equals and path):
             raise UsageError(
-                "not DISK=DEVICE",
+                "not DISK=PATH",
                 operation="restore",
                 subject=text,
                 hint="'backstay rescue' shows the names of the disks",
             )
         if disk in found:
-            raise UsageError("a device is given twice for it", operation="restore", subject=disk)
+            raise UsageError("a place is given twice for it", operation="restore", subject=disk)
         found[disk] = path
     return tuple(found.items())
 
@@ -170,13 +220,13 @@ def _expected(text: str | None) -> tuple[int, bytes] | None:
 
 
 def _confirm(machine: str, given: str | None) -> None:
-    """What the devices hold now is lost: the machine's name has to be typed."""
+    """What is there now is lost: the machine's name has to be typed."""
     if given is None and not os.isatty(0):
         raise UsageError(
             "has to be confirmed, and there is no terminal to ask on",
             operation="restore",
             subject=machine,
-            hint=f"what the devices hold is lost; if that is right: --confirm {machine}",
+            hint=f"what is there now is lost; if that is right: --confirm {machine}",
         )
     if given is None:
         given = click.prompt(
@@ -187,7 +237,7 @@ def _confirm(machine: str, given: str | None) -> None:
             "not confirmed: nothing was written",
             operation="restore",
             subject=machine,
-            hint=f"what the devices hold is lost; if that is right: --confirm {machine}",
+            hint=f"what is there now is lost; if that is right: --confirm {machine}",
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +75,11 @@ class Directory:
         self._pages = pages
         self._subject = subject
         self._frames: dict[int, _Frames] = {}
+        self._below: Callable[[U64], Awaitable[U64]] | None = None
+
+    def begin_at(self, places: Callable[[U64], Awaitable[U64]]) -> None:
+        """Frames of epochs that are not known here are the parent's: ``places`` knows them."""
+        self._below = places
 
     def adopt(self, pages: EpochPages) -> None:
         """Begin with what a checkpoint knows of an epoch."""
@@ -99,6 +104,9 @@ class Directory:
         numbers = frames & np.uint64(0xFFFFFFFF)
         for epoch, here in _groups(epochs):
             known = self._frames.get(epoch)
+            if known is None and self._below is not None:
+                found[here] = await self._below(frames[here])
+                continue
             if known is None:
                 what = f"the map names unknown epoch {epoch}"
                 raise DamagedObject(what, subject=self._subject)

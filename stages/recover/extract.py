@@ -12,10 +12,12 @@ import zstandard
 from stages.errors import UNREADABLE, DamagedObject, ObjectMissing
 from stages.model import BLOCK, Disk, Runs
 from stages.ports import Offload
+from stages.recover.lineage import owner
 from stages.recover.opened import Group
 from stages.recover.plan import FrameNeed, Haul
 from stages.vault import frame
 from stages.vault.container import HEAD_SIZE, PREFIX
+from stages.vault.sealing import Scope
 
 Sink = Callable[[FrameNeed, bytes], None]
 Lost = list[tuple[FrameNeed, str]]
@@ -40,11 +42,11 @@ class DamagedExtent:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The stored bytes of a haul and the keys of its epochs; or why there are none."""
+    """The stored bytes of a haul and, by epoch, scope and key; or why there are none."""
 
     haul: Haul
     data: bytes
-    keys: dict[int, bytes]
+    keys: dict[int, tuple[Scope, bytes]]
     failure: str = ""
 
 
@@ -66,12 +68,13 @@ class Extractor:
 
         Store errors other than a missing object are raised: they say nothing about the data.
         """
-        keys: dict[int, bytes] = {}
+        keys: dict[int, tuple[Scope, bytes]] = {}
         try:
+            for epoch in {need.epoch for _, _, need in haul.frames}:
+                group = await owner(self._group, epoch)
+                keys[epoch] = group.scope, await group.ring.data_key(epoch)
             offset = haul.offset + (await self._tail_at(haul.key) if haul.tail else 0)
             data = await self._group.log.store.get(haul.key, offset, haul.length)
-            for epoch in {need.epoch for _, _, need in haul.frames}:
-                keys[epoch] = await self._group.ring.data_key(epoch)
         except ObjectMissing:
             return Fetched(haul, b"", {}, "the object is missing")
         except UNREADABLE as error:
@@ -99,28 +102,14 @@ class Extractor:
             at = offset - haul.offset
             stored = fetched.data[at : at + length]
             try:
-                data_key = fetched.keys[need.epoch]
-                content = self._content(need, stored, data_key, haul.key, expander)
+                scope, data_key = fetched.keys[need.epoch]
+                content = _content(scope, need, stored, data_key, haul.key, expander)
             except DamagedObject as error:
                 lost.append((need, error.message))
                 continue
             sink(need, content)
         self._idle.append(expander)
         return lost
-
-    def _content(
-        self,
-        need: FrameNeed,
-        stored: bytes,
-        data_key: bytes,
-        key: str,
-        expander: zstandard.ZstdDecompressor,
-    ) -> bytes:
-        scope = self._group.scope
-        head, packed = frame.unseal(scope, data_key, need.epoch, need.number, stored, key)
-        if int(need.slots[-1]) >= head.blocks:
-            raise DamagedObject("frame of fewer blocks than its index says", subject=key)
-        return frame.expand(head, packed, expander, key)
 
     async def _tail_at(self, key: str) -> int:
         """Where a commit's inline frames begin. Raises ``DamagedObject`` or ``ObjectMissing``.
@@ -136,6 +125,20 @@ class Extractor:
                 self._tails.clear()
             self._tails[key] = HEAD_SIZE + int(header) + int(body)
         return self._tails[key]
+
+
+def _content(
+    scope: Scope,
+    need: FrameNeed,
+    stored: bytes,
+    data_key: bytes,
+    key: str,
+    expander: zstandard.ZstdDecompressor,
+) -> bytes:
+    head, packed = frame.unseal(scope, data_key, need.epoch, need.number, stored, key)
+    if int(need.slots[-1]) >= head.blocks:
+        raise DamagedObject("frame of fewer blocks than its index says", subject=key)
+    return frame.expand(head, packed, expander, key)
 
 
 def extents_of(disk: Disk, need: FrameNeed, key: str, reason: str) -> list[DamagedExtent]:

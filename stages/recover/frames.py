@@ -15,6 +15,7 @@ from stages.errors import DamagedObject
 from stages.model import U64
 from stages.ports import Offload
 from stages.recover.extract import Extractor
+from stages.recover.lineage import others_epochs
 from stages.recover.plan import FrameNeed, Haul, hauls
 from stages.recover.pointmap import PointMap
 from stages.stage import crew
@@ -83,7 +84,9 @@ class FrameCache:
 
         try:
             rows = await self._point.places(frames)
-            planned = hauls(self._point.group.scope.group, wanted, rows)
+            group = self._point.group
+            others = await others_epochs(group, {need.epoch for need in wanted})
+            planned = hauls(group.scope.group, wanted, rows, others)
             if len(planned) == 1:
                 await one(planned[0])
             else:

@@ -34,7 +34,11 @@ _MAX_LOG = 100_000_000  # commits looked through for the end of a log with holes
 
 @dataclass
 class Group:
-    """One group of an opened vault. ``tail`` is its newest commit when it was opened."""
+    """One group of an opened vault. ``tail`` is its newest commit when it was opened.
+
+    Of a branch ``parent`` is known once ``lineage.parent_of`` was asked, and ``above``: its own
+    epochs are above that one. ``below``: the groups through which one came to this parent.
+    """
 
     scope: Scope
     record: GroupRecord
@@ -42,6 +46,9 @@ class Group:
     log: Log
     tail: int
     machines: dict[int, MachineRecord] = field(default_factory=dict)
+    parent: Group | None = None
+    above: int = 0
+    below: tuple[bytes, ...] = ()
 
     async def machine(self, number: int) -> MachineRecord:
         """A machine record, read once."""
@@ -114,34 +121,30 @@ class OpenedVault:
         log = Log(self.store, scope, ring)
         tail = await self._tail(log)
         try:
-            record = await self._record(scope)
+            record = await read_record(self.store, scope, self.charter)
         except UNREADABLE as error:
             if not tail:
                 raise
             self.problems.append(str(error))
             record = GroupRecord(0, None)
             with suppress(*UNREADABLE):
-                record = GroupRecord((await log.signed(1)).header.wall, None)
+                first = (await log.signed(1)).header
+                record = GroupRecord(first.wall, None)
+                if first.previous != log.genesis:
+                    self.problems.append(
+                        f"{layout.group_record(gid)}: the group is a branch, and only its record "
+                        "says of what: what it has not written itself cannot be restored"
+                    )
+        log.begin_at(record.parent)
         return Group(scope, record, ring, log, tail)
-
-    async def _record(self, scope: Scope) -> GroupRecord:
-        key = layout.group_record(scope.group)
-        try:
-            data = await self.store.get(key, 0, HEAD_SIZE + MAX_HEADER)
-        except ObjectMissing:
-            raise MissingData("the group's record is missing", subject=key) from None
-        found = parse(data, key, Kind.GROUP)
-        check_signer(found, self.charter, operator=True)  # who opens branches
-        check_place(found, scope)
-        return read_group(found)
 
     async def find(self, machine: str) -> Group:
         """The newest group of a machine, by name or by group id.
 
         Raises ``NotFound``, or ``DamagedObject`` if it may be one that cannot be read.
         """
-        names = set()
-        newest: Group | None = None
+        names: set[str] = set()
+        found: list[Group] = []
         for group in await self.groups():
             if not group.tail:
                 continue
@@ -153,17 +156,10 @@ class OpenedVault:
                 self.problems.append(str(error))
                 continue
             names.add(name)
-            if machine != name:
-                continue
-            if await group.usable():
-                if newest is not None:
-                    self.problems.append(
-                        f"group {newest.scope.group.hex()}, newer, has no consistent point yet"
-                    )
-                return group
-            newest = newest or group
-        if newest is not None:
-            return newest
+            if machine == name:
+                found.append(group)
+        if found:
+            return await self._preferred(found)
         known = ", ".join(sorted(names)) or "none"
         failed = "".join(f"; {problem}" for problem in self.problems[:3])
         kind = DamagedObject if failed else NotFound
@@ -173,6 +169,32 @@ class OpenedVault:
             subject=machine,
             hint=f"machines in this vault: {known}{failed}",
         )
+
+    async def _preferred(self, found: list[Group]) -> Group:
+        """Of a machine's groups, newest first: the newest that has a point to restore.
+
+        A branch is newer than what it branches off, whatever the clocks said.
+        """
+        parents = {group.record.parent.group for group in found if group.record.parent}
+        order = sorted(found, key=lambda group: group.scope.group in parents)
+        chosen = order[0]
+        for at, group in enumerate(order):
+            if await group.usable():
+                chosen = group
+                self.problems.extend(
+                    f"group {newer.scope.group.hex()}, newer, has no consistent point yet"
+                    for newer in order[:at]
+                )
+                break
+        parent = chosen.record.parent
+        if parent is not None:
+            others = ", ".join(each.scope.group.hex() for each in found if each is not chosen)
+            self.problems.append(
+                f"group {chosen.scope.group.hex()} is a branch, begun at commit {parent.seq} of "
+                f"group {parent.group.hex()}"
+                + (f"; to look at another, give its id for the name: {others}" if others else "")
+            )
+        return chosen
 
     async def _tail(self, log: Log) -> int:
         """The newest commit. A hole before it costs the points that need what is missing, only."""
@@ -201,6 +223,19 @@ class OpenedVault:
             except ValueError:
                 self.problems.append(f"{page[0].key}: not a group of this program")
         return found
+
+
+async def read_record(store: ObjectStore, scope: Scope, charter: Charter) -> GroupRecord:
+    """The record of a group. Raises ``Damage`` or ``NotAdmitted``."""
+    key = layout.group_record(scope.group)
+    try:
+        data = await store.get(key, 0, HEAD_SIZE + MAX_HEADER)
+    except ObjectMissing:
+        raise MissingData("the group's record is missing", subject=key) from None
+    found = parse(data, key, Kind.GROUP)
+    check_signer(found, charter, operator=True)  # who opens branches
+    check_place(found, scope)
+    return read_group(found)
 
 
 async def open_vault(

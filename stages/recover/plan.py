@@ -8,6 +8,7 @@ ranged get each.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,15 +69,22 @@ def needs(locations: U64, first: int) -> tuple[U64, list[FrameNeed]]:
     return frames[heads], found
 
 
-def hauls(group: bytes, wanted: list[FrameNeed], rows: U64) -> list[Haul]:
-    """Ranged gets for ``wanted`` frames at directory ``rows`` (n, 2), neighbours together."""
+def hauls(
+    group: bytes, wanted: list[FrameNeed], rows: U64, owners: Mapping[int, bytes] | None = None
+) -> list[Haul]:
+    """Ranged gets for ``wanted`` frames at directory ``rows`` (n, 2), neighbours together.
+
+    ``owners``: groups by epoch, of epochs that are not those of ``group``.
+    """
+    owners = owners or {}
     by_object: dict[tuple[str, bool], list[tuple[int, int, FrameNeed]]] = {}
     for need, row in zip(wanted, rows, strict=True):
         place = location.place(row)
+        where = owners.get(need.epoch, group)
         if place.inline:
-            key = layout.commit(group, place.number)
+            key = layout.commit(where, place.number)
         else:
-            key = layout.data(group, need.epoch, place.number)
+            key = layout.data(where, need.epoch, place.number)
         length = min(place.length, _LONGEST)
         by_object.setdefault((key, place.inline), []).append((place.offset, length, need))
     found = []

@@ -20,6 +20,7 @@ from stages.recover.checkpoints import nearest
 from stages.recover.delta import Delta
 from stages.recover.directory import NOTHING, Directory, Pages
 from stages.recover.doubt import Doubt, Hole
+from stages.recover.lineage import parent_of
 from stages.recover.opened import Group
 from stages.vault import layout, location
 from stages.vault.checkpoint import MAP, PAGE_ROWS, Manifest
@@ -62,6 +63,12 @@ class PointMap:
         self._directory = Directory(self._pages, layout.commit(group.scope.group, header.seq))
         self._rebuilding = trio.Lock()
         self._rebuilt = False
+        self._checkpoints = True
+        self._base: PointMap | None = None  # what a branch begins with; opened when wanted
+        self._base_blocks: dict[int, int] = {}  # of its disks, if no checkpoint says what they hold
+        self._opening_base = trio.Lock()
+        if group.record.parent is not None:
+            self._directory.begin_at(self._places_below)
 
     @staticmethod
     async def build(
@@ -78,7 +85,9 @@ class PointMap:
         machine = await group.machine(newest.header.machine)
 
         def begin(*, salvage: bool) -> PointMap:
-            return PointMap(group, files, machine, newest.header, salvage=salvage)
+            point = PointMap(group, files, machine, newest.header, salvage=salvage)
+            point._checkpoints = checkpoints
+            return point
 
         manifest = await nearest(group, newest) if checkpoints else None
         if manifest is not None:
@@ -100,6 +109,8 @@ class PointMap:
             if manifest is not None:
                 self._adopt(manifest)
                 at, link = manifest.seq, manifest.link
+            else:
+                await self._begin_at_parent()
             while at < self.seq:
                 until = min(self.seq, (at // SPAN + 1) * SPAN)
                 try:
@@ -119,6 +130,37 @@ class PointMap:
             raise
         return self
 
+    async def _begin_at_parent(self) -> None:
+        """Without a checkpoint a branch begins with the map of its parent's point."""
+        if self.group.record.parent is None:
+            return
+        base = await self._parent()
+        for disk in base.machine.disks:
+            self._base_blocks[disk.number] = self._sizes[disk.number] = disk.blocks
+            self._room(disk.number, disk.blocks)
+        if base.doubt is not None:
+            self.doubt, base.doubt = base.doubt, None
+
+    async def _parent(self) -> PointMap:
+        """The map of the point that a branch begins at. Raises ``Damage``."""
+        async with self._opening_base:
+            if self._base is None:
+                parent = await parent_of(self.group)
+                assert parent is not None  # noqa: S101 - only branches ask
+                self._base = await PointMap.build(
+                    parent,
+                    self._files,
+                    parent.tail,
+                    checkpoints=self._checkpoints,
+                    salvage=self._salvage,
+                )
+                ignored = self.group.log.ignored
+                ignored.extend(note for note in parent.log.ignored if note not in ignored)
+            return self._base
+
+    async def _places_below(self, frames: U64) -> U64:
+        return await (await self._parent()).places(frames)
+
     async def _stretch(self, first: int, last: int, link: bytes | None) -> bytes:
         commits = await self.group.log.stretch(first, last, link)
         for commit in commits:
@@ -133,6 +175,8 @@ class PointMap:
             key = layout.commit(self.group.scope.group, seq)
             try:
                 commit = await self.group.log.signed(seq)
+                if seq == 1:
+                    link = self.group.log.genesis
                 if link not in (None, commit.header.previous):
                     self._hole(Hole(key, "does not follow the commit before it"))
                 link = commit.link
@@ -195,6 +239,7 @@ class PointMap:
             fresh = PointMap(
                 self.group, self._files, self.machine, self.header, salvage=self._salvage
             )
+            fresh._checkpoints = self._checkpoints
             await fresh._read(None)
             self.close()
             self.doubt = fresh.doubt
@@ -202,6 +247,7 @@ class PointMap:
             self._scratch, self._directory = fresh._scratch, fresh._directory
             self._tables, self._rows = {}, {}
             self._pages = fresh._pages
+            self._base, self._base_blocks = fresh._base, fresh._base_blocks
             self._rebuilt = True
             self._pass_over(error)
 
@@ -226,17 +272,25 @@ class PointMap:
                 found = await self._map_page(disk, page, table)
                 below[at : at + step] = found[low : low + step]
             at += step
+        known = min(count, self._base_blocks.get(disk, 0) - first)
+        if known > 0 and not over[:known].all():
+            below[:known] = await (await self._parent()).locations(disk, first, known)
         return np.where(over != 0, over, below)
 
     def close(self) -> None:
         """Release the scratch files."""
         for array in self._scratch.values():
             array.close()
+        if self._base is not None:
+            self._base.close()
         if self.doubt is not None:
             self.doubt.close()
 
     async def _fold(self, commit: Commit) -> None:
         header = commit.header
+        if header.epoch <= self.group.above:
+            what = "its epoch is not above that of the commit that the branch begins at"
+            raise DamagedObject(what, subject=commit.container.key)
         await self._follow(header.machine)
         keys = await self.group.ring.keys(header.epoch)
         segments = commit.index(self.group.scope, keys)
@@ -291,14 +345,31 @@ class PointMap:
                 raise DamagedObject("a reference leaves the disks", subject=key)
             values = array.gather(wanted)
             inherited = np.flatnonzero(values[:, 0] == 0)
-            if len(inherited) and disk in self._tables:
+            if len(inherited):
                 values[inherited, 0] = await self._inherited(disk, wanted[inherited])
             found[here] = values
         found[found == location.UNSET] = location.ZERO
         return found
 
+    async def _gather(self, disk: int, blocks: U64) -> U64:
+        """Locations (n,) of single blocks (n,). Raises ``Damage``."""
+        values: U64 = self._scratch[disk].gather(blocks)[:, 0]
+        inherited = np.flatnonzero(values == 0)
+        if len(inherited):
+            try:
+                values[inherited] = await self._inherited(disk, blocks[inherited])
+            except UNREADABLE as error:
+                await self._without_checkpoint(error)
+                return await self._gather(disk, blocks)
+        return values
+
     async def _inherited(self, disk: int, blocks: U64) -> U64:
         values = np.zeros(len(blocks), np.uint64)
+        known = np.flatnonzero(blocks < np.uint64(self._base_blocks.get(disk, 0)))
+        if len(known):
+            values[known] = await (await self._parent())._gather(disk, blocks[known])
+        if disk not in self._tables:
+            return values
         pages = blocks // np.uint64(PAGE_ROWS)
         for page in np.unique(pages).tolist():
             if page < len(self._tables[disk]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -19,9 +19,10 @@ import numpy as np
 import trio
 
 from stages.errors import BackstayError, DamagedObject, NoSpace, TargetError
-from stages.model import BLOCK
+from stages.model import BLOCK, Disk
 from stages.ports import Machine
 from stages.recover.extract import DamagedExtent
+from stages.recover.onto import Onto
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.sweep import WINDOW_BLOCKS, Sweep, Window, content_runs
@@ -40,7 +41,8 @@ _SYNC_STEP = 64 << 20  # stored bytes fetched between two syncs: disks are kept 
 class Restored:
     """One disk, restored to ``path``; ``content`` bytes were written, the rest is zeros.
 
-    ``resumed_at``: bytes of disk that an earlier, interrupted restore had done.
+    ``resumed_at``: bytes of disk that an earlier, interrupted restore had done. ``compared`` and
+    ``written``: bytes of a disk that was there already, and how many of them differed.
     """
 
     disk: str
@@ -48,6 +50,8 @@ class Restored:
     size: int
     content: int
     resumed_at: int
+    compared: int = 0
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,9 @@ class Restore:
         """Restore all targets; ``advance`` hears of disk bytes done."""
         self.check(targets)
         with ExitStack() as stack:
-            landings = []
+            landings: list[Landing | Onto] = []
             for target in targets:
-                begin = partial(Landing.open, self._machine.files, target, self._identity(target))
-                landings.append(await self._files(target, begin))
+                landings.append(await self._files(target, partial(self._open, target)))
                 stack.callback(landings[-1].close)
             done = [await self._fill(landing, advance or _nobody) for landing in landings]
             if self._sweep.lost and not self._salvage:
@@ -114,7 +117,12 @@ class Restore:
         """Release the point's scratch files."""
         self._point.close()
 
-    async def _fill(self, landing: Landing, advance: Callable[[int], None]) -> Restored:
+    def _open(self, target: Target) -> Landing | Onto:
+        if target.onto:
+            return Onto.open(self._machine.files, target, self._machine.offload.lock())
+        return Landing.open(self._machine.files, target, self._identity(target))
+
+    async def _fill(self, landing: Landing | Onto, advance: Callable[[int], None]) -> Restored:
         target = landing.target
         disk = target.disk
         resumed = min(landing.start * BLOCK, disk.size)
@@ -132,12 +140,15 @@ class Restore:
                 keeper.finish()
         except OSError as error:
             raise _failed(target.path, error) from None
-        return Restored(disk.name, target.path, disk.size, content, resumed)
+        done = Restored(disk.name, target.path, disk.size, content, resumed)
+        if isinstance(landing, Onto):
+            done = replace(done, compared=landing.compared, written=landing.written)
+        return done
 
-    async def _window(self, landing: Landing, window: Window, keeper: _Keeper) -> int:
+    async def _window(self, landing: Landing | Onto, window: Window, keeper: _Keeper) -> int:
         """Write one window; returns its bytes of content."""
         size = window.disk.size
-        if landing.target.device:
+        if landing.target.device or landing.target.onto:
             await self._machine.offload.run(partial(landing.clear, window))
 
         def write(need: FrameNeed, content: bytes) -> None:
@@ -150,7 +161,8 @@ class Restore:
         damage = await self._sweep.extract(window, write, keeper.moved)
         if damage:
             self._holed.add(window.disk.number)
-            await self._machine.offload.run(partial(landing.lose, damage))
+            if self._salvage or not landing.target.onto:  # else what is there may be all there is
+                await self._machine.offload.run(partial(landing.lose, damage))
         keeper.reached(window.first + len(window.locations), whole=not damage)
         return _content(window) - sum(extent.length for extent in damage if not extent.older)
 
@@ -180,9 +192,14 @@ class Restore:
         )
 
     def _identity(self, target: Target) -> str:
-        scope = self._point.group.scope
-        place = f"{scope.vault.hex()}/{scope.group.hex()}/{self._point.seq}"
-        return f"{place}/{target.disk.number}/{target.disk.size}"
+        return identity(self._point, target.disk)
+
+
+def identity(point: PointMap, disk: Disk) -> str:
+    """What a half-done restore is of: vault, group, point, disk."""
+    scope = point.group.scope
+    place = f"{scope.vault.hex()}/{scope.group.hex()}/{point.seq}"
+    return f"{place}/{disk.number}/{disk.size}"
 
 
 class _Keeper:
@@ -191,7 +208,7 @@ class _Keeper:
     The note of a window is written after a sync that began when all of the window was written.
     """
 
-    def __init__(self, landing: Landing, machine: Machine):
+    def __init__(self, landing: Landing | Onto, machine: Machine):
         self._landing = landing
         self._machine = machine
         self._done = self._noted = landing.start

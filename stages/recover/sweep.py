@@ -15,6 +15,7 @@ import trio
 from stages.model import BLOCK, U64, Disk
 from stages.ports import Machine
 from stages.recover.extract import DamagedExtent, Extractor, Sink, extents_of
+from stages.recover.lineage import others_epochs
 from stages.recover.plan import FrameNeed, Haul, hauls, needs
 from stages.recover.pointmap import PointMap
 from stages.stage import crew
@@ -78,6 +79,8 @@ class Sweep:
         self.frames += len(wanted)
         found: list[DamagedExtent] = []
         room = trio.Semaphore(AHEAD)
+        group = self.point.group
+        others = await others_epochs(group, {need.epoch for need in wanted})
 
         async def one(haul: Haul) -> None:
             fetched = await self._extractor.fetch(haul)
@@ -92,7 +95,7 @@ class Sweep:
                 advance(haul.length)
 
         async with crew() as nursery:
-            for haul in hauls(self.point.group.scope.group, wanted, rows):
+            for haul in hauls(group.scope.group, wanted, rows, others):
                 await room.acquire()
                 nursery.start_soon(one, haul)
         found = _joined([*found, *self._doubtful(window)])

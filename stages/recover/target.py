@@ -32,16 +32,22 @@ _TOKEN = "restore"  # noqa: S105 - the lock makes this the only writer: a crash 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one disk goes. ``device``: an existing block device, else a new file."""
+    """Where one disk goes. ``device``: an existing block device, else a new file.
+
+    ``onto``: what is there, a file too, is compared with the point, and what differs is written;
+    ``resize``: a file there may have another size, and gets the disk's.
+    """
 
     disk: Disk
     path: str
     device: bool
+    onto: bool = False
+    resize: bool = False
 
     @property
     def partial(self) -> str:
         """What a file is called while it is not whole."""
-        return self.path if self.device else f"{self.path}.partial"
+        return self.path if self.device or self.onto else f"{self.path}.partial"
 
 
 class Landing:
@@ -135,7 +141,7 @@ class Landing:
         if not self._file.lock():
             raise refused(self.target, "is being restored by another process", "wait for it")
         if self.target.device:
-            self._claim()
+            self._held = hold(self._files, self.target)
             return
         here = self._files.stat(self.target.partial)
         if here is None or not _same(here, self._file.stat()):
@@ -143,16 +149,6 @@ class Landing:
         self._files.unlink(progress_path(self.target) + durable.TEMP_MARK + _TOKEN)
         self._resume()
         self._file.truncate(self.target.disk.size)
-
-    def _claim(self) -> None:
-        """Hold the device against mounting; who holds it already, RAID or LVM say, keeps it."""
-        try:
-            self._held = self._files.open_read(self.target.path, exclusive=True)
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            what = "is in use (mounted, or part of RAID, LVM, swap)"
-            raise refused(self.target, what, "free it first, or give another device") from None
 
     def _resume(self) -> None:
         """An empty file is begun; another one has to be this restore's own."""
@@ -191,6 +187,17 @@ class Landing:
             self._file.pwrite(offset + whole, bytes(length - whole))
 
 
+def hold(files: Files, target: Target) -> OpenFile:
+    """Hold a device against mounting; who holds it already, RAID or LVM say, keeps it."""
+    try:
+        return files.open_read(target.path, exclusive=True)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        what = "is in use (mounted, or part of RAID, LVM, swap)"
+        raise refused(target, what, "free it first, or give another device") from None
+
+
 def check_targets(files: Files, targets: list[Target], identities: list[str]) -> None:
     """Refuse, before anything is written, what would destroy something. Raises ``TargetError``."""
     seen: set[tuple[int, int]] = set()
@@ -198,6 +205,8 @@ def check_targets(files: Files, targets: list[Target], identities: list[str]) ->
         found = files.stat(target.path)
         if target.device:
             _check_device(files, target, found, seen)
+        elif target.onto:
+            _check_file(target, found, seen)
         elif found is not None and not is_named(files, target, identity):
             raise refused(target, "exists already", "choose another folder, or move it away")
 
@@ -218,6 +227,20 @@ def _check_device(
             target,
             f"holds {found.size} bytes, the disk has {target.disk.size}",
             "choose a device of at least that size",
+        )
+
+
+def _check_file(target: Target, found: FileStat | None, seen: set[tuple[int, int]]) -> None:
+    if found is None or not found.is_file:
+        raise refused(target, "is not a file", "give the path of an image or a device")
+    if (found.device, found.inode) in seen:
+        raise refused(target, "is given for two disks", "every disk needs a file of its own")
+    seen.add((found.device, found.inode))
+    if found.size != target.disk.size and not target.resize:
+        raise refused(
+            target,
+            f"holds {found.size} bytes, the disk has {target.disk.size}",
+            "is it the right file? with --resize it gets the size of the disk",
         )
 
 

@@ -12,6 +12,7 @@ from stages.model import BLOCK, U64
 from stages.ports import Machine
 from stages.recover.checkpoints import fetch_page, nearest
 from stages.recover.extract import DamagedExtent
+from stages.recover.lineage import parent_of
 from stages.recover.opened import Group
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
@@ -63,14 +64,7 @@ class Verify:
 
     async def run(self, advance: Callable[[int], None] | None = None) -> Verified:
         """Check log, rollups, checkpoints and every frame of the point."""
-        self._passed_over()
-        commits = await self._log()
-        await self._unlisted()
-        await self._rollups()
-        await self._checkpoints()
-        for wrong in await wrong_records(self._group, self._epochs, self._machines):
-            self._problems.append(Problem(wrong.key, wrong.reason, False))
-        self._passed_over()
+        commits = await self._history()
         try:
             point = await PointMap.build(self._group, self._machine.files, self._seq, salvage=True)
         except UNREADABLE as error:
@@ -98,6 +92,31 @@ class Verify:
             tuple(self._problems),
             tuple(sweep.damage),
         )
+
+    async def _history(self) -> int:
+        """All that is not content, of the groups before a branch too: how many commits are whole.
+
+        Of those nothing after the point at which the branch begins.
+        """
+        self._passed_over()
+        commits = await self._log()
+        if not self._group.below:
+            await self._unlisted()
+        await self._rollups()
+        await self._checkpoints()
+        for wrong in await wrong_records(self._group, self._epochs, self._machines):
+            self._problems.append(Problem(wrong.key, wrong.reason, False))
+        self._passed_over()
+        try:
+            parent = await parent_of(self._group)
+        except UNREADABLE as error:
+            self._problems.append(Problem(error.subject, error.message, False))
+            return commits
+        if parent is not None:
+            before = Verify(parent, self._machine, parent.tail)
+            commits += await before._history()
+            self._problems += before._problems
+        return commits
 
     async def _log(self) -> int:
         """Every commit up to the point: links, signatures, bodies. Returns how many are whole."""

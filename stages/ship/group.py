@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from stages.ship.session import Writer
 from stages.vault import layout
-from stages.vault.records import GroupRecord, group_object
+from stages.vault.records import GroupRecord, Parent, group_object
 from stages.vault.terms import DIGEST, wrapped_object
 
 
-async def found_group(writer: Writer, digest_key: bytes) -> None:
+async def found_group(writer: Writer, digest_key: bytes, parent: Parent | None = None) -> None:
     """Store what a group begins with; harmless when it exists, as after a crash half-way.
 
     The group's id is random and kept durably before this, so nobody else can have taken it.
+    ``parent``: the commit that it begins at, if it is a branch; its digest key is the parent's,
+    and its ledger was begun with ``Ledger.begin_branch``.
     """
     group = writer.scope.group
     if await writer.store.info(layout.group_record(group)) is not None:
@@ -27,6 +29,6 @@ async def found_group(writer: Writer, digest_key: bytes) -> None:
             writer.machine.entropy,
         )
         await writer.store.put(layout.digest_key(group, recipient.key), parts)
-    record = GroupRecord(writer.machine.clock.wall_us(), None)
+    record = GroupRecord(writer.machine.clock.wall_us(), parent)
     parts = group_object(writer.scope, record, writer.signer)
     await writer.store.put(layout.group_record(group), parts)

@@ -87,6 +87,26 @@ class Ledger:
         self.checkpoint_state()
         self._sweep()  # only now: until then a crash leads back to the disks of before
 
+    @state_call("begin a branch")
+    def begin_branch(self, parent: Header, link: bytes, disks: tuple[Disk, ...]) -> None:
+        """The record of a new group that goes on from a commit of another, and that one's link.
+
+        Its epochs and stamps go on above that commit's. What its disks hold is told with
+        ``inherit``; nothing is durable before ``checkpoint_state``.
+        """
+        self.tail = Tail(link=link, epoch=parent.epoch, stamp=parent.stamp)
+        self.disks = {disk.number: disk for disk in disks}
+        for disk in disks:
+            self.record.open_disk(disk)
+            self.next_disk = max(self.next_disk, disk.number + 1)
+
+    @state_call("begin a branch")
+    def inherit(self, disk: int, first: int, locations: U64, digests: U64) -> None:
+        """Blocks from ``first`` on are at ``locations`` (n,) and have ``digests`` (n, 2)."""
+        record = self.record.disks[disk]
+        record.map.write(first, locations.reshape(-1, 1))
+        record.digests.write(first, digests)
+
     @state_call("keep an intent")
     def intend(self, intent: Intent) -> None:
         """Write an intent down, durably, before its put (R11)."""

@@ -27,6 +27,7 @@ from stages.store.port import ObjectStore
 from stages.vault import layout, rollup
 from stages.vault.commit import Header, SegmentIndex, decode_body, read_header
 from stages.vault.container import FIRST_READ, Container, Kind, header_reach, parse
+from stages.vault.records import Parent
 from stages.vault.sealing import EpochKeys, Scope, open_body
 from stages.vault.terms import KeyRing, check_signer
 
@@ -64,6 +65,11 @@ class Log:
         self.scope = scope
         self.ring = ring
         self.ignored: list[str] = []
+        self.genesis = _GENESIS
+
+    def begin_at(self, parent: Parent | None) -> None:
+        """Commit 1 of a branch follows its parent's commit, as its group's record names it."""
+        self.genesis = _GENESIS if parent is None else parent.digest
 
     async def tail(self) -> int:
         """Number of the newest commit by an admitted writer; 0 if there is none.
@@ -121,7 +127,7 @@ class Log:
         found = await self._collect(first, last, rollups=rollups)
         commits = [found[seq] for seq in range(first, last + 1)]
         await self._check_signature(commits[-1])
-        link = _GENESIS if first == 1 else before
+        link = self.genesis if first == 1 else before
         if link is not None and commits[0].header.previous != link:
             raise _does_not_follow(commits[0])
         for commit, following in itertools.pairwise(commits):

@@ -111,14 +111,14 @@ ROWS = (
         "--device without a disk",
         _bad_device,
         2,
-        sees="backstay: restore: /dev/sdx: not DISK=DEVICE",
+        sees="backstay: restore: /dev/sdx: not DISK=PATH",
         hint="'backstay rescue' shows the names of the disks",
     ),
     Row(
         "--device twice for a disk",
         _disk_twice,
         2,
-        sees="backstay: restore: root: a device is given twice for it",
+        sees="backstay: restore: root: a place is given twice for it",
     ),
     Row(
         "a file to be restored exists",
@@ -213,7 +213,7 @@ ROWS = (
             "  root: 8.0 MiB to OVERWRITES device {device}\n"
             "backstay: restore: web1: has to be confirmed, and there is no terminal to ask on"
         ),
-        hint="what the devices hold is lost; if that is right: --confirm web1",
+        hint="what is there now is lost; if that is right: --confirm web1",
         check=_untouched_device,
         needs=ROOT_NEEDED,
     ),
@@ -226,7 +226,7 @@ ROWS = (
             "  root: 8.0 MiB to OVERWRITES device {device}\n"
             "backstay: restore: web1: not confirmed: nothing was written"
         ),
-        hint="what the devices hold is lost; if that is right: --confirm web1",
+        hint="what is there now is lost; if that is right: --confirm web1",
         check=_untouched_device,
         needs=ROOT_NEEDED,
     ),

@@ -1,0 +1,1 @@
+"""Groups that begin at a point of another."""
