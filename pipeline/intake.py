@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import trio
@@ -69,7 +69,8 @@ class IntakeStatus:
 
     def as_fields(self) -> dict[str, Any]:
         """For JSON."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return plain | {"scrub": asdict(self.scrub)}
 
 
 class MachineIntake:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from pipeline.api.guard import Api, endpoint, problem
 from pipeline.api.openapi import openapi
-from pipeline.api.problems import Refused
+from pipeline.api.problems import refuse
 from pipeline.api.routes import SPECS
 from stages.errors import BackstayError
 
@@ -45,7 +45,7 @@ def _document(api: Api) -> Callable[[Request], Awaitable[Response]]:
 async def _not_routed(_: Request, raised: Exception) -> Response:
     assert isinstance(raised, HTTPException)  # noqa: S101
     hint = "see /openapi.json" if raised.status_code in (404, 405) else ""
-    response = problem(Refused(raised.status_code, str(raised.detail), hint=hint))
+    response = problem(refuse(raised.status_code, str(raised.detail), hint=hint))
     response.headers.update(raised.headers or {})
     return response
 

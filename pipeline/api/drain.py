@@ -13,7 +13,7 @@ import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.api.guard import problem
-from pipeline.api.problems import Refused
+from pipeline.api.problems import refuse
 from stages.stage import crew
 
 _LINGER_SECONDS = 2.0  # for the rest of a body, before the connection is closed over it
@@ -33,7 +33,7 @@ class Drained:
             await self._app(scope, receive, send)
             return
         refused = scope["method"] in ("GET", "HEAD")
-        app = problem(Refused(413, "this request has no body")) if refused else self._app
+        app = problem(refuse(413, "this request has no body")) if refused else self._app
         ended = trio.Event()
 
         async def listen() -> Message:

@@ -20,6 +20,7 @@ from pipeline.api.problems import (
     Refused,
     document,
     field_problems,
+    refuse,
 )
 from pipeline.api.repeats import HEADER, Repeats, checked_key
 from pipeline.api.settings import Limits
@@ -157,7 +158,7 @@ def _permitted(caller: Caller | None, spec: Spec) -> Caller:
     if spec.role is None:
         return caller or Caller("anybody", "none", PEER.get(NOBODY).address)
     if caller is None:
-        raise Refused(
+        raise refuse(
             401,
             "who is asking is not known",
             hint="send a bearer token, or use a client certificate, that the access file names",
@@ -169,7 +170,7 @@ def _permitted(caller: Caller | None, spec: Spec) -> Caller:
 def need_role(caller: Caller, role: str) -> None:
     """``Refused`` 403 for one who may not."""
     if not outranks(caller.role, role):
-        raise Refused(
+        raise refuse(
             403,
             f"{caller.name} is {caller.role}: this needs {role}",
             hint=f"ask somebody whose role is {role}",
@@ -197,12 +198,12 @@ async def _body(api: Api, request: Request, spec: Spec) -> BaseModel | None:
         data = b"{}"
     elif request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         # A browser cannot be made to send this across sites without being asked first.
-        raise Refused(415, "the body is not application/json")
+        raise refuse(415, "the body is not application/json")
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
         wrong = FieldProblem(field="body", message="is not JSON")
-        raise Refused(422, "the body is not JSON", errors=[wrong]) from None
+        raise refuse(422, "the body is not JSON", errors=[wrong]) from None
     try:
         return spec.body.model_validate(fields)
     except ValidationError as error:
@@ -211,7 +212,7 @@ async def _body(api: Api, request: Request, spec: Spec) -> BaseModel | None:
 
 async def _read(api: Api, request: Request) -> bytes:
     limit = api.limits.body
-    too_large = Refused(413, f"the body is larger than {limit} bytes")
+    too_large = refuse(413, f"the body is larger than {limit} bytes")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:20]) > limit:
         raise too_large
@@ -224,9 +225,9 @@ async def _read(api: Api, request: Request) -> bytes:
                     if len(data) > limit:
                         raise too_large
     except trio.TooSlowError:
-        raise Refused(408, "the body did not arrive in time") from None
+        raise refuse(408, "the body did not arrive in time") from None
     except ClientDisconnect:
-        raise Refused(408, "the client went away") from None
+        raise refuse(408, "the client went away") from None
     return bytes(data)
 
 
@@ -234,4 +235,4 @@ def _wrong_fields(error: ValidationError) -> Refused:
     raw = error.errors(include_url=False, include_context=False, include_input=False)
     found = field_problems([dict(each) for each in raw])
     said = "; ".join(f"{each.field}: {each.message}" for each in found)
-    return Refused(422, said, errors=found)
+    return refuse(422, said, errors=found)

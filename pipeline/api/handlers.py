@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.api import schema
 from pipeline.api.guard import Answer, Api, Call, need_role
 from pipeline.api.metrics import exposition
-from pipeline.api.problems import FieldProblem, Refused
+from pipeline.api.problems import FieldProblem, refuse
 from pipeline.api.sse import EventStream
 from pipeline.control.model import (
     DaemonView,
@@ -99,7 +99,7 @@ def _confirmed(call: Call, stake: Stake, confirm: str) -> None:
     if confirm == stake.machine:
         return
     message = f"{stake.operation} cannot be undone: confirm with the name of the machine"
-    raise Refused(
+    raise refuse(
         422,
         message,
         hint=f"--confirm {stake.machine}",
@@ -187,7 +187,7 @@ def _begin(call: Call, after: int | None) -> int | None:
     if word.isascii() and word.isdecimal() and len(word) < 19:
         return int(word)
     wrong = FieldProblem(field="Last-Event-ID", message="is not the id of an event")
-    raise Refused(422, "Last-Event-ID is not the id of an event", errors=[wrong])
+    raise refuse(422, "Last-Event-ID is not the id of an event", errors=[wrong])
 
 
 async def audit(api: Api, call: Call) -> schema.AuditPage:
@@ -220,7 +220,7 @@ async def alive(_api: Api, _: Call) -> schema.Alive:
 async def ready(api: Api, _: Call) -> schema.Alive:
     """It serves."""
     if not api.control.daemon().ready:
-        raise Refused(503, "the daemon is still starting")
+        raise refuse(503, "the daemon is still starting")
     return schema.Alive()
 
 

@@ -40,21 +40,25 @@ class ProblemDocument(BaseModel):
 
 
 class Refused(BackstayError):
-    """The API does not take a request; ``status`` is HTTP's."""
+    """The API does not take a request; ``status`` is HTTP's. See ``refuse``."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        hint: str = "",
-        errors: Sequence[FieldProblem] = (),
-        stake: Sequence[str] = (),
-    ):
-        super().__init__(message, operation="request", hint=hint)
-        self.status = status
-        self.errors = tuple(errors)
-        self.stake = tuple(stake)
+    status: int = 422
+    errors: tuple[FieldProblem, ...] = ()
+    stake: tuple[str, ...] = ()
+
+
+def refuse(
+    status: int,
+    message: str,
+    *,
+    hint: str = "",
+    errors: Sequence[FieldProblem] = (),
+    stake: Sequence[str] = (),
+) -> Refused:
+    """The error for a request that is not taken. ``stake``: what a confirmation would allow."""
+    found = Refused(message, operation="request", hint=hint)
+    found.status, found.errors, found.stake = status, tuple(errors), tuple(stake)
+    return found
 
 
 # By exit code: what a client can mend is 4xx, what may be otherwise later 503.

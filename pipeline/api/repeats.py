@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from pipeline.api.problems import FieldProblem, Refused
+from pipeline.api.problems import FieldProblem, Refused, refuse
 from pipeline.control.model import JobView
 
 HEADER = "idempotency-key"
@@ -72,4 +72,4 @@ def used_for_another() -> Refused:
 
 def _refused(message: str) -> Refused:
     problem = FieldProblem(field="Idempotency-Key", message=message)
-    return Refused(422, f"Idempotency-Key {message}", errors=[problem])
+    return refuse(422, f"Idempotency-Key {message}", errors=[problem])

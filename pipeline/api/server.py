@@ -100,9 +100,11 @@ async def _serve(api: Api, listeners: list[Listener], started: Any) -> None:
     config = _config(api)
     context = WorkerContext(None)
     app = wrap_app(Drained(build_app(api)), 0, "asgi")  # type: ignore[arg-type]
-    places = trio.CapacityLimiter(api.limits.connections)
+    # Each listener has places of its own: strangers on TCP do not shut the Unix socket.
+    within, beyond = (trio.CapacityLimiter(api.limits.connections) for _ in range(2))
 
     async def connected(stream: Any) -> None:
+        places = beyond if isinstance(stream, trio.SSLStream) else within
         try:
             places.acquire_on_behalf_of_nowait(stream)
         except trio.WouldBlock:

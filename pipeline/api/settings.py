@@ -27,7 +27,7 @@ class Limits:
     """Bytes, numbers and seconds that nobody outside can make larger."""
 
     body: int = 64 << 10
-    connections: int = 256
+    connections: int = 256  # of each listener
     followers: int = 32
     page: int = 1000
     request_seconds: float = 30.0  # for a request's body to arrive

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pipeline.api.guard import Api
-from pipeline.api.problems import Refused, document
+from pipeline.api.problems import document, refuse
 from pipeline.control.model import EventView
 from stages.errors import BackstayError
 from stages.stage import crew
@@ -33,7 +33,7 @@ class EventStream(Response):
 
     def __init__(self, api: Api, after: int | None, machine: str):
         if api.followers >= api.limits.followers:
-            raise Refused(
+            raise refuse(
                 503,
                 f"there are {api.followers} followers of events already",
                 hint="read events by pages, or end another follower",

@@ -18,15 +18,15 @@ from pipeline.cli.tables import Grid, moment, percent, show, span
 from stages.errors import UsageError
 
 _HEADS = ("MACHINE", "STATE", "HEALTH", "RPO", "POINT", "POINT'S TIME", "JOURNAL", "SHIPPED", "NOW")
-# "daemon:" with what is indented below it, or in braces beside it; and "state:" within that.
+# "daemon:" with what is indented below it, or in braces beside it; and what stands within that.
 _BLOCK = re.compile(
     r"^daemon:[ \t]*(?:\{(?P<flow>[^}]*)\}[^\n]*|(?:#[^\n]*)?)$(?P<rest>(?:\n(?:[ \t][^\n]*)?)*)",
     re.MULTILINE,
 )
-_STATE = re.compile(
-    r"(?:^|[\s,])state:[ \t]*(?P<quote>[\"']?)(?P<path>[^\"'#,}\n]+?)(?P=quote)[ \t]*(?:$|[,#}])",
-    re.MULTILINE,
-)
+_COMMENT = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
+_VALUE = r"(?P<quote>[\"']?)(?P<path>[^\"'#,}\n]+?)(?P=quote)[ \t]*(?:$|[,#}])"
+_API = re.compile(r"(?:^|[\s,])api:[ \t]*" + _VALUE, re.MULTILINE)
+_STATE = re.compile(r"(?:^|[\s,])state:[ \t]*" + _VALUE, re.MULTILINE)
 
 
 def socket_of(config: str) -> str | None:
@@ -43,10 +43,14 @@ def socket_of(config: str) -> str | None:
     block = _BLOCK.search(text)
     if block is None:
         return None
-    found = _STATE.search(block["flow"] or block["rest"] or "")
-    if found is None:
+    inside = _COMMENT.sub("", block["flow"] or block["rest"] or "")
+    api, state = _API.search(inside), _STATE.search(inside)
+    if api is not None:
+        socket = path.parent / api["path"].strip().removeprefix("unix:")
+    elif state is not None:
+        socket = path.parent / state["path"].strip() / "api.sock"
+    else:
         return None
-    socket = path.parent / found["path"].strip() / "api.sock"
     return str(socket) if is_served(str(socket)) else None
 
 

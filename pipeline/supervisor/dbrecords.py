@@ -221,6 +221,10 @@ class DatabaseRecords:
         )
         await self._database.audited(entry)
 
+    async def audited(self, entry: model.NewAudit) -> int:
+        """Add an entry to the chain; its number."""
+        return await self._database.audited(entry)
+
     async def audit(self, *, before: int = 0, limit: int = 100) -> Sequence[Mapping[str, Any]]:
         """See ``Records``."""
         return [entry_fields(one) for one in await self._database.audit(before=before, limit=limit)]

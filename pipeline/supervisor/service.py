@@ -25,7 +25,7 @@ from pipeline.control.model import (
 from pipeline.lifecycle.events import Start
 from pipeline.supervisor.machine import Protected
 from pipeline.supervisor.supervisor import Supervisor
-from pipeline.supervisor.views import machine_view, worst
+from pipeline.supervisor.views import machine_view, with_reasons, worst
 from stages.errors import BackstayError, IllegalOperation, NotFound
 
 FOLLOWER_EVENTS = 1000  # that one may lag behind before it is cut off
@@ -75,6 +75,7 @@ class Service:
             reasons.append(Reason("intake", Health.CRITICAL, "intake is not running"))
         if one.delivery.pid is None:
             reasons.append(Reason("delivery", Health.WARNING, "delivery is not running"))
+        reasons += one.wellness.of_daemon()
         return DaemonView(
             version=_version(),
             pid=os.getpid(),
@@ -234,7 +235,7 @@ class Service:
 
     def _view(self, one: Protected) -> MachineView:
         ports = self._parts.ports
-        return machine_view(
+        view = machine_view(
             self._parts.config,
             one.record,
             one.look,
@@ -245,6 +246,7 @@ class Service:
             eta=one.eta(),
             possible=one.possible(),
         )
+        return with_reasons(view, self._all.wellness.of(one.name))
 
 
 def _version() -> str:

@@ -24,8 +24,10 @@ from pipeline.daemon.child import DeliveryChild, Tell
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.events import Happening
 from pipeline.lifecycle.rules import Situation, delivers, is_legal
+from pipeline.records.model import NewAudit
 from pipeline.state import StateFolder
 from pipeline.supervisor.dbrecords import DatabaseRecords
+from pipeline.supervisor.face import serve_face
 from pipeline.supervisor.facts import Look
 from pipeline.supervisor.intake import IntakeKeeper
 from pipeline.supervisor.jobs import built_in
@@ -33,6 +35,7 @@ from pipeline.supervisor.machine import Protected
 from pipeline.supervisor.notify import Notifier, fed
 from pipeline.supervisor.parts import Parts
 from pipeline.supervisor.records import MachineRecord
+from pipeline.supervisor.wellness import Wellness
 from pipeline.supervisor.work import Carriers
 from stages.errors import BackstayError, ConfigError, IllegalOperation
 from stages.ports import Machine
@@ -86,6 +89,9 @@ class Supervisor:
             tell=tell,
             publish=self._publish,
         )
+        self.wellness = Wellness(
+            self.parts, self.machines, self.points, lambda: self.drilled_us is not None
+        )
         self._reloads = Signal()
         self._reloading = trio.Lock()
         self._stopping = trio.Event()
@@ -103,6 +109,10 @@ class Supervisor:
     def ready(self) -> bool:
         """Intake serves, and all machines are in the states that were saved."""
         return self._ready.is_set()
+
+    async def audited(self, entry: NewAudit) -> int:
+        """An entry of the audit that the API makes."""
+        return await self._records.audited(entry)
 
     async def until_ready(self) -> None:
         """Return when it is."""
@@ -123,11 +133,15 @@ class Supervisor:
             nursery.start_soon(self.intake.keep)
             nursery.start_soon(self.delivery.run)
             nursery.start_soon(self._keep_config)
+            self.wellness.alerts.configure(self.config.daemon)
+            nursery.start_soon(self.wellness.alerts.run)
+            nursery.start_soon(self.wellness.run)
             nursery.start_soon(fed, self._notifier, self._ports.clock, self._is_well)
             self._ready.set()
             self._notifier.ready(f"{len(self.machines)} machines")
             await self._stopping.wait()
             await self._stop()
+            await self.wellness.drain()
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
@@ -258,6 +272,7 @@ class Supervisor:
             self._scopes.pop(name).cancel()
             del self.machines[name]
         self.parts.config = self.intake.config = config
+        self.wellness.alerts.configure(config.daemon)
         known = {record.name: record for record in self._records.machines()}
         for name in config.machines:
             if name in self.machines:
@@ -307,5 +322,17 @@ async def run_daemon(
     vouched: Sequence[str] = (),
     notifier: Notifier | None = None,
 ) -> None:
-    """See ``Supervisor``."""
-    await Supervisor(ports, config, state, tell, drain, vouched, notifier=notifier).run()
+    """See ``Supervisor``; with its API."""
+    from pipeline.supervisor.service import Service
+
+    supervisor = Supervisor(ports, config, state, tell, drain, vouched, notifier=notifier)
+    control = Service(supervisor)
+
+    async def face() -> None:
+        await supervisor.until_ready()
+        await serve_face(control, lambda: supervisor.config, supervisor.audited, tell, ports.clock)
+
+    async with crew() as nursery:
+        nursery.start_soon(face)
+        await supervisor.run()
+        nursery.cancel_scope.cancel()

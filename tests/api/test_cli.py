@@ -261,8 +261,9 @@ async def test_an_answer_that_was_lost(tmp_path: Path) -> None:
     [
         "daemon: {state: ./state}\nvaults: {}\n",
         "# daemon: {state: ./other}\ndaemon:\n  # where\n  state: ./state\nvaults:\n",
-        "vaults: {}\ndaemon:\n\n  api: unix:x\n  state: './state'  # here\n",
-        'daemon: {api: x, state: "state"}  # so\n',
+        "vaults: {}\ndaemon:\n\n  api: unix:./state/api.sock\n  state: './other'  # here\n",
+        'daemon: {api: "unix:state/api.sock", state: "other"}  # so\n',
+        "daemon:\n  state: './state'  # api: unix:x\n",
     ],
 )
 async def test_the_daemon_of_a_configuration(control: Operator, tmp_path: Path, text: str) -> None:
