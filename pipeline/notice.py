@@ -1,7 +1,8 @@
 """Before a source opens its listeners: was its machine failed over? (R14)
 
 Production must not depend on the vault: one that does not answer in time, or cannot be read, keeps
-no listener closed. Only the operator's signed record does.
+no listener closed. Only the operator's signed record does; and once it was read, the state folder
+remembers it, so that a vault that is away does not make two machines of one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -22,6 +23,8 @@ from stages.ports import Machine
 from stages.store.open import open_store
 from stages.vault.charter import check_pin, load
 from stages.vault.failover_log import FailoverNotice, failed_over
+from stages.vault.failover_state import Phase
+from stages.vault.failovers import FailoverPoint
 
 SECONDS = 5.0
 _PARALLEL = 8
@@ -75,7 +78,10 @@ async def source_notices(
     *,
     seconds: float = SECONDS,
 ) -> dict[str, Looked]:
-    """``listener_notice`` for machines of a configuration, side by side and as bounded."""
+    """``listener_notice`` for machines of a configuration, side by side and as bounded.
+
+    What a vault said last counts where it says nothing now. Raises ``StateError``, ``NoSpace``.
+    """
     found = {name: Looked(trouble="the vault did not answer") for name in names}
     limit = trio.CapacityLimiter(_PARALLEL)
 
@@ -94,7 +100,53 @@ async def source_notices(
         async with trio.open_nursery() as nursery:
             for name in names:
                 nursery.start_soon(look, name)
-    return found
+    return {name: _remembered(state, name, looked) for name, looked in found.items()}
+
+
+def _remembered(state: StateFolder, name: str, looked: Looked) -> Looked:
+    """Keep what was found; where nothing could be, what was kept."""
+    path = f"failovers/{name}"
+    kept = state.noted(path)
+    if looked.trouble:
+        notice = notice_from(kept) if kept else None
+        return replace(looked, notice=notice)
+    fields = notice_fields(looked.notice) if looked.notice is not None else {}
+    if fields != (kept or {}):
+        state.note(path, fields)
+    return looked
+
+
+def notice_fields(notice: FailoverNotice) -> dict[str, Any]:
+    """As JSON."""
+    point = notice.point
+    return {
+        "group": notice.group.hex(),
+        "phase": notice.phase.value,
+        "host": notice.host,
+        "by": notice.by,
+        "stamp": notice.stamp,
+        "point": [point.seq, point.digest.hex(), point.stamp] if point else None,
+        "branch": notice.branch.hex() if notice.branch else None,
+        "planned": notice.planned,
+    }
+
+
+def notice_from(fields: Mapping[str, Any]) -> FailoverNotice | None:
+    """Undo ``notice_fields``; None for what is none."""
+    try:
+        seq, digest, stamp = fields["point"] or (0, "", 0)
+        return FailoverNotice(
+            bytes.fromhex(fields["group"]),
+            Phase(fields["phase"]),
+            str(fields["host"]),
+            str(fields["by"]),
+            int(fields["stamp"]),
+            FailoverPoint(int(seq), bytes.fromhex(digest), int(stamp)) if seq else None,
+            bytes.fromhex(fields["branch"]) if fields["branch"] else None,
+            bool(fields["planned"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _groups(state: StateFolder, name: str) -> dict[bytes, bytes]:

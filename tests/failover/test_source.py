@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,15 +10,20 @@ from tempfile import TemporaryDirectory
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import notice as module
-from pipeline.notice import listener_notice
+from pipeline.notice import listener_notice, notice_fields, notice_from
 from stages.ports import Machine
 from stages.store.memory import MemoryStore
 from stages.store.port import ObjectStore
 from stages.system import this_machine
+from stages.vault.failover_log import FailoverNotice
+from stages.vault.failover_state import Phase
 from tests.cli.support import KEYS, Place
 from tests.daemon.running import prepare, qemu_io, replicating, running
+from tests.failover.records import BRANCH, POINT
 
 WEB = ("web1", *KEYS)
 
@@ -39,6 +45,13 @@ def test_a_source_that_comes_back_keeps_its_listener_closed(place: Place) -> Non
         assert "open listener: web1: this machine was failed over by" in err
         assert "backstay failover cancel" in err
         assert not (place / "root.sock").exists()
+    # What it was told once it remembers: a vault that is away does not make two of one.
+    (place / "vault").rename(place / "elsewhere")
+    with running(place, ready=None) as daemon:
+        code, err = daemon.told()
+        assert code == 10, err
+        assert "was failed over by" in err
+    (place / "elsewhere").rename(place / "vault")
     place.json("failover", "cancel", *WEB, "--confirm", "web1")
     with running(place) as daemon:
         qemu_io(place, "write -P 9 0 64k", "flush")
@@ -91,3 +104,13 @@ async def test_a_vault_that_hangs_is_not_waited_for(
     looked = await look(this_machine(), place, {})
     assert looked.notice is None
     assert "did not answer in 5 s" in looked.trouble
+
+
+@given(st.sampled_from(sorted(Phase)), st.booleans(), st.text(max_size=20))
+def test_what_is_remembered_comes_back(phase: Phase, planned: bool, by: str) -> None:
+    for point, branch in ((None, None), (POINT, BRANCH)):
+        notice = FailoverNotice(bytes(16), phase, "replica7", by, 5, point, branch, planned)
+        kept = json.loads(json.dumps(notice_fields(notice)))
+        assert notice_from(kept) == notice
+        for name in kept:
+            assert notice_from({key: kept[key] for key in kept if key != name}) is None
