@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -183,7 +183,7 @@ class Service:
         """See ``Control``."""
         return await self._records.events(machine=machine, after=after, limit=limit)
 
-    async def follow(self, *, after: int = 0) -> AsyncIterator[EventView]:
+    async def follow(self, *, after: int = 0) -> AsyncGenerator[EventView, None]:
         """See ``Control``."""
         send, receive = trio.open_memory_channel[EventView](FOLLOWER_EVENTS)
 
