@@ -17,7 +17,8 @@ class Knobs:
     ``source_faults``: of one operation of a source. ``store_faults``: of one call of the vault.
     ``patience``: how long a delivery lives before it is killed. ``leave``: a guest's connection
     breaks in the middle of a batch. ``stretch``: regions that become hot together. ``clone``: a
-    second daemon with a copy of the state.
+    second daemon with a copy of the state. ``orders``: of a life in which a supervisor has capture
+    rest, holds scans and wants everything compared.
     """
 
     writes: int = 500
@@ -47,6 +48,7 @@ class Knobs:
     marks: float = 0.3
     leave: float = 0.05
     clone: float = 0.0
+    orders: float = 0.0
 
 
 CALM = Knobs(disk_faults=0, source_faults=0, store_faults=0, leave=0, marks=0)
