@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import trio
 import trio.testing
 
 from stages.capture.splitter.handler import SplitHandler
+from stages.errors import BackstayError
 from tests.simulation.guests import (
     PRESENT,
     Exchange,
@@ -64,6 +66,21 @@ class Clients(Scene):
         while True:
             await trio.sleep(dice.choice((0.5, 3, 20)))
             await self._mark(dice)
+
+    async def _order_now_and_then(self) -> None:
+        dice = random.Random(self.dice.getrandbits(30))
+        if dice.random() >= self.knobs.orders:
+            return
+        while True:
+            await trio.sleep(dice.choice((0.1, 0.5, 3, 20)))
+            match dice.randrange(4):
+                case 0:
+                    with suppress(BackstayError):
+                        await self.intake.resync("ordered")
+                case 1:
+                    self.intake.arrange(rest="ordered", held=dice.random() < 0.3)
+                case _:
+                    self.intake.arrange(rest="", held=dice.random() < 0.3)
 
     async def _mark(self, dice: random.Random) -> None:
         was: dict[str, bytes] = {}

@@ -19,6 +19,8 @@ class Knobs:
     breaks in the middle of a batch. ``stretch``: regions that become hot together. ``clone``: a
     second daemon with a copy of the state. ``scrub``: seconds in which everything is compared again
     while it is written, 0 for never; ``rot``: how often a life's disk changes without a write.
+    ``orders``: of a life in which a supervisor has capture rest, holds scans and wants everything
+    compared.
     """
 
     writes: int = 500
@@ -50,6 +52,7 @@ class Knobs:
     clone: float = 0.0
     scrub: float = 0.0
     rot: float = 0.0
+    orders: float = 0.0
 
 
 CALM = Knobs(disk_faults=0, source_faults=0, store_faults=0, leave=0, marks=0)

@@ -101,6 +101,8 @@ class Story(Observer, Deliveries, Clients):
                 if not self.quiet:
                     self._plan(end, process, nursery)
                 nursery.start_soon(self._mark_now_and_then)
+                if self.knobs.orders and not self.quiet:
+                    nursery.start_soon(self._order_now_and_then)
                 if self.quiet:
                     await self._heal()
                     await trio.sleep(self.dice.choice((0, 1, 30)))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from tests.simulation.knobs import draw
 from tests.simulation.story import Story
 
 SEEDS = range(24)
@@ -18,6 +20,15 @@ FOUND = (43, 84, 85, 95, 257)
 @pytest.mark.parametrize("seed", [*SEEDS, *FOUND])
 def test_story(seed: int) -> None:
     story = Story(seed)
+    story.run()
+    assert story.made >= story.knobs.writes or story.fenced
+    story.forget()
+
+
+@pytest.mark.parametrize("seed", range(300, 312))
+def test_a_supervisor_that_orders_anything_at_any_moment(seed: int) -> None:
+    """Capture rests, scans are held, everything is compared: points stay true, and all heals."""
+    story = Story(seed, replace(draw(seed), orders=0.8))
     story.run()
     assert story.made >= story.knobs.writes or story.fenced
     story.forget()
