@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from stages.errors import BrokenChain, DamagedObject, MissingData
 from stages.model import BLOCK, Disk
+from stages.nbd.device import FileRange
+from stages.recover.device import PointDevice
 from stages.recover.extract import DamagedExtent
 from stages.recover.lineage import MAX_DEPTH, parent_of
 from stages.recover.opened import Group, open_vault
@@ -173,6 +175,39 @@ async def test_the_branch_is_what_the_machine_s_name_means() -> None:
         assert (await vault.find(parent.gid.hex())).scope.group == parent.gid
 
 
+async def test_a_branch_is_newer_than_its_parent_whatever_the_clocks_say() -> None:
+    store = CountingStore()
+    async with forest(store) as woods:
+        first = await woods.plant(DISK)
+        await first.write((ROOT, noise(0, 3)))
+        last = first
+        made = [first]
+        for _ in range(3):
+            last = await woods.branch(last, 1)
+            await last.write((ROOT, noise(3, 1)))
+            made.append(last)
+        for at, each in enumerate(made):
+            parent = made[at - 1].parent(1) if at else None
+            await forged(store, each.gid, parent, created=1_000_000 - at)
+        groups = await (await open_vault(store, PEOPLE.operator)).groups()
+        assert [group.scope.group for group in groups] == [each.gid for each in made[::-1]]
+        assert (
+            await (await open_vault(store, PEOPLE.operator)).find("web1")
+        ).scope.group == last.gid
+
+
+async def test_a_branch_is_exported_like_any_other_point() -> None:
+    async with forest() as woods:
+        _, branch = await two(woods)
+        point = await PointMap.build(await branch.opened(), SystemFiles(), 2)
+        device = PointDevice(point, point.disk("root"), machine().offload)
+        want = branch.moments[2].image(ROOT)
+        parts = await device.read(0, len(want))
+        found = b"".join(part for part in parts if not isinstance(part, FileRange))
+        assert found == want
+        point.close()
+
+
 async def test_damage_in_the_parent_is_named(tmp_path: Path) -> None:
     store = CountingStore()
     async with forest(store) as woods:
@@ -241,12 +276,14 @@ async def test_without_its_record_a_branch_is_not_taken_for_whole() -> None:
         found.close()
 
 
-async def forged(store: CountingStore, gid: bytes, parent: Parent | None) -> Group:
+async def forged(
+    store: CountingStore, gid: bytes, parent: Parent | None, *, created: int = 1
+) -> Group:
     """A group whose record says what it likes."""
     scope = PEOPLE.scope(gid)
     key = layout.group_record(gid)
     await store.delete(key)
-    await store.put(key, group_object(scope, GroupRecord(1, parent), PEOPLE.daemon))
+    await store.put(key, group_object(scope, GroupRecord(created, parent), PEOPLE.daemon))
     return await (await open_vault(store, PEOPLE.operator)).group(gid)
 
 
