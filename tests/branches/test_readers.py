@@ -10,22 +10,24 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BrokenChain, DamagedObject, MissingData
+from stages.errors import BrokenChain, DamagedObject, MissingData, NotFound
 from stages.model import BLOCK, Disk
 from stages.nbd.device import FileRange
 from stages.recover.device import PointDevice
 from stages.recover.extract import DamagedExtent
+from stages.recover.known import KnownDigests
 from stages.recover.lineage import MAX_DEPTH, parent_of
 from stages.recover.opened import Group, open_vault
 from stages.recover.pointmap import PointMap
 from stages.recover.points import choose, newest
 from stages.recover.restore import Restore
+from stages.recover.sweep import Window
 from stages.recover.target import Target
 from stages.recover.verify import Verify
 from stages.system import SystemFiles
 from stages.vault import layout
 from stages.vault.records import GroupRecord, Parent, group_object
-from tests.branches.support import Branch, Forest, digests_of, forest
+from tests.branches.support import KEY, Branch, Forest, digests_of, forest
 from tests.recover.past import PEOPLE, CountingStore, machine, noise
 from tests.vault.support import noise_block
 
@@ -164,6 +166,33 @@ async def test_points_of_a_branch_are_its_own(tmp_path: Path) -> None:
         assert first.stamp > parent.moments[2].header.stamp
         assert first.epoch > parent.moments[2].header.epoch
         await is_right(branch, tmp_path)
+
+
+async def test_a_time_before_the_branch_is_its_parent_s() -> None:
+    async with forest() as woods:
+        parent, branch = await two(woods)
+        with pytest.raises(NotFound) as told:
+            await choose(await branch.opened(), "web1", f"@{parent.moments[1].header.stamp}")
+        assert parent.gid.hex() in (told.value.hint or "")
+
+
+async def test_digests_come_from_the_checkpoint_where_there_is_one() -> None:
+    store = CountingStore()
+    async with forest(store) as woods:
+        parent = await woods.plant(DISK)
+        await parent.write((ROOT, noise(0, 30)))
+        await parent.author.checkpoint()
+        await parent.write((ROOT, noise(30, 2)))
+        point = await PointMap.build(await parent.opened(), SystemFiles(), 2)
+        known = KnownDigests(point, machine(), KEY)
+        await known.begin()
+        store.gets.clear()
+        window = Window(DISK, 0, await point.locations(ROOT, 0, DISK.blocks))
+        digests = await known.of(window)
+        assert [*map(tuple, digests.tolist())] == digests_of(parent.moments[2], DISK)
+        assert known.opened == 2
+        assert not [key for key, _, _ in store.gets if key.endswith("data/000000000000")]
+        point.close()
 
 
 async def test_the_branch_is_what_the_machine_s_name_means() -> None:
