@@ -12,7 +12,7 @@ from functools import partial
 
 from pipeline.recovery import Access
 from pipeline.state import Identity, StateFolder
-from stages.errors import BackstayError, BrokenChain
+from stages.errors import BackstayError, BrokenChain, Fenced
 from stages.ports import Machine
 from stages.recover.known import KnownDigests
 from stages.recover.opened import OpenedVault, read_record
@@ -55,7 +55,8 @@ async def adopt_branch(
     no second one. ``retire``: a record that this folder has of the machine, an earlier group's, is
     put away. The daemon of ``state`` must be admitted. The record appears whole or not at all.
     Raises ``StateError`` if this folder protects the machine in this vault already, ``BrokenChain``
-    if the commit is not the one that was meant, ``NotAdmitted``, ``Damage`` or store errors.
+    if the commit is not the one that was meant, ``Fenced`` if the branch has commits that this
+    folder does not know, ``NotAdmitted``, ``Damage`` or store errors.
     """
     with in_words("keep state", state.path):  # stores and scratch files put theirs into words
         return await _adopt(access, state, machine, parent, group, retire=retire)
@@ -87,6 +88,7 @@ async def _adopt(
         if not folder:  # it was done before, and may have shipped since
             await _check_record(writer, parent)
             return Adopted(machine, scope.group, parent, disks, 0)
+        await _check_unused(writer)
         key = await point.group.ring.digest_key()
         ledger = Ledger(ports, folder, scope)
         stack.callback(ledger.close)
@@ -131,6 +133,18 @@ async def _check_record(writer: Writer, parent: Parent) -> None:
             "the group exists, and begins at something else",
             operation="begin branch",
             subject=layout.group_record(writer.scope.group),
+            hint="begin a branch with a new id",
+        )
+
+
+async def _check_unused(writer: Writer) -> None:
+    """A record that knows of no commit cannot go on with a log that has some."""
+    first = layout.commit(writer.scope.group, 1)
+    if await writer.store.info(first) is not None:
+        raise Fenced(
+            "another daemon, or this one with another state, has written to this branch",
+            operation="begin branch",
+            subject=first,
             hint="begin a branch with a new id",
         )
 

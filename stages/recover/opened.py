@@ -102,14 +102,18 @@ class OpenedVault:
     problems: list[str] = field(default_factory=list)
 
     async def groups(self) -> list[Group]:
-        """All groups that can be opened, newest first; ``problems`` says why others cannot."""
+        """All groups that can be opened, newest first; ``problems`` says why others cannot.
+
+        A branch is newer than what it branches off, whatever the clocks said.
+        """
         found = []
         for gid in await self._group_ids():
             try:
                 found.append(await self.group(gid))
             except (KeyFailure, *UNREADABLE) as error:
                 self.problems.append(str(error))
-        return sorted(found, key=lambda group: -group.record.created)
+        ages = _ages(found)
+        return sorted(found, key=lambda group: -ages[group.scope.group])
 
     async def group(self, gid: bytes) -> Group:
         """Open one group and find its tail. Raises ``Damage`` or ``KeyFailure``.
@@ -143,8 +147,8 @@ class OpenedVault:
 
         Raises ``NotFound``, or ``DamagedObject`` if it may be one that cannot be read.
         """
-        names: set[str] = set()
-        found: list[Group] = []
+        names = set()
+        newest: Group | None = None
         for group in await self.groups():
             if not group.tail:
                 continue
@@ -156,10 +160,19 @@ class OpenedVault:
                 self.problems.append(str(error))
                 continue
             names.add(name)
-            if machine == name:
-                found.append(group)
-        if found:
-            return await self._preferred(found)
+            if machine != name:
+                continue
+            if await group.usable():
+                if newest is not None:
+                    self.problems.append(
+                        f"group {newest.scope.group.hex()}, newer, has no consistent point yet"
+                    )
+                self._tell_branch(group)
+                return group
+            newest = newest or group
+        if newest is not None:
+            self._tell_branch(newest)
+            return newest
         known = ", ".join(sorted(names)) or "none"
         failed = "".join(f"; {problem}" for problem in self.problems[:3])
         kind = DamagedObject if failed else NotFound
@@ -170,31 +183,14 @@ class OpenedVault:
             hint=f"machines in this vault: {known}{failed}",
         )
 
-    async def _preferred(self, found: list[Group]) -> Group:
-        """Of a machine's groups, newest first: the newest that has a point to restore.
-
-        A branch is newer than what it branches off, whatever the clocks said.
-        """
-        parents = {group.record.parent.group for group in found if group.record.parent}
-        order = sorted(found, key=lambda group: group.scope.group in parents)
-        chosen = order[0]
-        for at, group in enumerate(order):
-            if await group.usable():
-                chosen = group
-                self.problems.extend(
-                    f"group {newer.scope.group.hex()}, newer, has no consistent point yet"
-                    for newer in order[:at]
-                )
-                break
-        parent = chosen.record.parent
+    def _tell_branch(self, group: Group) -> None:
+        """Whoever asks by name should know that the machine has another history, too."""
+        parent = group.record.parent
         if parent is not None:
-            others = ", ".join(each.scope.group.hex() for each in found if each is not chosen)
             self.problems.append(
-                f"group {chosen.scope.group.hex()} is a branch, begun at commit {parent.seq} of "
-                f"group {parent.group.hex()}"
-                + (f"; to look at another, give its id for the name: {others}" if others else "")
+                f"group {group.scope.group.hex()} is a branch, begun at commit {parent.seq} of "
+                f"group {parent.group.hex()}; to look at that one, give its id for the name"
             )
-        return chosen
 
     async def _tail(self, log: Log) -> int:
         """The newest commit. A hole before it costs the points that need what is missing, only."""
@@ -223,6 +219,25 @@ class OpenedVault:
             except ValueError:
                 self.problems.append(f"{page[0].key}: not a group of this program")
         return found
+
+
+def _ages(groups: list[Group]) -> dict[bytes, int]:
+    """By group when it began (µs), of a branch at least a moment after its parent."""
+    known = {group.scope.group: group.record for group in groups}
+    ages: dict[bytes, int] = {}
+    for group in groups:
+        line = [group.scope.group]  # up to a group whose age is known, or that begins with nothing
+        while line[-1] not in ages:
+            parent = known[line[-1]].parent
+            if parent is None or parent.group not in known or parent.group in line:
+                ages[line[-1]] = known[line[-1]].created
+            else:
+                line.append(parent.group)
+        age = ages[line.pop()]
+        while line:
+            gid = line.pop()
+            age = ages[gid] = max(known[gid].created, age + 1)
+    return ages
 
 
 async def read_record(store: ObjectStore, scope: Scope, charter: Charter) -> GroupRecord:

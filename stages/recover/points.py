@@ -166,6 +166,11 @@ async def _no_point(group: Group, machine: str, at: str | None, last: int) -> No
     following = await _consistent_after(group, last) if at is not None else None
     if following:
         hint = f"the first consistent point is {_named(following)}"
+    parent = group.record.parent
+    if at is not None and parent is not None:
+        hint += (
+            f"; what was before it began is in group {parent.group.hex()}: give that for the name"
+        )
     what = "there is no consistent point" + (" at or before that time" if at is not None else "")
     return NotFound(what, operation="choose point", subject=machine, hint=hint)
 

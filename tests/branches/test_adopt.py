@@ -17,7 +17,7 @@ import trio
 from pipeline.branching import Adopted, adopt_branch
 from pipeline.cli.access import make_access
 from pipeline.state import StateFolder
-from stages.errors import BackstayError, BrokenChain, StateError
+from stages.errors import BackstayError, BrokenChain, Fenced, StateError
 from stages.model import BLOCK
 from stages.vault.records import Parent
 from tests.cli.support import Place, same
@@ -177,6 +177,9 @@ def test_done_again_it_changes_nothing(two: Two) -> None:
     assert two.ship("there")["changed_bytes"] == BLOCK
     with pytest.raises(BrokenChain):
         two.adopt("there", two.parent(1, parent.group.hex()), group=gid)
+    shutil.rmtree(two / "there-state" / "machines")
+    with pytest.raises(Fenced):
+        two.adopt("there", parent, group=gid)
 
 
 def test_another_history_is_refused(two: Two) -> None:

@@ -10,20 +10,24 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BrokenChain, DamagedObject, MissingData
+from stages.errors import BrokenChain, DamagedObject, MissingData, NotFound
 from stages.model import BLOCK, Disk
+from stages.nbd.device import FileRange
+from stages.recover.device import PointDevice
 from stages.recover.extract import DamagedExtent
+from stages.recover.known import KnownDigests
 from stages.recover.lineage import MAX_DEPTH, parent_of
 from stages.recover.opened import Group, open_vault
 from stages.recover.pointmap import PointMap
 from stages.recover.points import choose, newest
 from stages.recover.restore import Restore
+from stages.recover.sweep import Window
 from stages.recover.target import Target
 from stages.recover.verify import Verify
 from stages.system import SystemFiles
 from stages.vault import layout
 from stages.vault.records import GroupRecord, Parent, group_object
-from tests.branches.support import Branch, Forest, digests_of, forest
+from tests.branches.support import KEY, Branch, Forest, digests_of, forest
 from tests.recover.past import PEOPLE, CountingStore, machine, noise
 from tests.vault.support import noise_block
 
@@ -164,6 +168,33 @@ async def test_points_of_a_branch_are_its_own(tmp_path: Path) -> None:
         await is_right(branch, tmp_path)
 
 
+async def test_a_time_before_the_branch_is_its_parent_s() -> None:
+    async with forest() as woods:
+        parent, branch = await two(woods)
+        with pytest.raises(NotFound) as told:
+            await choose(await branch.opened(), "web1", f"@{parent.moments[1].header.stamp}")
+        assert parent.gid.hex() in (told.value.hint or "")
+
+
+async def test_digests_come_from_the_checkpoint_where_there_is_one() -> None:
+    store = CountingStore()
+    async with forest(store) as woods:
+        parent = await woods.plant(DISK)
+        await parent.write((ROOT, noise(0, 30)))
+        await parent.author.checkpoint()
+        await parent.write((ROOT, noise(30, 2)))
+        point = await PointMap.build(await parent.opened(), SystemFiles(), 2)
+        known = KnownDigests(point, machine(), KEY)
+        await known.begin()
+        store.gets.clear()
+        window = Window(DISK, 0, await point.locations(ROOT, 0, DISK.blocks))
+        digests = await known.of(window)
+        assert [*map(tuple, digests.tolist())] == digests_of(parent.moments[2], DISK)
+        assert known.opened == 2
+        assert not [key for key, _, _ in store.gets if key.endswith("data/000000000000")]
+        point.close()
+
+
 async def test_the_branch_is_what_the_machine_s_name_means() -> None:
     async with forest() as woods:
         parent, branch = await two(woods)
@@ -171,6 +202,39 @@ async def test_the_branch_is_what_the_machine_s_name_means() -> None:
         assert (await vault.find("web1")).scope.group == branch.gid
         assert any(parent.gid.hex() in problem for problem in vault.problems)
         assert (await vault.find(parent.gid.hex())).scope.group == parent.gid
+
+
+async def test_a_branch_is_newer_than_its_parent_whatever_the_clocks_say() -> None:
+    store = CountingStore()
+    async with forest(store) as woods:
+        first = await woods.plant(DISK)
+        await first.write((ROOT, noise(0, 3)))
+        last = first
+        made = [first]
+        for _ in range(3):
+            last = await woods.branch(last, 1)
+            await last.write((ROOT, noise(3, 1)))
+            made.append(last)
+        for at, each in enumerate(made):
+            parent = made[at - 1].parent(1) if at else None
+            await forged(store, each.gid, parent, created=1_000_000 - at)
+        groups = await (await open_vault(store, PEOPLE.operator)).groups()
+        assert [group.scope.group for group in groups] == [each.gid for each in made[::-1]]
+        assert (
+            await (await open_vault(store, PEOPLE.operator)).find("web1")
+        ).scope.group == last.gid
+
+
+async def test_a_branch_is_exported_like_any_other_point() -> None:
+    async with forest() as woods:
+        _, branch = await two(woods)
+        point = await PointMap.build(await branch.opened(), SystemFiles(), 2)
+        device = PointDevice(point, point.disk("root"), machine().offload)
+        want = branch.moments[2].image(ROOT)
+        parts = await device.read(0, len(want))
+        found = b"".join(part for part in parts if not isinstance(part, FileRange))
+        assert found == want
+        point.close()
 
 
 async def test_damage_in_the_parent_is_named(tmp_path: Path) -> None:
@@ -241,12 +305,14 @@ async def test_without_its_record_a_branch_is_not_taken_for_whole() -> None:
         found.close()
 
 
-async def forged(store: CountingStore, gid: bytes, parent: Parent | None) -> Group:
+async def forged(
+    store: CountingStore, gid: bytes, parent: Parent | None, *, created: int = 1
+) -> Group:
     """A group whose record says what it likes."""
     scope = PEOPLE.scope(gid)
     key = layout.group_record(gid)
     await store.delete(key)
-    await store.put(key, group_object(scope, GroupRecord(1, parent), PEOPLE.daemon))
+    await store.put(key, group_object(scope, GroupRecord(created, parent), PEOPLE.daemon))
     return await (await open_vault(store, PEOPLE.operator)).group(gid)
 
 

@@ -148,7 +148,7 @@ ROWS = (
         _no_target,
         2,
         sees="backstay: restore: where to?",
-        hint="--to FOLDER, or --device",
+        hint="--to FOLDER, --device, or --onto",
     ),
     Row(
         "an error as JSON",

@@ -147,10 +147,11 @@ def mounted(device: str, folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-async def test_a_real_block_device(tmp_path: Path, loop: str) -> None:
+@pytest.mark.parametrize("onto", [False, True])
+async def test_a_real_block_device(tmp_path: Path, loop: str, onto: bool) -> None:
     async with past(Disk(ROOT, "root", (8 << 20) - 512)) as made:
         await content(made)
-        to = [Target(made.disks[0], loop, device=True)]
+        to = [Target(made.disks[0], loop, device=True, onto=onto)]
         await restore(made, to, files=SystemFiles())
         assert holds(Path(loop), made.moments[2].image(ROOT) + OLD * 512)
         with pytest.raises(TargetError, match="holds"):
@@ -158,10 +159,11 @@ async def test_a_real_block_device(tmp_path: Path, loop: str) -> None:
             await restore(made, [Target(large, loop, device=True)], files=SystemFiles())
 
 
-async def test_a_mounted_block_device_is_refused(tmp_path: Path, loop: str) -> None:
+@pytest.mark.parametrize("onto", [False, True])
+async def test_a_mounted_block_device_is_refused(tmp_path: Path, loop: str, onto: bool) -> None:
     async with past(Disk(ROOT, "root", 1 << 20)) as made:
         await made.write((ROOT, noise(0, 3)))
-        to = [Target(made.disks[0], loop, device=True)]
+        to = [Target(made.disks[0], loop, device=True, onto=onto)]
         in_use = f"in use at {tmp_path}/mnt"
         with mounted(loop, tmp_path / "mnt"), pytest.raises(TargetError, match=in_use):
             await restore(made, to, files=SystemFiles())
