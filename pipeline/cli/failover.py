@@ -113,6 +113,36 @@ def commit(**given: Any) -> None:
 
 @failover.command()
 @_options
+@click.option(
+    "--state",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, resolve_path=True),
+    help="State folder of the daemon that protects the replica from now on; it does not run.",
+)
+def reprotect(folder: str, **given: Any) -> None:
+    """Go on protecting MACHINE where it runs after a committed failover: only what differs from the
+    failover's point is shipped.
+
+    The daemon has to be admitted ('backstay vault admit'). Production comes home the same way: fail
+    over, 'restore --onto' the old disks, and reprotect with the old daemon's state.
+    """
+    from pipeline.failover.reprotect import reprotect as go_on
+
+    _perform(partial(go_on, folder=folder), given)
+
+
+@failover.command()
+@_options
+def migrate(**given: Any) -> None:
+    """Note that MACHINE stays where it is after a committed failover: there is no way back."""
+    from pipeline.failover.operations import migrated
+
+    _perform(migrated, given)
+
+
+@failover.command()
+@_options
 @_folder_option("Where 'failover serve' on this host kept what the replica wrote: dropped.")
 def cancel(folder: str, **given: Any) -> None:
     """Take the failover of MACHINE back: its source is protected again at its next start."""

@@ -30,9 +30,9 @@ _COMMANDS: Mapping[Operation, str] = {
     Operation.CHANGE_POINT: "backstay failover change-point",
     Operation.COMMIT_FAILOVER: "backstay failover commit",
     Operation.CANCEL_FAILOVER: "backstay failover cancel",
-    Operation.REPROTECT: "backstay reprotect",
-    Operation.FAILBACK: "backstay failback",
-    Operation.MIGRATE: "backstay migrate",
+    Operation.REPROTECT: "backstay failover reprotect",
+    Operation.FAILBACK: "backstay failover planned",
+    Operation.MIGRATE: "backstay failover migrate",
 }
 
 
