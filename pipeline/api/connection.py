@@ -5,17 +5,19 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+import h11
 import trio
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
 from pipeline.api.access import PEER, Peer
 from pipeline.api.sockets import peer_uid
 
 
 class Connection(TCPServer):
-    """hypercorn's, which tells nobody who the peer is, and would wait for ever, and shielded, for a
-    client that does not read."""
+    """hypercorn's, which tells nobody who the peer is, would wait for ever, and shielded, for a
+    client that does not read, and speaks more protocols than are of use here."""
 
     send_seconds = 30.0
 
@@ -37,6 +39,20 @@ class Connection(TCPServer):
             await stream.do_handshake()
         host, port, *_ = stream.transport_stream.socket.getpeername()
         return Peer(f"{host}:{port}", name=common_name(stream.getpeercert()))
+
+    async def _read_data(self) -> None:
+        """HTTP/1.1 and nothing else: what breaks it, or asks for HTTP/2, ends the connection."""
+        http = self.protocol.protocol
+        data = b"-"
+        while data:
+            try:
+                data = bytes(await self.stream.receive_some(MAX_RECV))
+                await http.handle(RawData(data))
+            except (trio.ClosedResourceError, trio.BrokenResourceError, h11.ProtocolError):
+                break
+            except (H2ProtocolAssumedError, H2CProtocolRequiredError):
+                break
+        await http.handle(Closed())
 
     async def protocol_send(self, event: Event) -> None:
         """Send, for a bounded time; then the connection ends, whatever waits behind it."""

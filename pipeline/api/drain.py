@@ -7,8 +7,10 @@ sending does not read: each would wait for the other.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
+import h11
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,6 +31,10 @@ class Drained:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; what is left of its body is thrown away meanwhile."""
+        if scope["type"] == "websocket":  # there are none
+            with suppress(h11.ProtocolError):  # what asks for one may be broken besides
+                await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return

@@ -113,7 +113,7 @@ async def _serve(api: Api, listeners: list[Listener], started: Any) -> None:
         try:
             connection = Connection(app, config, context, ConnectionState({}), stream)
             connection.send_seconds = api.limits.send_seconds
-            await connection.run()
+            await _alone(connection)
         finally:
             places.release_on_behalf_of(stream)
 
@@ -128,6 +128,18 @@ async def _serve(api: Api, listeners: list[Listener], started: Any) -> None:
             with trio.CancelScope(shield=True):
                 await context.terminated.set()
             handlers.cancel_scope.deadline = trio.current_time() + _GRACE_SECONDS
+
+
+async def _alone(connection: Connection) -> None:
+    """Whatever goes wrong with one connection ends that one, and not the daemon."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+    except BaseExceptionGroup as group:
+        defects, rest = group.split(Exception)
+        if rest is not None:  # cancelled
+            raise
+        _LOG.error("a connection is ended", exc_info=defects)
 
 
 def _config(api: Api) -> Config:
