@@ -144,11 +144,12 @@ class Service:
 
     async def act(self, number: int, action: JobAction, note: str, caller: Caller) -> JobView:
         """See ``Control``."""
-        job = await self._records.job(number)
-        if note:
-            job = await self._records.note(number, f"{caller.name}: {note}")
-        asked = {"operation": f"job {action.value}", "machine": job.machine, "job": number}
+        asked: dict[str, Any] = {"operation": f"job {action.value}", "job": number}
         try:
+            job = await self._records.job(number)
+            asked["machine"] = job.machine
+            if note:
+                job = await self._records.note(number, f"{caller.name}: {note}")
             job = await self._acted(job, action, caller)
         except BackstayError as error:
             await self._audited(caller, asked | {"outcome": f"refused: {error}"})
@@ -215,8 +216,13 @@ class Service:
 
     async def reload(self, caller: Caller) -> Sequence[str]:
         """See ``Control``."""
-        said, later = await self._all.reload()
-        await self._audited(caller, {"operation": "reload", "outcome": "done"})
+        asked = {"operation": "reload"}
+        try:
+            said, later = await self._all.reload()
+        except BackstayError as error:
+            await self._audited(caller, asked | {"outcome": f"refused: {error}"})
+            raise
+        await self._audited(caller, asked | {"outcome": "done"})
         return [*said, *later]
 
     async def _audited(self, caller: Caller, fields: Mapping[str, Any]) -> None:
