@@ -28,6 +28,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pipeline.lifecycle.diagram --check README.md
 
 storm: $(VENV)/.test
 	$(BIN)/python -m tests.storm --rounds $(ROUNDS) --seed $(SEED)

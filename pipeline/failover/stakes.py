@@ -14,12 +14,12 @@ _NEXT = {
     Operation.PLANNED_FAILOVER: "failover serve",
     Operation.UNPLANNED_FAILOVER: "failover serve",
     Operation.CHANGE_POINT: "failover serve",
-    Operation.COMMIT_FAILOVER: "reprotect",
+    Operation.COMMIT_FAILOVER: "failover reprotect (with the replica's daemon), or failover migrate",
     Operation.CANCEL_FAILOVER: "run (at the source)",
     Operation.TEST_FAILOVER: "failover serve, then failover cleanup",
     Operation.CLEANUP_TEST: "failover status",
-    Operation.REPROTECT: "failback, once the source is ready to take it",
-    Operation.MIGRATE: "unprotect (at the source)",
+    Operation.REPROTECT: "run (at the replica); production comes home with failover planned",
+    Operation.MIGRATE: "failover status",
 }
 _BACK = {
     Operation.PLANNED_FAILOVER: "until 'failover commit': 'failover cancel' undoes it",
@@ -32,7 +32,7 @@ _BACK = {
     "source, and is dropped",
     Operation.TEST_FAILOVER: "'failover cleanup' ends it; replication goes on meanwhile",
     Operation.CLEANUP_TEST: "NO: what was written in the test is dropped",
-    Operation.REPROTECT: "'failback' brings production home",
+    Operation.REPROTECT: "production comes home by another planned failover",
     Operation.MIGRATE: "NO: the source never takes this machine back",
 }
 IRREVERSIBLE = frozenset(
