@@ -14,7 +14,7 @@ _NEXT = {
     Operation.PLANNED_FAILOVER: "failover serve",
     Operation.UNPLANNED_FAILOVER: "failover serve",
     Operation.CHANGE_POINT: "failover serve",
-    Operation.COMMIT_FAILOVER: "failover reprotect (with the replica's daemon), or failover migrate",
+    Operation.COMMIT_FAILOVER: "failover reprotect at the replica, or failover migrate",
     Operation.CANCEL_FAILOVER: "run (at the source)",
     Operation.TEST_FAILOVER: "failover serve, then failover cleanup",
     Operation.CLEANUP_TEST: "failover status",

@@ -18,8 +18,8 @@ import fcntl
 import mmap
 import os
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -28,17 +28,27 @@ from stages.system.file import SystemFile, flat
 
 ALIGN = 4096  # covers the logical block size of every disk that Linux uses with 4 KiB pages
 _STAGE = 2 << 20  # bytes in one call
-_SPARE = 4  # buffers kept for the next file: a new one has to be paged in
+_SPARE = 4  # buffers kept for the next call: a new one has to be paged in
 _LARGE = 32 << 10
 _REFUSED = frozenset((errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP))
 
 _spare: deque[memoryview] = deque(maxlen=_SPARE)  # its methods are atomic
 
 
-def _stage() -> memoryview:
-    """Pages of memory, with anything in them."""
-    with suppress(IndexError):
-        return _spare.pop()
+@contextmanager
+def _staged() -> Iterator[memoryview]:
+    """Pages of memory, with anything in them. As many are in use as calls run side by side."""
+    try:
+        stage = _spare.pop()
+    except IndexError:
+        stage = _new_stage()
+    try:
+        yield stage
+    finally:
+        _spare.append(stage)
+
+
+def _new_stage() -> memoryview:
     pages = mmap.mmap(-1, _STAGE, flags=mmap.MAP_PRIVATE)
     with suppress(OSError):  # the kernel knows no huge pages: then small ones
         pages.madvise(mmap.MADV_HUGEPAGE)
@@ -62,19 +72,6 @@ class _Direct(SystemFile):
     def __init__(self, fd: int, path: str, *, direct: bool):
         super().__init__(fd, path)
         self._is_direct = direct
-        self._stage: memoryview | None = None
-
-    def close(self) -> None:
-        """close(2), once."""
-        super().close()
-        stage, self._stage = self._stage, None
-        if stage is not None:
-            _spare.append(stage)
-
-    def _staged(self) -> memoryview:
-        if self._stage is None:
-            self._stage = _stage()
-        return self._stage
 
     def _give_up(self) -> None:
         """Through the page cache from here on."""
@@ -89,12 +86,17 @@ class DirectWriter(_Direct):
 
     def __init__(self, fd: int, path: str, *, direct: bool):
         super().__init__(fd, path, direct=direct)
-        self._base = 0  # file offset of the buffer's first byte, whole blocks
-        self._filled = 0
+        self._base = 0  # file offset of the tail, whole blocks
+        self._tail = b""  # what is in the block that is not full
 
     def append(self, parts: Sequence[Buffer]) -> None:
         """Write everything; the last block stays in memory for the next call."""
-        stage, filled = self._staged(), self._filled
+        with _staged() as stage:
+            self._append(stage, parts)
+
+    def _append(self, stage: memoryview, parts: Sequence[Buffer]) -> None:
+        filled = len(self._tail)
+        stage[:filled] = self._tail
         for part in map(flat, parts):
             at, size = 0, len(part)
             while at < size:
@@ -106,33 +108,29 @@ class DirectWriter(_Direct):
                     self._write(stage, self._base)
                     self._base += _STAGE
                     filled = 0
+        whole = filled // ALIGN * ALIGN
         if filled:
             padded = -(-filled // ALIGN) * ALIGN
             stage[filled:padded] = bytes(padded - filled)
             self._write(stage[:padded], self._base)
-            whole = filled // ALIGN * ALIGN
-            if whole:
-                stage[: filled - whole] = stage[whole:filled]
-                self._base += whole
-                filled -= whole
-        self._filled = filled
+        self._base += whole
+        self._tail = bytes(stage[whole:filled])
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write somewhere behind what was appended: ``offset`` and length in whole blocks."""
         view = flat(data)
         if offset % ALIGN or len(view) % ALIGN:
             raise ValueError(f"{len(view)} bytes at {offset}: not whole blocks")
-        stage = _stage()
-        for at in range(0, len(view), _STAGE):
-            piece = view[at : at + _STAGE]
-            _copy(stage[: len(piece)], piece)
-            self._write(stage[: len(piece)], offset + at)
-        _spare.append(stage)
+        with _staged() as stage:
+            for at in range(0, len(view), _STAGE):
+                piece = view[at : at + _STAGE]
+                _copy(stage[: len(piece)], piece)
+                self._write(stage[: len(piece)], offset + at)
 
     def truncate(self, size: int) -> None:
         """Set the size; nothing is appended after that."""
         super().truncate(size)
-        self._filled = 0
+        self._tail = b""
         self._base = -(-size // ALIGN) * ALIGN
 
     def _write(self, view: memoryview, offset: int) -> None:
@@ -156,7 +154,10 @@ class DirectReader(_Direct):
         """Read up to ``length`` bytes."""
         if not self._is_direct:
             return super().pread(offset, length)
-        stage = self._staged()
+        with _staged() as stage:
+            return self._pieces(stage, offset, length)
+
+    def _pieces(self, stage: memoryview, offset: int, length: int) -> bytes:
         found: list[bytes] = []
         at, end = offset, offset + length
         while at < end:

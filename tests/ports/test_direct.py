@@ -179,6 +179,6 @@ def test_buffers_are_kept_within_a_bound(tmp_path: Path) -> None:
     files = [FILES.open_write(f"{tmp_path}/{n}", create=True, direct=True) for n in range(9)]
     for file in files:
         file.append([b"abc"])
+    assert 1 <= len(direct._spare) <= direct._SPARE  # whoever does not write holds none
     for file in files:
         file.close()
-    assert len(direct._spare) == direct._SPARE
