@@ -74,9 +74,12 @@ async def _until_signalled(
 
     ended = False
 
-    async def watch(body: trio.CancelScope) -> None:
+    async def watch(
+        body: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         nonlocal ended
         with trio.open_signal_receiver(*ending) as signals:
+            task_status.started()  # a receiver of the work's own comes after this one
             async for _ in signals:
                 break
         ended = True
@@ -84,7 +87,7 @@ async def _until_signalled(
 
     async with crew() as nursery:
         with trio.CancelScope() as body:
-            nursery.start_soon(watch, body)
+            await nursery.start(watch, body)
             result = await work(*args)
         nursery.cancel_scope.cancel()
     if ended:
