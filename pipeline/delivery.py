@@ -40,13 +40,15 @@ Attach = Callable[[Digests], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """A snapshot. ``stamp`` µs of the newest commit; ``position`` behind it."""
+    """A snapshot. ``stamp`` µs of the newest commit; ``position`` behind it; ``shipped`` bytes
+    since delivery began."""
 
     seq: int
     stamp: int
     position: Position
     commits: int
     consistent: bool
+    shipped: int
 
 
 @dataclass
@@ -142,6 +144,7 @@ class Delivery:
         self._session: LogSession
         self._kept_at = 0.0
         self._commits = 0
+        self._shipped = 0  # in sessions before this one
         self._consistent = False
         self._moved = trio.lowlevel.ParkingLot()
         self._committed: Position = ORIGIN
@@ -175,7 +178,12 @@ class Delivery:
         """An immutable snapshot."""
         tail = self._session.ledger.tail
         return DeliveryStatus(
-            tail.seq, tail.stamp, self._committed, self._commits, self._consistent
+            tail.seq,
+            tail.stamp,
+            self._committed,
+            self._commits,
+            self._consistent,
+            self._shipped + self._session.shipped,
         )
 
     def hurry(self) -> None:
@@ -280,6 +288,7 @@ class Delivery:
         if self._fresh:
             return unseen
         # Frames are numbered from 0 in every epoch: the next leg needs one of its own.
+        self._shipped += self._session.shipped
         self._session = LogSession(self._session.writer, ledger)
         await self._session.open()
         self._fresh = True

@@ -10,7 +10,6 @@ from pipeline.config.fields import (
     AS_DURATION,
     PRESENT,
     FilePath,
-    choice,
     duration,
     whole,
 )
@@ -55,7 +54,6 @@ class AppConsistent(Section):
     timeout: Annotated[int | float, duration(1, 3600), AS_DURATION] = 60
 
 
-FailoverPoint = Literal["latest", "latest-processed", "latest-app"]
 ScrubDays = Annotated[int | Literal["off"], whole(1, 365, "off")]
 
 
@@ -64,18 +62,15 @@ class Policy(Section):
     for full scans. ``scrub_days``: in which everything is compared again while it is replicated.
     """
 
-    later = later_keys("retention")
+    later = later_keys("failover_point", "retention")
 
     rpo: Annotated[Rpo, AfterValidator(_in_order)] = Rpo()
     timezone: Zone = LOCAL  # before what is told in it
     resync_window: Window = ALWAYS
     points: Annotated[Points | None, PRESENT] = None
     app_consistent: Annotated[AppConsistent | None, PRESENT] = None
-    failover_point: Annotated[FailoverPoint, choice("latest", "latest-processed", "latest-app")] = (
-        "latest"
-    )
     initial_replication: Moment = NOW
     scrub_days: ScrubDays = 7
 
 
-__all__ = ["AppConsistent", "FailoverPoint", "Points", "Policy", "Rpo"]
+__all__ = ["AppConsistent", "Points", "Policy", "Rpo"]

@@ -141,7 +141,11 @@ class Delivering:
                 await self._keep(Ladder())
             status = delivery.status()
             self._tell(
-                "committed", seq=status.seq, stamp=status.stamp, consistent=status.consistent
+                "committed",
+                seq=status.seq,
+                stamp=status.stamp,
+                consistent=status.consistent,
+                shipped_bytes=status.shipped,
             )
 
     # errors

@@ -60,9 +60,12 @@ class Rpo:
 
 @dataclass
 class Drain:
-    """How long shipping what waits will take, at the rate of the last 15 minutes."""
+    """How long shipping what waits will take, at the rate of the last 15 minutes in which anything
+    waited: an idle machine's rate says nothing."""
 
-    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)  # busy seconds, shipped
+    _busy: float = 0.0
+    _last: tuple[float, int] | None = None  # when, and what waited
 
     def sample(self, now: float, shipped_bytes: int, waiting_bytes: int) -> float | None:
         """Seconds; None as long as no rate is known: RPO says that nothing is shipped at all.
@@ -72,15 +75,18 @@ class Drain:
         samples = self._samples
         if samples and shipped_bytes < samples[-1][1]:
             samples.clear()
-        samples.append((now, shipped_bytes))
-        while len(samples) > 2 and now - samples[1][0] >= _WINDOW:
+        if self._last is not None and self._last[1]:
+            self._busy += now - self._last[0]
+        self._last = now, waiting_bytes
+        samples.append((self._busy, shipped_bytes))
+        while len(samples) > 2 and self._busy - samples[1][0] >= _WINDOW:
             samples.popleft()
         if len(samples) > _MOST:
             del samples[1]
         if not waiting_bytes:
             return 0.0
         began, shipped = samples[0]
-        if now - began < 60:
+        if self._busy - began < 60:
             return None
-        rate = (shipped_bytes - shipped) / (now - began)
+        rate = (shipped_bytes - shipped) / (self._busy - began)
         return waiting_bytes / rate if rate else None

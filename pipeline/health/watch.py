@@ -92,6 +92,9 @@ class MachineWatch:
         consistent = seen.live["state"] == "replicating"
         self.rpo_seconds = self._rpo.sample(seen.now, head, committed, consistent=consistent)
         same = head[0] == committed[0]
+        if not seen.replicating:  # nothing is to be shipped now
+            self._drain, self.drain_seconds = Drain(), None
+            return
         waiting = head[1] - committed[1] if same else int(seen.live["journal_bytes"])
         self.drain_seconds = self._drain.sample(seen.now, committed[1], max(0, waiting))
 

@@ -118,6 +118,7 @@ class DatabaseRecords:
                 by=new.by,
                 parameters=dict(new.parameters),
                 cancellable=new.cancellable,
+                key=new.key,
             )
             changes.append(model.JobChange(model.NEW_JOB, JobEvent.START))
         # Which jobs are under way the jobs tell: a record in the database names none.
@@ -179,6 +180,11 @@ class DatabaseRecords:
         """See ``Records``."""
         live = self._live.get(number)
         return await self._database.job(number) if live is None else live
+
+    async def job_of(self, by: str, key: str) -> JobView | None:
+        """See ``Records``."""
+        found = await self._database.job_of(by, key)
+        return None if found is None else self._live.get(found.view.id, found.view)
 
     async def parameters(self, number: int) -> Mapping[str, Any]:
         """See ``Records``."""

@@ -176,9 +176,9 @@ class Protected:
     # operations and happenings
 
     async def operate(
-        self, operation: Operation, parameters: Mapping[str, Any], by: str
+        self, operation: Operation, parameters: Mapping[str, Any], by: str, key: str = ""
     ) -> JobView | None:
-        """See ``Control.operate``."""
+        """See ``Control.operate``. ``key``: of the request, which may come again."""
         async with self._lock:
             self.check(operation, parameters)
             if operation is Operation.START_REPLICATION:
@@ -187,7 +187,7 @@ class Protected:
                     return await self._take(Happening.START_SCHEDULED, start_us=at)
             if operation is Operation.UNPROTECT:
                 await self._cancel_all()
-            return await self._take(operation, parameters=parameters, by=by)
+            return await self._take(operation, parameters=parameters, by=by, key=key)
 
     def check(self, operation: Operation, parameters: Mapping[str, Any]) -> Step:
         """What ``operate`` would do. Raises what it would."""
@@ -238,6 +238,7 @@ class Protected:
         *,
         parameters: Mapping[str, Any] | None = None,
         by: str = "daemon",
+        key: str = "",
         problem: Problem | None = None,
         start_us: int | None = None,
         ended: Ended | None = None,
@@ -248,7 +249,7 @@ class Protected:
         found = step(before.situation, event, self.name)
         after = record_after(before, event, found, problem, start_us, failover)
         kinds = [effect.job for effect in found.effects if isinstance(effect, Start)]
-        new = self._new_job(kinds[0], by, parameters or {}) if kinds else None
+        new = self._new_job(kinds[0], by, parameters or {}, key) if kinds else None
         made = None
         if after != before or new is not None or ended is not None:
             made = await self.parts.records.save(after, new, ended)
@@ -324,10 +325,12 @@ class Protected:
         for run in self.runs.values():
             run.cancel(quiet=True)
 
-    def _new_job(self, kind: JobKind, by: str, parameters: Mapping[str, Any]) -> NewJob:
+    def _new_job(
+        self, kind: JobKind, by: str, parameters: Mapping[str, Any], key: str = ""
+    ) -> NewJob:
         carrier = self.parts.carriers.get(kind)
         cancellable = carrier is not None and carrier.cancellable
-        return NewJob(kind, self.name, by, parameters, cancellable)
+        return NewJob(kind, self.name, by, parameters, cancellable, key)
 
     def _start(self, job: JobView, parameters: Mapping[str, Any], *, resumed: bool) -> None:
         carrier = self.parts.carriers.get(job.kind)

@@ -86,13 +86,14 @@ class MachineRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to be made."""
+    """A job to be made. ``key``: of the request that asks for it, "" for none."""
 
     kind: JobKind
     machine: str
     by: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     cancellable: bool = True
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,9 @@ class Records(Protocol):
 
     async def job(self, number: int) -> JobView:
         """One job. ``NotFound``."""
+
+    async def job_of(self, by: str, key: str) -> JobView | None:
+        """The job that this person's request with this key has begun, also before a restart."""
 
     async def parameters(self, number: int) -> Mapping[str, Any]:
         """What a job was begun with. ``NotFound``."""

@@ -123,8 +123,13 @@ class Service:
     ) -> JobView | None:
         """See ``Control``."""
         asked = {"operation": operation.value, "machine": machine, "parameters": dict(parameters)}
+        if caller.key:
+            begun = await self._records.job_of(caller.name, caller.key)
+            if begun is not None and begun.machine == machine:
+                return begun
         try:
-            made = await self._found(machine).operate(operation, parameters, caller.name)
+            one = self._found(machine)
+            made = await one.operate(operation, parameters, caller.name, caller.key)
         except BackstayError as error:
             await self._audited(caller, asked | {"outcome": f"refused: {error}"})
             raise

@@ -62,6 +62,7 @@ class LogSession:
         self.writer = writer
         self.ledger = ledger
         self.keys: EpochKeys
+        self.shipped = 0  # bytes of commits and of the data that they name
 
     async def open(self) -> None:
         """Settle what an earlier life left open, check the tail, begin a new term.
@@ -120,7 +121,11 @@ class LogSession:
             self._check_own(key, intent, found)
             break
         await self._check_not_succeeded()
-        return self.ledger.settle(intent)
+        header = self.ledger.settle(intent)
+        self.shipped += sum(memoryview(part).nbytes for part in parts) + sum(
+            ref.size for ref in header.objects
+        )
+        return header
 
     def _check_own(self, key: str, intent: Intent, found: bytes) -> None:
         """Raise unless the object in the commit's place is this very intent, or fences it."""

@@ -26,7 +26,7 @@ def test_defaults() -> None:
     assert (policy.rpo.warning, policy.rpo.critical) == (60, 900)
     assert (policy.timezone, policy.resync_window) == ("local", "always")
     assert (policy.points, policy.app_consistent) == (None, None)
-    assert (policy.failover_point, policy.initial_replication) == ("latest", "now")
+    assert policy.initial_replication == "now"
     assert policy.scrub_days == 7
 
 

@@ -76,3 +76,15 @@ def test_draining() -> None:
         found = drain.sample(at, (at - 300) * 7, 700)
     assert found is not None
     assert 99 < found < 101
+
+
+def test_an_idle_machine_says_nothing_of_the_rate() -> None:
+    drain = Drain()
+    for second in range(3600):
+        drain.sample(float(second), 1000, 0)
+    found = drain.sample(3600.0, 1000, 64 << 10)
+    assert found is None  # nothing was seen of how fast it ships
+    for second in range(1, 100):
+        found = drain.sample(3600.0 + second, 1000 + second * 100, 64 << 10)
+    assert found is not None
+    assert 500 < found < 800

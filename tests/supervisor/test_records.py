@@ -148,3 +148,14 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (failed,) = leaves(raised.value)
     assert isinstance(failed, StateDamaged)
     assert failed.hint
+
+
+async def test_a_request_that_comes_again_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path) as records:
+        made = await records.save(FULL, NewJob(JobKind.MARK, "web1", "ann", key="k1"))
+        assert made is not None
+        assert await records.job_of("bob", "k1") is None
+    async with opened(tmp_path) as records:
+        found = await records.job_of("ann", "k1")
+        assert found is not None
+        assert found.id == made.id
