@@ -191,7 +191,7 @@ class MachineIntake:
     def arrange(self, *, rest: str, held: bool) -> None:
         """``rest``: why its writes are only tracked, "" to journal them. ``held``: scans wait."""
         self.group.rest(rest)
-        self.group.hold(held=held)
+        self.group.comparing.hold(held=held)
 
     async def resync(self, reason: str) -> None:
         """Compare all of its disks again."""
@@ -204,10 +204,10 @@ class MachineIntake:
         if tracking:
             state, reason = "tracking", tracking
         elif group.gap.is_open:
-            waits = group.scan is None or group.waiting
+            waits = group.comparing.scan is None or group.comparing.waiting
             state = "waiting to scan" if waits else "scanning"
-            if group.waiting:
-                reason = f"{reason}; {group.waiting}"
+            if group.comparing.waiting:
+                reason = f"{reason}; {group.comparing.waiting}"
         else:
             state, reason = "replicating", ""
         # Without a gap there is nothing to scan: hundreds of machines are asked each second.
@@ -232,7 +232,7 @@ class MachineIntake:
             compared=self.compared,
             scrub=group.scrub.status(),
             resting=bool(group.resting),
-            held=group.held,
+            held=group.comparing.held,
             scan_done=(total - pending) * REGION,
             scan_total=total * REGION,
             sizes={disk.name: disk.size for disk in group.disks.values()},

@@ -104,7 +104,7 @@ class _Process:
     async def start(self, intake: MachineIntake) -> None:
         """Have it run. Raises what keeps it from serving."""
         permits = Permits(self._ports, self._state, intake.name, lambda: self.config)
-        intake.group.permit = self.permits[intake.name] = permits
+        intake.group.comparing.permit = self.permits[intake.name] = permits
         try:
             await self.running.start(intake.run)
         except BaseExceptionGroup as group:
@@ -269,7 +269,7 @@ class _Process:
         if name not in self.permits:
             raise NotFound("is not captured live", operation="scan", subject=name)
         self.permits[name].force()
-        return {"waits": self.intakes[name].group.waiting}
+        return {"waits": self.intakes[name].group.comparing.waiting}
 
     def _named(self, arguments: dict[str, Any], operation: str) -> MachineIntake:
         name = str(arguments.get("machine"))

@@ -15,7 +15,7 @@ from pipeline.config.model import Config, Policy
 from pipeline.daemon.permits import HOLDS_SECONDS, Permits
 from pipeline.state import StateFolder
 from stages import ports
-from stages.capture.group import group as group_module
+from stages.capture.group import comparing as group_module
 from stages.capture.live.scanner import Scanner
 from tests.config.support import HEAD, TAIL, read
 from tests.ports.watched import machine
@@ -148,7 +148,7 @@ def test_a_group_keeps_to_it_and_goes_on_where_it_was(seed: int) -> None:
 
     async def opening(*arguments: object) -> object:
         intake = await opened(*arguments)  # type: ignore[arg-type]
-        intake.group.permit = permit
+        intake.group.comparing.permit = permit
         return intake
 
     story._open = opening  # type: ignore[method-assign,assignment]

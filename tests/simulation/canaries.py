@@ -11,9 +11,9 @@ from unittest import mock
 import trio
 
 from stages.cache.journal.writer import JournalWriter
+from stages.capture.group.comparing import Comparing
 from stages.capture.group.cooling import Cooling
 from stages.capture.group.gap import Gap
-from stages.capture.group.group import Group
 from stages.capture.group.marks import Marks
 from stages.capture.live import scrub
 from stages.capture.live.scanner import Scanner
@@ -243,10 +243,10 @@ def r8_scans_do_not_hear_of_writes() -> AbstractContextManager[Any]:
 
 @canary(slow=0.4, odd=0.5, pace=(0, 0, 0.01), journal=300_000, ends=("kill", "stop"))
 def r8_a_gap_ends_before_a_write_that_holds_its_block() -> AbstractContextManager[Any]:
-    async def todo(self: Group) -> Any:
-        return self.gap.todo(list(self.disks.values()))
+    async def todo(self: Comparing) -> Any:
+        return self._gap.todo(list(self._disks().values()))
 
-    return _swap(Group, _todo=todo)
+    return _swap(Comparing, _todo=todo)
 
 
 @canary(journal=300_000, pauses=(1, 20), ends=("kill", "stop"))

@@ -11,7 +11,6 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import trio
@@ -19,10 +18,10 @@ import trio
 from stages.capture.activity.log import STRETCH, ActivityLog, DiskSpan
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import DiskChange
+from stages.capture.group.comparing import Comparing
 from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
 from stages.capture.group.gap import Gap
 from stages.capture.group.marks import Marks
-from stages.capture.live.scanner import LiveTarget, Scanner
 from stages.capture.live.scrub import Host, Mismatch, Scrub
 from stages.capture.live.windows import Windows
 from stages.capture.splitter.disk import LiveDisk, regions_of
@@ -32,20 +31,13 @@ from stages.errors import BackstayError
 from stages.joint import Joint
 from stages.model import BLOCK, Ints
 from stages.ports import Machine
-from stages.stream import DeliveryGone, Journal, JournalUnusable, Kind, Position
+from stages.stream import Journal, JournalUnusable, Kind, Position
 
-FULL_REGIONS = 256  # 1 GiB: what is less is compared at once, whatever a policy says
-ASK_SECONDS = 20.0  # between two questions whether a full scan may go on
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds between attempts to scan or to open a journal
 RESUME_SHARE = 0.25  # of the journal's limit: tracking ends when no more than this is retained
-SCAN_SHARE = 0.5  # scans stop at this share (R8)
 
-Found = TypeVar("Found")
-Todo = list[tuple[int, list[int]]]  # regions by disk
 OpenJournal = Callable[[int], Awaitable[Journal]]
 """Opens the journal with a run after the one given; raises ``BackstayError`` or ``OSError``."""
-Permit = Callable[[bool], Awaitable[str]]
-"""May a disk be scanned in full now? What it waits for, or "". True: the vault never saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +85,8 @@ class Group:
             on_track=self._tracking_begins,
         )
         self.marks = Marks(joint, self.gate, self.gap)
-        self.scan: Scanner | None = None
-        self.permit: Permit | None = None
-        self.fresh: set[int] = set()  # disks that the vault has never seen
-        self.waiting = ""  # what a full scan waits for
-        self._full: set[int] = set()  # disks most of which is compared in this gap
         self.trouble = ""  # why a scan or the journal is being tried again
         self.resting = ""  # why writes are to be tracked for now, whatever the journal could do
-        self._released = trio.Event()  # scans may go on
-        self._released.set()
         self.nursery: trio.Nursery
         self.examiners = examiners
         self._machine = machine
@@ -109,9 +94,6 @@ class Group:
         self._written = trio.Event()  # nothing writes to a journal that has failed any more
         self._stuck: set[int] = set()  # disks whose source lost writes: they never cool
         self._attention = trio.Event()
-        self._scanning: trio.CancelScope | None = None
-        self._scan_lock = trio.Lock()
-        self._changing = False
         self._closing = False
         self._trim = trio.Event()
         self._retry = RETRY_FIRST
@@ -123,7 +105,20 @@ class Group:
             self._stuck.__contains__,
             seconds=limits.cool,
         )
-        self.scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
+        self.comparing = Comparing(
+            machine,
+            joint,
+            self.gate,
+            self.gap,
+            activity,
+            self.windows,
+            examiners,
+            journal_limit=limits.journal,
+            disks=lambda: self.disks,
+            steady=self._steady,
+            corrected=self._corrected,
+        )
+        self.scrub: Scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
         self._scrubs = False
         joint.on_settled = lambda _: self._trim.set()
         joint.on_lost = self._lost
@@ -158,11 +153,10 @@ class Group:
         more. ``NoSpace``, ``StateError``: nothing has changed.
         """
         gone = tuple(self.disks[number] for number in plan.gone)
-        self._changing = True
-        if self._scanning is not None:
-            self._scanning.cancel()
+        self.comparing.changing = True
+        self.comparing.cancel()
         try:
-            async with self._scan_lock, AsyncExitStack() as ends:
+            async with self.comparing.lock, AsyncExitStack() as ends:
                 for number in plan.grown:  # no write may have half seen the old size
                     disk = self.disks[number]
                     last = disk.size // BLOCK
@@ -171,7 +165,7 @@ class Group:
                 await self.activity.change(plan.spans, fresh=plan.fresh)
                 self._take_disks(plan, sources)
         finally:
-            self._changing = False
+            self.comparing.changing = False
             self._attention.set()
         await self._cooling.let_go()
         return gone
@@ -180,8 +174,8 @@ class Group:
         """In one step with the activity log. A gap begins before anything that it is about."""
         before = self._geometry()
         self.gap.drop({*plan.gone, *plan.fresh})
-        self._full.difference_update(plan.gone)
-        self.fresh = (self.fresh | set(plan.fresh)) - set(plan.gone)
+        self.comparing.full.difference_update(plan.gone)
+        self.comparing.fresh = (self.comparing.fresh | set(plan.fresh)) - set(plan.gone)
         self._stuck.difference_update(plan.gone)
         kept, self.disks = self.disks, {}
         for span in plan.spans:
@@ -215,11 +209,6 @@ class Group:
         self.gate.stream.push(self.gate.gap_begin(reason), 0)
         self._gap_begins(reason)
 
-    @property
-    def held(self) -> bool:
-        """Scans wait until they are released."""
-        return not self._released.is_set()
-
     def rest(self, reason: str) -> None:
         """Only track what is written, because nobody is going to ship it; with "" journal again,
         and compare what was touched meanwhile."""
@@ -229,17 +218,6 @@ class Group:
         if reason and not self.gate.tracking:
             self.gate.track(reason)
         self._attention.set()
-
-    def hold(self, *, held: bool) -> None:
-        """Keep scans from going on; what is being scanned now is scanned again later."""
-        if held == self.held:
-            return
-        if not held:
-            self._released.set()
-            return
-        self._released = trio.Event()
-        if self._scanning is not None:
-            self._scanning.cancel()
 
     async def resync(self, reason: str) -> None:
         """Compare everything again. Points are consistent when that is done."""
@@ -324,8 +302,7 @@ class Group:
     def _gap_begins(self, reason: str) -> None:
         self.gap.begin(reason, self.gate.stream.head)
         self.marks.gap()
-        if self._scanning is not None:
-            self._scanning.cancel()
+        self.comparing.cancel()
         self._attention.set()
 
     def _unread(self, disk: LiveDisk, first: int, stop: int, error: OSError) -> None:
@@ -382,7 +359,7 @@ class Group:
                 if self.gate.tracking and not self.resting:
                     await self._end_tracking()
                 if self.gap.is_open and not self.gate.tracking:
-                    await self._close_gap()
+                    await self.comparing.close_gap()
             except (BackstayError, OSError) as error:
                 self.trouble = str(error)
                 await self._machine.clock.sleep(self._retry)
@@ -434,111 +411,6 @@ class Group:
                 await self.activity.heat(number, hot, track=True)
         return True
 
-    async def _close_gap(self) -> None:
-        """Scan what is pending, then say that the gap is over."""
-        async with self._scan_lock:
-            if not self._changing:
-                await self._scan_and_end()
-
-    async def _scan_and_end(self) -> None:
-        self._scanning = trio.CancelScope()
-        with self._scanning:
-            try:
-                await self._scan_pending()
-            except DeliveryGone:
-                return
-            except JournalUnusable as error:
-                self.gate.failed(error)
-            finally:
-                self._scanning = None
-                self.scan = None
-                self.waiting = ""
-        if not self.gap.is_open:
-            head = self.gate.stream.head
-            await self.gate.sync(head)
-            if not self.gap.is_open:
-                await self.activity.set_gap(False)
-
-    async def _scan_pending(self) -> None:
-        if self.gap.position is None:
-            return
-        await self.joint.wait_committed(self.gap.position)
-        await self.joint.wait_present()
-        await self._released.wait()
-        while todo := await self._todo():
-            todo = await self._allowed(todo)
-            if not todo:
-                continue
-            targets = {
-                number: LiveTarget(disk.size, disk.source.file)
-                for number, disk in self.disks.items()
-            }
-            self.scan = Scanner(
-                targets,
-                stream=self.gate.stream,
-                downstream=self.joint,
-                examiners=self.examiners,
-                machine=self._machine,
-                windows=self.windows,
-                locked=lambda disk, first, count: self.disks[disk].locked(first, count),
-                yielding=self._yield_in_full if self._are_full(todo) else self._yield,
-                on_scanned=self.gap.scanned,
-            )
-            await self.scan.scan(todo)
-        # No await since the last look: nothing is left, unless the gap has begun anew in it.
-        if self._scanning is not None and not self._scanning.cancel_called:
-            self._end_gap()
-
-    async def _allowed(self, todo: Todo) -> Todo:
-        """What of it may be scanned now: what is little first. Waits a while if nothing may."""
-        for number, regions in todo:
-            if len(regions) > max(FULL_REGIONS, len(self.activity.pending[number]) // 2):
-                self._full.add(number)
-        little = [one for one in todo if one[0] not in self._full]
-        if little or self.permit is None:
-            return little or todo
-        new = [one for one in todo if one[0] in self.fresh]
-        for some, fresh in ((new, True), (todo, False)):
-            if some and not await self._permitted(fresh=fresh):
-                return some
-        await self._machine.clock.sleep(ASK_SECONDS)
-        return []
-
-    def _are_full(self, todo: Todo) -> bool:
-        return self.permit is not None and any(number in self._full for number, _ in todo)
-
-    async def _permitted(self, *, fresh: bool) -> str:
-        """What full scans wait for, or ""."""
-        self.waiting = "" if self.permit is None else await self.permit(fresh)
-        return self.waiting
-
-    async def _yield_in_full(self) -> None:
-        """A scan that takes long stops when its time is over."""
-        await self._yield()
-        while await self._permitted(fresh=self._full <= self.fresh):
-            await self._machine.clock.sleep(ASK_SECONDS)
-
-    async def _todo(self) -> Todo:
-        """What is still to be scanned. No await between the last look and the return.
-
-        A block that was locked when its region was scanned is left to whoever holds it, and its
-        record has to stand before GAP_END too (R8).
-        """
-        disks = list(self.disks.values())
-        todo = self.gap.todo(disks)
-        if not todo and any(disk.locks.busy for disk in disks):
-            for disk in disks:
-                await disk.locks.passed()
-            todo = self.gap.todo(list(self.disks.values()))
-        return todo
-
-    def _end_gap(self) -> None:
-        self.gate.stream.push(self.gate.control(Kind.GAP_END, {"grade": "crash"}), 0)
-        self.gap.end()
-        self.scrub.corrected()
-        self.fresh.clear()
-        self._full.clear()
-
     # the rolling scrub
 
     def _scrubbed(self) -> Host:
@@ -546,16 +418,19 @@ class Group:
             steady=self._steady,
             disks=lambda: self.disks,
             file=lambda disk: self.disks[disk].source.file,
-            hold=self._alone,
+            hold=self.comparing.alone,
             head=lambda: self.gate.stream.head,
-            yielding=self._yield,
+            yielding=self.comparing.yield_now,
             diverged=self._diverged,
             downstream=self.joint,
             windows=self.windows,
         )
 
+    def _corrected(self) -> None:
+        self.scrub.corrected()
+
     def _steady(self) -> bool:
-        changes = self._changing or self._closing
+        changes = self.comparing.changing or self._closing
         return not (self.gap.is_open or self.gate.tracking or changes)
 
     async def _scrub(self) -> None:
@@ -563,19 +438,6 @@ class Group:
             await self.scrub.run()
         finally:
             self._scrubs = False
-
-    async def _alone(self, call: Callable[[], Awaitable[Found]]) -> Found | None:
-        """Neither a scan nor a change of disks beside it: either cancels it. None: it was."""
-        async with self._scan_lock:
-            if not self._steady():
-                return None
-            self._scanning = trio.CancelScope()
-            try:
-                with self._scanning:
-                    return await call()
-            finally:
-                self._scanning = None
-        return None
 
     async def _diverged(self, mismatch: Mismatch) -> None:
         """The source is not what was written to it. Durably pending first: a crash must not forget
@@ -589,12 +451,6 @@ class Group:
             return  # what is pending is compared at the next start
         disk = self.disks[mismatch.disk]  # it cannot leave while this runs alone
         self._suspect(disk, np.array([mismatch.region], np.int64), f"scrub: {mismatch}")
-
-    async def _yield(self) -> None:
-        """Scans leave half of the journal to guests (R8), and go to the end of the queue."""
-        await trio.lowlevel.checkpoint()
-        while self.gate.stream.retained > SCAN_SHARE * self.limits.journal:
-            await self._machine.clock.sleep(0.1)
 
     async def _run_journal(self, journal: Journal) -> None:
         written = self._written
