@@ -16,6 +16,7 @@ from pipeline.demo.commands import Commands
 from stages.errors import BackstayError
 
 _PATIENCE = 120.0  # seconds to serve, to replicate, to stop
+_PROCESSES = 3  # supervisor, intake, delivery
 _LOOK_SECONDS = 0.02
 
 
@@ -31,11 +32,11 @@ class Daemon:
         self._heard = 0  # bytes of the log that belong to earlier lives
 
     def start(self) -> None:
-        """Return when it serves. Raises what it says if it does not."""
+        """Return when it serves and ships. Raises what it says if it does not."""
         self._heard = self._log.stat().st_size if self._log.exists() else 0
         self._process = self._commands.start("run", str(self._config), log=self._log)
         deadline = time.monotonic() + _PATIENCE
-        while "intake: serving" not in self._said():
+        while "intake: serving" not in self._said() or len(self._commands.processes()) < _PROCESSES:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise self._failed("it does not serve")
             time.sleep(_LOOK_SECONDS)
