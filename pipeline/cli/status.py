@@ -61,16 +61,21 @@ def socket_of(config: str) -> str | None:
     "--every", default=2.0, type=click.FloatRange(min=0.2), show_default=True,
     help="Seconds between two looks, with --watch.",
 )  # fmt: skip
+@click.option("--folder", is_flag=True, help="Do not ask the daemon: read the state folder.")
 @json_option
 @api_options
-def status(client: Client, config: str | None, watch: bool, every: float, as_json: bool) -> None:
+def status(
+    client: Client, config: str | None, watch: bool, every: float, folder: bool, as_json: bool
+) -> None:
     """Show for each machine its state, health, newest point and how fresh it is.
 
     It is asked of the daemon: of the one of CONFIG, or where --api says. When no daemon of CONFIG
-    runs, it is what the state folder knows.
+    runs, it is what the state folder and intake know; with --folder always.
     """
+    if folder and config is None:
+        raise UsageError("--folder wants a configuration", operation="status")
     if config is not None:
-        socket = socket_of(config)
+        socket = None if folder else socket_of(config)
         if socket is None:
             _without_daemon(config, watch, as_json)
             return

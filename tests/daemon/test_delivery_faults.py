@@ -134,7 +134,7 @@ def test_a_vault_that_comes_and_goes(place: Place) -> None:
             def away(number: int, says: str) -> None:
                 qemu_io(place, f"write -P {number} {number}M 300k", "flush")
                 daemon.heard(says)
-                (row,) = place.json("status", "c.yaml")["machines"]
+                (row,) = place.json("status", "c.yaml", "--folder")["machines"]
                 assert row["live"]["state"] == "replicating"
                 assert "nothing is shipped now" in row["last_run"]
 

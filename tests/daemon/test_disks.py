@@ -178,7 +178,7 @@ def test_what_cannot_be_had_changes_nothing(place: Place) -> None:
         mark(place)
         (place / "taken.sock").write_text("mine")
         os.link(place / "root.img", place / "same.img")
-        before = place.json("status", "c.yaml")["machines"][0]["live"]["disks"]
+        before = place.json("status", "c.yaml", "--folder")["machines"][0]["live"]["disks"]
         for disks, more, told in (
             ([("data", "gone.img", "data.sock")], "", "gone.img: does not exist"),
             ([("data", "data.img", "taken.sock")], "", "exists and is not a socket"),
@@ -194,7 +194,7 @@ def test_what_cannot_be_had_changes_nothing(place: Place) -> None:
             image(place, "data2.img")
             configure(place, *disks, more=more)
             assert told in reload(daemon, "reload: nothing is changed")
-            live = place.json("status", "c.yaml")["machines"][0]["live"]
+            live = place.json("status", "c.yaml", "--folder")["machines"][0]["live"]
             assert live["disks"] == before
             assert live["state"] == "replicating"
             guest(place, "data", "data.sock", "write -P 3 0 4k")
@@ -295,14 +295,16 @@ def test_a_disk_that_is_vouched_for(place: Place) -> None:
         daemon.end()
     os.utime(place / "root.img")
     with running(place) as daemon:
-        reason = daemon.place.json("status", "c.yaml")["machines"][0]["live"]["compared"]
+        reason = daemon.place.json("status", "c.yaml", "--folder")["machines"][0]["live"][
+            "compared"
+        ]
         assert reason == ["root: may have been written to while it was detached"]
         replicating(place)
         daemon.end()
     os.utime(place / "root.img")
     with running(place, "--unchanged", "web1/root", ready="WARNING") as daemon:
         daemon.heard("root: not compared: the operator vouches")
-        (row,) = place.json("status", "c.yaml")["machines"]
+        (row,) = place.json("status", "c.yaml", "--folder")["machines"]
         assert row["live"]["state"] == "replicating"
         mark(place)
         pid = daemon.intake

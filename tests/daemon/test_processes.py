@@ -37,14 +37,14 @@ def test_from_the_first_write_to_the_end(place: Place, how: signal.Signals) -> N
         daemon.heard("intake: serving")
         qemu_io(place, "write -P 1 64k 128k", "write -P 2 5000 300", "write -z 1M 64k", "flush")
         replicating(place)
-        (row,) = place.json("status", "c.yaml")["machines"]
+        (row,) = place.json("status", "c.yaml", "--folder")["machines"]
         assert row["live"]["state"] == "replicating"
         assert row["live"]["delivering"]
         qemu_io(place, "write -P 3 2M 4k", "flush")
         said = daemon.end(how)
         assert "not all was shipped" not in said
     restored_is_the_source(place)
-    (row,) = place.json("status", "c.yaml")["machines"]
+    (row,) = place.json("status", "c.yaml", "--folder")["machines"]
     assert row["live"] is None
     assert row["last_run"] == "not running: its disks are not served"
     with running(place) as again:
@@ -161,7 +161,7 @@ def test_delivery_that_may_not_write_says_so_and_is_tried_again_by_hand(place: P
         daemon.heard("is not admitted")
         hint = daemon.heard("hint: backstay vault admit").split()
         qemu_io(place, "write -P 8 6M 300k", "flush")  # guests do not notice
-        (row,) = place.json("status", "c.yaml")["machines"]
+        (row,) = place.json("status", "c.yaml", "--folder")["machines"]
         assert "nothing is shipped now: " in row["last_run"]
         assert row["delivery"]["state"] == "failed"
         assert row["hint"].startswith("backstay vault admit")

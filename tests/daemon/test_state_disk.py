@@ -42,7 +42,7 @@ def folder() -> Iterator[Path]:
 def tracking(place: Place) -> str:
     """The machine is not harmed, and says what it cannot do."""
     # In a process of its own: what reads from a disk that hangs cannot be ended.
-    out, _ = place.start("status", "c.yaml", "--json").communicate(timeout=PATIENCE)
+    out, _ = place.start("status", "c.yaml", "--folder", "--json").communicate(timeout=PATIENCE)
     (row,) = json.loads(out)["machines"]
     assert row["live"]["state"] == "tracking", row
     assert row["last_run"].startswith("tracking (")

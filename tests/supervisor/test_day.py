@@ -65,7 +65,7 @@ def test_enabled_by_the_configuration(host: Host, place: Place) -> None:
     assert "suspend" in refused.value.hint
     with pytest.raises(Refused) as refused:
         host.operate("migrate")
-    assert refused.value.hint == "on a host with the key: backstay migrate web1"
+    assert refused.value.hint == "on a host with the key: backstay failover migrate web1"
     outcomes = [one["outcome"] for one in host.ask("audit")]
     assert outcomes[-1] == f"job {made['id']}"
     assert outcomes[0].startswith("refused: migrate: web1: ")

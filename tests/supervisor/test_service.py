@@ -18,11 +18,10 @@ from pipeline.supervisor import service
 from pipeline.supervisor.service import Service
 from pipeline.supervisor.supervisor import Supervisor
 from stages.errors import NotFound
+from stages.system import this_machine
 from tests.cli.support import KEYS, Place
 from tests.daemon.running import prepare
-from tests.ports.watched import machine
 from tests.supervisor.hosted import Refused, bury_intake, hosted
-from tests.whole.memfiles import MemFiles
 
 ARCHIVE = """\
   archive:
@@ -33,20 +32,22 @@ ARCHIVE = """\
 
 
 @pytest.fixture
-def supervisor() -> Supervisor:
-    """One that does not run."""
-    ports = machine(MemFiles())
+async def supervisor(tmp_path: Path, nursery: trio.Nursery) -> Supervisor:
+    """One that does not run, but for its memory."""
+    ports = this_machine()
     config = Config.model_validate(
         {
-            "daemon": {"state": "/state"},
+            "daemon": {"state": str(tmp_path)},
             "vaults": {"v": {"url": "file:/v", "trust": "/t"}},
             "machines": {
                 "m": {"vault": "v", "disks": {"d": {"path": "/d", "capture": "scan"}}},
             },
         }
     )
-    state = StateFolder.open(ports, "/state")
-    return Supervisor(ports, config, state, lambda _: None, 1.0)
+    state = StateFolder.open(ports, str(tmp_path), lock=False)
+    found = Supervisor(ports, config, state, lambda _: None, 1.0)
+    await nursery.start(found._records.run)
+    return found
 
 
 async def test_events_are_followed(supervisor: Supervisor) -> None:
