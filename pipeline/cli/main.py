@@ -30,6 +30,7 @@ _COMMANDS = {
     "machines": ("status", "List the machines that the daemon protects."),
     "events": ("jobs", "Show what happened, and what happens."),
     "job": ("jobs", "Work with jobs: list, show, cancel, restart, resume."),
+    "records": ("records", "Look after the control database: verify, rebuild."),
     "protect": ("operate", "Begin to protect a machine."),
     "unprotect": ("operate", "Protect a machine no longer."),
     "suspend": ("operate", "Stop shipping a machine."),

@@ -35,8 +35,8 @@ _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _WRITER = "backstay_writer"
 
 REBUILD = (
-    "the database is a cache of the state folder and the vault: the daemon can move it aside and "
-    "begin another; what is lost is the history of jobs, events and the audit"
+    "'backstay records rebuild CONFIG' moves it aside and begins another: it is a cache of the "
+    "state folder and the vault; what is lost is the history of jobs, events and the audit"
 )
 
 
