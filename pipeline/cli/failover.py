@@ -21,6 +21,7 @@ from pipeline.cli.failover_shown import (
     wanted,
     whoever,
 )
+from pipeline.control.model import Operation
 from stages.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,9 +107,7 @@ def change_point(**given: Any) -> None:
 @_options
 def commit(**given: Any) -> None:
     """Make the failover of MACHINE final."""
-    from pipeline.failover.operations import commit as finish
-
-    _perform(finish, given)
+    _conclude(Operation.COMMIT_FAILOVER, given)
 
 
 @failover.command()
@@ -136,9 +135,7 @@ def reprotect(folder: str, **given: Any) -> None:
 @_options
 def migrate(**given: Any) -> None:
     """Note that MACHINE stays where it is after a committed failover: there is no way back."""
-    from pipeline.failover.operations import migrated
-
-    _perform(migrated, given)
+    _conclude(Operation.MIGRATE, given)
 
 
 @failover.command()
@@ -146,9 +143,7 @@ def migrate(**given: Any) -> None:
 @_folder_option("Where 'failover serve' on this host kept what the replica wrote: dropped.")
 def cancel(folder: str, **given: Any) -> None:
     """Take the failover of MACHINE back: its source is protected again at its next start."""
-    from pipeline.failover.operations import cancel as take_back
-
-    _perform(take_back, given, drop=folder)
+    _conclude(Operation.CANCEL_FAILOVER, given, drop=folder)
 
 
 @failover.command()
@@ -166,9 +161,7 @@ def test(**given: Any) -> None:
 @_folder_option("Where 'failover serve --test' on this host kept what the test wrote: dropped.")
 def cleanup(folder: str, **given: Any) -> None:
     """End the test of MACHINE and drop what it wrote; say with --note how it went."""
-    from pipeline.failover.operations import cleanup as clean
-
-    _perform(clean, given, drop=folder, operation_is_test=True)
+    _conclude(Operation.CLEANUP_TEST, given, drop=folder)
 
 
 @failover.command()
@@ -225,6 +218,14 @@ def serve(
         target = CommandTarget(command, say, timeout, tell)
     order = ServeOrder(machine, folder, listen, testing, hydrate)
     run_async(partial(serve_replica, make_access(**where), order, target, say))
+
+
+def _conclude(operation: Operation, given: dict[str, Any], *, drop: str | None = None) -> None:
+    """An operation on what is open: no point is chosen."""
+    from pipeline.failover.operations import conclude
+
+    is_test = operation is Operation.CLEANUP_TEST
+    _perform(partial(conclude, operation=operation), given, drop=drop, operation_is_test=is_test)
 
 
 def _perform(

@@ -98,63 +98,6 @@ async def change_point(
         return job.done()
 
 
-async def commit(
-    access: Access,
-    machine: str,
-    who: Who,
-    *,
-    note: str = "",
-    approve: Approve = accept,
-    rehearse: bool = False,
-) -> Done:
-    """Make the failover final. What of it was not finished is finished first."""
-    return await _go_on(
-        access, machine, Operation.COMMIT_FAILOVER, who, note, approve, rehearse=rehearse
-    )
-
-
-async def cancel(
-    access: Access,
-    machine: str,
-    who: Who,
-    *,
-    note: str = "",
-    approve: Approve = accept,
-    rehearse: bool = False,
-) -> Done:
-    """Take the failover back: the source's daemon protects it again at its next start."""
-    return await _go_on(
-        access, machine, Operation.CANCEL_FAILOVER, who, note, approve, rehearse=rehearse
-    )
-
-
-async def reprotected(
-    access: Access,
-    machine: str,
-    who: Who,
-    *,
-    note: str = "",
-    approve: Approve = accept,
-    rehearse: bool = False,
-) -> Done:
-    """Note that the branch of a committed failover has a writer: from here on its group is a
-    machine of its own, with failovers of its own (a failback is one)."""
-    return await _go_on(access, machine, Operation.REPROTECT, who, note, approve, rehearse=rehearse)
-
-
-async def migrated(
-    access: Access,
-    machine: str,
-    who: Who,
-    *,
-    note: str = "",
-    approve: Approve = accept,
-    rehearse: bool = False,
-) -> Done:
-    """Note that nothing will come back to the source of a committed failover."""
-    return await _go_on(access, machine, Operation.MIGRATE, who, note, approve, rehearse=rehearse)
-
-
 async def test(
     access: Access,
     machine: str,
@@ -177,46 +120,37 @@ async def test(
         return job.done()
 
 
-async def cleanup(
+async def conclude(
     access: Access,
     machine: str,
     who: Who,
     *,
+    operation: Operation,
     note: str = "",
     approve: Approve = accept,
     rehearse: bool = False,
 ) -> Done:
-    """End a test; ``note`` says how it went. Only then has it passed."""
-    async with stand_on(access, machine) as ground:
-        job = Job(ground, Operation.CLEANUP_TEST, who, approve, rehearse)
-        if job.begin():
-            test = ground.state.test
-            if job.ask(None):
-                await ground.record(
-                    Event.TEST_CLEANED, who, point=test.point if test else None, note=note
-                )
-        return job.done()
+    """One more event of what is open, a failover or a test: no point is to be chosen.
 
-
-async def _go_on(
-    access: Access,
-    machine: str,
-    operation: Operation,
-    who: Who,
-    note: str,
-    approve: Approve,
-    *,
-    rehearse: bool,
-) -> Done:
-    """One more event of the failover that is there, on its point and branch."""
+    ``COMMIT_FAILOVER`` makes it final; what of it was not finished is finished first.
+    ``CANCEL_FAILOVER`` takes it back: the source's daemon protects the machine again at its next
+    start. ``REPROTECT`` notes that the branch of a committed one has a writer: from here on its
+    group is a machine of its own, with failovers of its own. ``MIGRATE`` notes that nothing will
+    come back to the source. ``CLEANUP_TEST`` ends a test; ``note`` says how it went, and only then
+    has it passed.
+    """
     async with stand_on(access, machine) as ground:
         job = Job(ground, operation, who, approve, rehearse)
         if job.begin():
-            chosen = await _recorded(ground)
+            test = ground.state.test if operation is Operation.CLEANUP_TEST else None
+            chosen = None if operation is Operation.CLEANUP_TEST else await _recorded(ground)
             if job.ask(chosen):
                 if operation is Operation.COMMIT_FAILOVER:
                     await ground.finish()
-                await job.record(note=note)
+                if test is not None:
+                    await ground.record(job.event, who, point=test.point, note=note)
+                else:
+                    await job.record(note=note)
         return job.done()
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 
 from pipeline.branching import Adopted, adopt_branch
+from pipeline.control.model import Operation
 from pipeline.failover.model import Approve, Done, Who, accept
-from pipeline.failover.operations import reprotected
+from pipeline.failover.operations import conclude
 from pipeline.failover.operations import state as standing_of
 from pipeline.recovery import Access
 from pipeline.state import StateFolder
@@ -32,7 +33,7 @@ async def reprotect(
     """``folder``: the state folder of the daemon that protects the replica from now on; it is
     admitted, and not running. What it knew of the machine in this vault is put away.
 
-    Given again after a crash, it finishes. Raises what ``adopt_branch`` and ``reprotected`` raise.
+    Given again after a crash, it finishes. Raises what ``adopt_branch`` and ``conclude`` raise.
     """
     standing = await standing_of(access, machine)
     if standing.state.phase is Phase.COMMITTED and not rehearse:
@@ -42,7 +43,15 @@ async def reprotect(
             raise MissingData("the records do not say of which point", subject=machine)
         parent = Parent(standing.group, point.seq, point.digest)
         await _adopt(access, machine, folder, parent, standing.state.branch)
-    return await reprotected(access, machine, who, note=note, approve=approve, rehearse=rehearse)
+    return await conclude(
+        access,
+        machine,
+        who,
+        operation=Operation.REPROTECT,
+        note=note,
+        approve=approve,
+        rehearse=rehearse,
+    )
 
 
 async def _adopt(

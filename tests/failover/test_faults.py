@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
 
+from pipeline.control.model import Operation as Does
 from pipeline.failover import operations
 from pipeline.failover.model import Done, PointKind, Wanted, Who
+from pipeline.failover.operations import conclude
 from pipeline.recovery import Access
 from stages.errors import BackstayError, IllegalOperation, StoreUnreachable
 from stages.store.faults import LOST_ANSWER, LOST_REQUEST, Fault, FaultPlan, FaultStore, Operation
@@ -29,11 +32,11 @@ async def changes(access: Access) -> Done:
 
 
 async def commits(access: Access) -> Done:
-    return await operations.commit(access, NAME, ANN)
+    return await conclude(access, NAME, ANN, operation=Does.COMMIT_FAILOVER)
 
 
 async def cancels(access: Access) -> Done:
-    return await operations.cancel(access, NAME, ANN)
+    return await conclude(access, NAME, ANN, operation=Does.CANCEL_FAILOVER)
 
 
 async def begins_test(access: Access) -> Done:
@@ -41,7 +44,7 @@ async def begins_test(access: Access) -> Done:
 
 
 async def cleans(access: Access) -> Done:
-    return await operations.cleanup(access, NAME, ANN)
+    return await conclude(access, NAME, ANN, operation=Does.CLEANUP_TEST)
 
 
 CASES: dict[str, tuple[list[Act], Act, Phase]] = {
@@ -176,5 +179,9 @@ async def _as(case: str, scene: Scene, who: Who) -> Done:
         return await operations.open_failover(access, NAME, Wanted(), who, planned=False)
     if case == "test":
         return await operations.test(access, NAME, Wanted(), who)
-    act = operations.commit if case == "commit" else operations.cancel
+    act = (
+        partial(conclude, operation=Does.COMMIT_FAILOVER)
+        if case == "commit"
+        else partial(conclude, operation=Does.CANCEL_FAILOVER)
+    )
     return await act(access, NAME, who)

@@ -9,6 +9,7 @@ import pytest
 from pipeline.control.model import Operation, Stake
 from pipeline.failover import operations
 from pipeline.failover.model import Approve, Done, PointKind, Wanted, accept
+from pipeline.failover.operations import conclude
 from pipeline.failover.serve import superseded
 from pipeline.recovery import Access
 from stages.errors import (
@@ -66,7 +67,7 @@ async def test_an_unplanned_failover_to_its_end() -> None:
     assert await branch.ring.digest_key() == DIGEST_KEY
     with pytest.raises(Fenced, match="ann on replica7"):
         await scene.commit(9)
-    done = await operations.commit(scene.access(), NAME, BOB)
+    done = await conclude(scene.access(), NAME, BOB, operation=Operation.COMMIT_FAILOVER)
     assert done.state.phase is Phase.COMMITTED
     standing = await operations.state(scene.access(), NAME)
     assert standing.state == done.state
@@ -99,12 +100,14 @@ async def test_changing_the_point_is_another_branch() -> None:
 async def test_cancelling_gives_the_source_back() -> None:
     scene = await protected()
     await unplanned(scene.access())
-    done = await operations.cancel(scene.access(), NAME, ANN, note="false alarm")
+    done = await conclude(
+        scene.access(), NAME, ANN, note="false alarm", operation=Operation.CANCEL_FAILOVER
+    )
     assert done.state.phase is Phase.CANCELLED
     assert not done.again
-    assert (await operations.cancel(scene.access(), NAME, ANN)).again
+    assert (await conclude(scene.access(), NAME, ANN, operation=Operation.CANCEL_FAILOVER)).again
     with pytest.raises(IllegalOperation, match="cancelled"):
-        await operations.cancel(scene.access(), NAME, BOB)
+        await conclude(scene.access(), NAME, BOB, operation=Operation.CANCEL_FAILOVER)
     scene.author.close()
     scene.author = await scene.bench.opened()
     assert await scene.commit(4) == 4
@@ -167,11 +170,13 @@ async def test_a_test_runs_beside_replication() -> None:
     assert await scene.commit(4) == 4  # nobody is fenced
     with pytest.raises(IllegalOperation, match="a test is open"):
         await operations.test(scene.access(), NAME, LATEST, BOB)
-    done = await operations.cleanup(scene.access(), NAME, BOB, note="it boots")
+    done = await conclude(
+        scene.access(), NAME, BOB, note="it boots", operation=Operation.CLEANUP_TEST
+    )
     assert done.state.test is None
     assert (await scene.log()).records[-1].note == "it boots"
     with pytest.raises(IllegalOperation, match="not failed over"):
-        await operations.cleanup(scene.access(), NAME, ANN)
+        await conclude(scene.access(), NAME, ANN, operation=Operation.CLEANUP_TEST)
     await scene.commit(5)
 
 
@@ -181,17 +186,23 @@ async def test_an_open_test_does_not_hold_up_a_failover() -> None:
     done = await unplanned(scene.access())
     assert done.state.phase is Phase.OPEN
     assert done.state.test is not None
-    cleaned = await operations.cleanup(scene.access(), NAME, ANN)
+    cleaned = await conclude(scene.access(), NAME, ANN, operation=Operation.CLEANUP_TEST)
     assert cleaned.state.phase is Phase.OPEN
 
 
 EVENTS: dict[Event, Act] = {
     Event.OPENED: unplanned,
     Event.CHANGED: lambda access: operations.change_point(access, NAME, at(1), BOB),
-    Event.COMMITTED: lambda access: operations.commit(access, NAME, BOB),
-    Event.CANCELLED: lambda access: operations.cancel(access, NAME, BOB),
+    Event.COMMITTED: lambda access: conclude(
+        access, NAME, BOB, operation=Operation.COMMIT_FAILOVER
+    ),
+    Event.CANCELLED: lambda access: conclude(
+        access, NAME, BOB, operation=Operation.CANCEL_FAILOVER
+    ),
     Event.TEST_OPENED: lambda access: operations.test(access, NAME, LATEST, BOB),
-    Event.TEST_CLEANED: lambda access: operations.cleanup(access, NAME, BOB),
+    Event.TEST_CLEANED: lambda access: conclude(
+        access, NAME, BOB, operation=Operation.CLEANUP_TEST
+    ),
 }
 STATES: dict[str, tuple[Event, ...]] = {
     "none": (),
@@ -259,7 +270,9 @@ async def test_records_in_doubt_stop_all_but_the_failover_itself() -> None:
     done = await unplanned(scene.access())
     assert any("00000001" in note for note in done.notes)
     assert (await operations.state(scene.access(), NAME)).state.phase is Phase.OPEN
-    assert (await operations.commit(scene.access(), NAME, ANN)).state.phase is Phase.COMMITTED
+    assert (
+        await conclude(scene.access(), NAME, ANN, operation=Operation.COMMIT_FAILOVER)
+    ).state.phase is Phase.COMMITTED
 
 
 async def test_by_the_branchs_id_it_is_the_same_failover() -> None:
@@ -272,14 +285,14 @@ async def test_the_branch_becomes_a_machine_of_its_own() -> None:
     scene = await protected()
     await unplanned(scene.access())
     with pytest.raises(IllegalOperation, match="commit pending"):
-        await operations.reprotected(scene.access(), NAME, ANN)
-    await operations.commit(scene.access(), NAME, ANN)
-    done = await operations.reprotected(scene.access(), NAME, ANN)
+        await conclude(scene.access(), NAME, ANN, operation=Operation.REPROTECT)
+    await conclude(scene.access(), NAME, ANN, operation=Operation.COMMIT_FAILOVER)
+    done = await conclude(scene.access(), NAME, ANN, operation=Operation.REPROTECT)
     assert done.state.phase is Phase.REPROTECTED
     with pytest.raises(Fenced, match="reprotected") as told:
         await scene.commit(9)
     assert "fail back to bring production home" in told.value.hint
-    done = await operations.migrated(scene.access(), NAME, ANN)
+    done = await conclude(scene.access(), NAME, ANN, operation=Operation.MIGRATE)
     assert done.state.phase is Phase.CLOSED
     assert done.stake.irreversible
     for act in EVENTS.values():
@@ -314,4 +327,6 @@ async def test_damage_at_the_tail_does_not_keep_an_older_point_from_being_taken(
     assert done.state.point.seq == 1
     assert done.chosen is not None
     assert done.chosen.lost.commits == 2
-    assert (await operations.commit(scene.access(), NAME, ANN)).state.phase is Phase.COMMITTED
+    assert (
+        await conclude(scene.access(), NAME, ANN, operation=Operation.COMMIT_FAILOVER)
+    ).state.phase is Phase.COMMITTED
