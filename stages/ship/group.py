@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stages.ship.session import Writer
 from stages.vault import layout
-from stages.vault.records import GroupRecord, Parent, group_object
-from stages.vault.terms import DIGEST, wrapped_object
+from stages.vault.branches import put_group
+from stages.vault.records import GroupRecord, Parent
 
 
 async def found_group(writer: Writer, digest_key: bytes, parent: Parent | None = None) -> None:
@@ -18,17 +18,13 @@ async def found_group(writer: Writer, digest_key: bytes, parent: Parent | None =
     group = writer.scope.group
     if await writer.store.info(layout.group_record(group)) is not None:
         return
-    for recipient in writer.charter.recipients:
-        parts = wrapped_object(
-            writer.scope,
-            0,
-            DIGEST,
-            digest_key,
-            recipient.key,
-            writer.signer,
-            writer.machine.entropy,
-        )
-        await writer.store.put(layout.digest_key(group, recipient.key), parts)
     record = GroupRecord(writer.machine.clock.wall_us(), parent)
-    parts = group_object(writer.scope, record, writer.signer)
-    await writer.store.put(layout.group_record(group), parts)
+    await put_group(
+        writer.store,
+        writer.scope,
+        writer.charter,
+        writer.signer,
+        writer.machine.entropy,
+        record,
+        digest_key,
+    )

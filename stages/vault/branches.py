@@ -92,12 +92,28 @@ async def found_branch(
     """
     if await branch_exists(store, scope, charter, parent):
         return
-    for recipient in charter.recipients:
-        parts = wrapped_object(scope, 0, DIGEST, digest_key, recipient.key, operator, entropy)
-        await store.put(layout.digest_key(scope.group, recipient.key), parts)
-    parts = group_object(scope, GroupRecord(created, parent), operator)
-    if not await put_own(store, layout.group_record(scope.group), parts):
+    record = GroupRecord(created, parent)
+    if not await put_group(store, scope, charter, operator, entropy, record, digest_key):
         raise _taken(scope)
+
+
+async def put_group(
+    store: ObjectStore,
+    scope: Scope,
+    charter: Charter,
+    signer: Signer,
+    entropy: Entropy,
+    record: GroupRecord,
+    digest_key: bytes,
+) -> bool:
+    """The objects that a group begins with: its digest key for every recipient, then its record.
+    False if another group's record is there."""
+    for recipient in charter.recipients:
+        parts = wrapped_object(scope, 0, DIGEST, digest_key, recipient.key, signer, entropy)
+        await store.put(layout.digest_key(scope.group, recipient.key), parts)
+    return await put_own(
+        store, layout.group_record(scope.group), group_object(scope, record, signer)
+    )
 
 
 async def branch_exists(store: ObjectStore, scope: Scope, charter: Charter, parent: Parent) -> bool:
