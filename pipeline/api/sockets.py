@@ -5,29 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from pipeline.reach import reachable
 from stages.errors import StateError, StateLocked
 
-_SUN_PATH = 107  # bytes of a Unix socket's path, unix(7)
 _BACKLOG = 128
 _CREDENTIALS = struct.Struct("3i")
-
-
-@contextmanager
-def reachable(path: str) -> Iterator[str]:
-    """A name of the socket at ``path`` that an address has room for. ``OSError``: no folder."""
-    if len(os.fsencode(path)) <= _SUN_PATH:
-        yield path
-        return
-    folder, _, name = path.rpartition("/")
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
 
 
 def listen_unix(path: str) -> socket.socket:

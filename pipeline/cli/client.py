@@ -41,7 +41,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """See ``HTTPConnection``."""
-        from pipeline.api.sockets import reachable
+        from pipeline.reach import reachable
 
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
@@ -244,7 +244,7 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_served(path: str) -> bool:
     """Somebody listens on the Unix socket at ``path``."""
-    from pipeline.api.sockets import reachable
+    from pipeline.reach import reachable
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

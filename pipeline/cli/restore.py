@@ -18,7 +18,7 @@ from stages.errors import Damage, UsageError
 
 if TYPE_CHECKING:
     from stages.recover.points import Choice
-    from stages.recover.restore import Restored
+    from stages.recover.restore import Report, Restored
     from stages.recover.target import Target
 
 _EXPECTED = re.compile(r"([1-9][0-9]{0,14})#((?:[0-9a-fA-F]{2}){8,32})")
@@ -105,7 +105,15 @@ def restore(
 
     with progress_bar() as watch:
         choice, report = run_async(partial(restore_point, access, order, approve, watch))
-    fields = {
+    if not as_json:
+        _notes(choice)  # what was passed over while the content was read
+    emit(as_json, _fields(machine, choice, report, remark), _text(report))
+    if report.damage:
+        end_with(Damage.exit_code)
+
+
+def _fields(machine: str, choice: Choice, report: Report, remark: str) -> dict[str, Any]:
+    return {
         "machine": machine,
         "point": point_fields(choice.point),
         "dry_run": False,
@@ -125,17 +133,16 @@ def restore(
         "damage": [extent_fields(extent) for extent in report.damage],
         "notes": [*filter(None, [remark]), *choice.notes],
     }
-    if not as_json:
-        _notes(choice)  # what was passed over while the content was read
+
+
+def _text(report: Report) -> str:
     lines = [_disk_line(d) for d in report.disks]
     lines += [f"  {extent_text(extent)}" for extent in report.damage[:LISTED]]
     if report.damage:
         older = any(extent.older for extent in report.damage)
         other = " or, where they may be older, as at an earlier moment" if older else ""
         lines.append(f"DAMAGED: the extents above read as zeros{other}")
-    emit(as_json, fields, "\n".join(lines))
-    if report.damage:
-        end_with(Damage.exit_code)
+    return "\n".join(lines)
 
 
 def _disk_line(done: Restored) -> str:

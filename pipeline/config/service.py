@@ -224,6 +224,7 @@ class Daemon(Section):
     ] = None
 
     @property
-    def api_listen(self) -> str:
-        """Where the API listens: what ``api`` says, or ``api.sock`` in the state folder."""
-        return f"unix:{self.state}/api.sock" if self.api is None else self.api.listen
+    def api_socket(self) -> str:
+        """The path of the API's Unix socket: what ``api`` says, or in the state folder, there
+        also beside an address on the network."""
+        return (self.api and self.api.socket) or f"{self.state}/api.sock"

@@ -1,1 +1,1 @@
-"""The processes of a live daemon: intake, delivery, and the parent that keeps them running."""
+"""The processes of a live daemon: intake and delivery, which the supervisor keeps running."""

@@ -1,4 +1,4 @@
-"""The delivery process as its parent keeps it: started, started again, drained.
+"""The delivery process as the supervisor keeps it: started, started again, drained.
 
 What it says of a machine is kept as a note, for ``status``.
 """
@@ -162,7 +162,7 @@ class DeliveryChild:
             [sys.executable, "-m", "pipeline.daemon.delivery_main", self.config.source],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for the parent, which drains it
+            process_group=0,  # Ctrl-C is for the supervisor, which drains it
         )
         at_once, self._at_once = self._at_once, False
         self._process = process

@@ -34,8 +34,8 @@ from stages.system import this_machine
 _NICE = 10
 _THREADS = 6
 _LOCK_LOOK_SECONDS = 0.5
-_DRAIN_SECONDS = 600.0  # at most, whatever the parent waits for
-_LOCK_SECONDS = 30.0  # for one before, whose parent was killed and which is on its way out
+_DRAIN_SECONDS = 600.0  # at most, whatever the supervisor waits for
+_LOCK_SECONDS = 30.0  # for one before, whose supervisor was killed and which is on its way out
 _PR_SET_DUMPABLE = 4
 
 LOCK = "delivery.lock"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgpack
 import trio
 
+from pipeline.reach import reachable
 from stages.errors import ProtocolError
 
 VERSION = 1
 MAX_FRAME = 16 << 20
 _SEND_SECONDS = 10.0  # for a peer that does not read
-_SUN_PATH = 107  # bytes of a Unix socket's path, unix(7)
 _LENGTH = struct.Struct("<I")
 
 
@@ -86,18 +83,3 @@ async def connect(path: str) -> Frames:
         sock.close()
         raise
     return Frames(trio.SocketStream(sock))
-
-
-@contextmanager
-def reachable(path: str) -> Iterator[str]:
-    """A name of the socket at ``path`` that a socket's address has room for: ``path`` itself, or
-    one through a descriptor of its folder. ``OSError`` if there is no such folder."""
-    if len(os.fsencode(path)) <= _SUN_PATH:
-        yield path
-        return
-    folder, _, name = path.rpartition("/")
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import trio
 
-from pipeline.daemon.frames import VERSION, Frames, reachable
+from pipeline.daemon.frames import VERSION, Frames
+from pipeline.reach import reachable
 from stages.errors import BackstayError, ProtocolError
 from stages.joint import Joint
 from stages.model import U64

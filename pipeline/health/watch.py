@@ -14,7 +14,7 @@ from pipeline.control.model import Ladder
 from pipeline.health.calm import Calm, Change
 from pipeline.health.facts import MachineFacts, Thresholds
 from pipeline.health.judge import judge_machine
-from pipeline.health.measure import Drain, Place, Rpo
+from pipeline.health.measure import Drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,14 @@ class Seen:
     """What was seen of a machine at ``now`` (monotonic seconds).
 
     ``live``: ``IntakeStatus.as_fields``, None if intake does not answer or does not know it;
+    ``rpo``: seconds as it is shown, None if nobody knows;
     ``heard``: by part, seconds since it was heard of. ``consistent_age``: of the newest consistent
     point, None for none.
     """
 
     now: float
     live: Mapping[str, Any] | None
+    rpo: float | None = None
     replicating: bool = True
     initial: bool = False
     consistent_age: float | None = None
@@ -44,12 +46,10 @@ def thresholds_of(policy: Policy) -> Thresholds:
 
 @dataclass
 class MachineWatch:
-    """``rpo_seconds``: as of the last check, None while intake says nothing."""
+    """``drain_seconds``: as of the last check, None while intake says nothing."""
 
     calm: Calm = field(default_factory=Calm)
-    rpo_seconds: float | None = None
     drain_seconds: float | None = None
-    _rpo: Rpo = field(default_factory=Rpo)
     _drain: Drain = field(default_factory=Drain)
 
     def check(self, seen: Seen, limits: Thresholds) -> Change | None:
@@ -66,7 +66,7 @@ class MachineWatch:
         return MachineFacts(
             replicating=seen.replicating,
             initial=seen.initial,
-            rpo_seconds=self.rpo_seconds,
+            rpo_seconds=seen.rpo,
             consistent_age=seen.consistent_age,
             journal_used=None if live is None else int(live["journal_bytes"]),
             journal_limit=None if live is None else int(live["journal_limit"]),
@@ -85,20 +85,10 @@ class MachineWatch:
         )
 
     def _measure(self, seen: Seen) -> None:
-        if seen.live is None:
-            self.rpo_seconds = self.drain_seconds = None
-            return
-        head, committed = _place(seen.live["head"]), _place(seen.live["committed"])
-        consistent = seen.live["state"] == "replicating"
-        self.rpo_seconds = self._rpo.sample(seen.now, head, committed, consistent=consistent)
-        same = head[0] == committed[0]
-        if not seen.replicating:  # nothing is to be shipped now
+        if seen.live is None or not seen.replicating:  # nothing is known, or to be shipped, now
             self._drain, self.drain_seconds = Drain(), None
             return
-        waiting = head[1] - committed[1] if same else int(seen.live["journal_bytes"])
-        self.drain_seconds = self._drain.sample(seen.now, committed[1], max(0, waiting))
-
-
-def _place(position: Any) -> Place:
-    run, offset = position
-    return int(run), int(offset)
+        (run, head), (committed_run, committed) = seen.live["head"], seen.live["committed"]
+        same = int(run) == int(committed_run)
+        waiting = int(head) - int(committed) if same else int(seen.live["journal_bytes"])
+        self.drain_seconds = self._drain.sample(seen.now, int(committed), max(0, waiting))

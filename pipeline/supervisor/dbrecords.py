@@ -7,7 +7,7 @@ forget a second of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -138,12 +138,6 @@ class DatabaseRecords:
         self._machines[record.name] = record
         return made
 
-    async def end_job(self, ended: Ended) -> JobView:
-        """See ``Records``."""
-        job = (await self._apply(jobs=[self._ending(ended)])).jobs[0]
-        self._over(ended)
-        return job
-
     async def progress(
         self,
         job: int,
@@ -211,6 +205,10 @@ class DatabaseRecords:
     ) -> Sequence[EventView]:
         """See ``Records``."""
         return await self._database.events(machine=machine, after=after, limit=limit)
+
+    def follow(self, *, after: int = 0) -> AsyncGenerator[EventView, None]:
+        """See ``Records``."""
+        return self._database.follow(after=after)
 
     async def append_audit(self, fields: Mapping[str, Any]) -> None:
         """See ``Records``."""

@@ -14,7 +14,6 @@ from stages.errors import BackstayError, ConfigError
 from stages.ports import Clock
 
 _AGAIN_SECONDS = 30.0
-SOCKET = "api.sock"  # in the state folder, unless the configuration names another
 
 
 async def serve_face(
@@ -35,11 +34,9 @@ async def serve_face(
 
 def settings_of(config: Config) -> ApiSettings:
     """What the configuration says. ``ConfigError`` for what cannot be served."""
-    api = config.daemon.api
-    if api is None:
-        return ApiSettings(unix=f"{config.daemon.state}/{SOCKET}")
-    if api.socket:
-        return ApiSettings(unix=api.socket)
+    api, socket = config.daemon.api, config.daemon.api_socket
+    if api is None or api.socket:
+        return ApiSettings(unix=socket)
     if api.tls is None:
         raise ConfigError(
             "an address on the network is served with TLS only",
@@ -49,7 +46,7 @@ def settings_of(config: Config) -> ApiSettings:
         )
     host, _, port = api.listen.rpartition(":")
     return ApiSettings(
-        unix=f"{config.daemon.state}/{SOCKET}",
+        unix=socket,
         tcp=Tcp(
             host.strip("[]"),
             int(port),

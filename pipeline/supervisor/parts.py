@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.config.model import Config
-from pipeline.control.model import EventView
 from pipeline.daemon.child import Tell
 from pipeline.state import StateFolder
 from pipeline.supervisor.records import Records
@@ -34,7 +33,7 @@ class Capturing(Protocol):
 
 @dataclass
 class Parts:
-    """``config`` is replaced when it is read again. ``publish`` hears every event."""
+    """``config`` is replaced when it is read again."""
 
     ports: Machine
     config: Config
@@ -44,7 +43,6 @@ class Parts:
     shipping: Shipping
     capturing: Capturing
     tell: Tell
-    publish: Callable[[EventView], None] = field(default=lambda _: None)
 
     async def event(
         self,
@@ -55,4 +53,4 @@ class Parts:
         job: int | None = None,
     ) -> None:
         """Something happened."""
-        self.publish(await self.records.append_event(kind, machine, job, message, fields or {}))
+        await self.records.append_event(kind, machine, job, message, fields or {})

@@ -6,7 +6,7 @@ and ``NoSpace``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -122,9 +122,6 @@ class Records(Protocol):
         """Durably, and all of it or nothing: a machine, a job that begins (it is returned, and
         its number stands in the record from then on), a job that has ended."""
 
-    async def end_job(self, ended: Ended) -> JobView:
-        """Durably, for a job that changes no machine."""
-
     async def progress(
         self,
         job: int,
@@ -163,6 +160,9 @@ class Records(Protocol):
         self, *, machine: str = "", after: int = 0, limit: int = 100
     ) -> Sequence[EventView]:
         """See ``Control``."""
+
+    def follow(self, *, after: int = 0) -> AsyncGenerator[EventView, None]:
+        """See ``Control``. Close it."""
 
     async def append_audit(self, fields: Mapping[str, Any]) -> None:
         """One more link of the chain, durably."""

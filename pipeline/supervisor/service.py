@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import trio
-
+from pipeline.control.jobs import check_action
 from pipeline.control.model import (
     Caller,
     DaemonView,
@@ -27,8 +26,6 @@ from pipeline.supervisor.machine import Protected
 from pipeline.supervisor.supervisor import Supervisor
 from pipeline.supervisor.views import machine_view, with_reasons, worst
 from stages.errors import BackstayError, IllegalOperation, NotFound
-
-FOLLOWER_EVENTS = 1000  # that one may lag behind before it is cut off
 
 IRREVERSIBLE = frozenset(
     {
@@ -176,12 +173,12 @@ class Service:
             parameters = await self._records.parameters(job.id)
             made = await one.operate(operation, parameters, caller.name)
             return made or await self._records.job(job.id)
+        check_action(job.id, job.state, action, run is None or run.carrier.cancellable)
+        why, hint = "it is being taken up again after a restart", "try again in a moment"
+        if action is not JobAction.CANCEL:
+            why, hint = f"a job of this kind ({job.kind.value}) is begun by the daemon only", ""
         raise IllegalOperation(
-            f"not possible: it is {job.state.value}"
-            + (", and cannot be cancelled" if run and not run.carrier.cancellable else ""),
-            operation=f"job {action.value}",
-            subject=str(job.id),
-            hint=f"allowed now: {', '.join(job.allowed)}" if job.allowed else "",
+            why, operation=f"job {action.value}", subject=f"#{job.id}", hint=hint
         )
 
     async def events(
@@ -190,30 +187,9 @@ class Service:
         """See ``Control``."""
         return await self._records.events(machine=machine, after=after, limit=limit)
 
-    async def follow(self, *, after: int = 0) -> AsyncGenerator[EventView, None]:
+    def follow(self, *, after: int = 0) -> AsyncGenerator[EventView, None]:
         """See ``Control``."""
-        send, receive = trio.open_memory_channel[EventView](FOLLOWER_EVENTS)
-
-        def follower(event: EventView) -> None:
-            try:
-                send.send_nowait(event)
-            except (trio.WouldBlock, trio.BrokenResourceError):  # too slow: cut off
-                self._all.followers.discard(follower)
-                send.close()
-
-        self._all.followers.add(follower)
-        try:
-            last = after
-            while past := await self._records.events(after=last, limit=FOLLOWER_EVENTS):
-                for event in past:
-                    last = event.id
-                    yield event
-            async for event in receive:
-                if event.id > last:
-                    yield event
-        finally:
-            self._all.followers.discard(follower)
-            receive.close()
+        return self._records.follow(after=after)
 
     async def audit(self, *, before: int = 0, limit: int = 100) -> Sequence[Mapping[str, Any]]:
         """See ``Control``."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
 
 from pipeline.config import load
 from pipeline.config.model import Config
-from pipeline.control.model import EventView, Operation, State
+from pipeline.control.model import Operation, State
 from pipeline.credential import read_secret
 from pipeline.daemon.child import DeliveryChild, Tell
 from pipeline.daemon.link_client import IntakeGone
@@ -66,7 +66,6 @@ class Supervisor:
     ):
         self.machines: dict[str, Protected] = {}
         self.points: dict[str, Mapping[str, Any]] = {}  # the newest consistent one of each
-        self.followers: set[Callable[[EventView], None]] = set()
         self.started_us = ports.clock.wall_us()
         self.drilled_us: int | None = None  # when the key was last drilled
         self._ready = trio.Event()
@@ -87,7 +86,6 @@ class Supervisor:
             shipping=self.delivery,
             capturing=self.intake,
             tell=tell,
-            publish=self._publish,
         )
         self.wellness = Wellness(
             self.parts, self.machines, self.points, lambda: self.drilled_us is not None
@@ -215,10 +213,6 @@ class Supervisor:
             self.points[name] = said
         if name in self.machines:
             self.machines[name].heard(said)
-
-    def _publish(self, event: EventView) -> None:
-        for follower in tuple(self.followers):
-            follower(event)
 
     def _is_well(self) -> bool:
         return self._ports.clock.monotonic() - self._looked_at < _STUCK_SECONDS

@@ -62,7 +62,7 @@ def machine_view(
             DiskView(name, int(row.get("sizes", {}).get(name, 0)), disk.path, sockets.get(name, ""))
             for name, disk in machine.disks.items()
         ),
-        rpo_seconds=_rpo(rpo, look, point, now_us),
+        rpo_seconds=shown_rpo(rpo, look, point, now_us),
         point=None if point is None else int(point["seq"]),
         point_stamp_us=None if point is None else int(point["stamp"]),
         journal_bytes=int(row.get("journal_bytes", 0)),
@@ -144,10 +144,11 @@ def with_reasons(view: MachineView, more: Sequence[Reason]) -> MachineView:
     return replace(view, reasons=reasons, health=worst(reasons))
 
 
-def _rpo(
+def shown_rpo(
     rpo: float | None, look: Look, point: Mapping[str, Any] | None, now_us: int
 ) -> float | None:
-    """Of a consistent point: in a gap that is the last one's age."""
+    """What is shown and judged, in seconds: of a consistent point, so in a gap, or where nobody
+    knows since when writes wait, the age of the last one. None without one."""
     if point is None:
         return None
     if rpo is not None and look.capture == "replicating":

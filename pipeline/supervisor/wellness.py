@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.alerts.dispatch import Alerts
 from pipeline.control.model import Reason, State
@@ -14,7 +14,7 @@ from pipeline.health.host import HostSampler
 from pipeline.health.judge import judge_daemon
 from pipeline.health.watch import MachineWatch, Seen, thresholds_of
 from pipeline.lifecycle.rules import delivers
-from pipeline.supervisor.views import ladder_view
+from pipeline.supervisor.views import ladder_view, shown_rpo
 from stages.errors import BackstayError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Wellness:
         self,
         parts: Parts,
         machines: Mapping[str, Protected],
-        points: Mapping[str, Mapping[str, object]],
+        points: Mapping[str, Mapping[str, Any]],
         drilled: Callable[[], bool],
     ):
         self.alerts = Alerts(parts.ports, socket.gethostname())
@@ -77,13 +77,13 @@ class Wellness:
 
     def _seen(self, name: str, one: Protected) -> Seen:
         ports, situation = self._parts.ports, one.record.situation
-        point = self._points.get(name)
-        age = None
-        if point is not None:
-            age = max(0.0, (ports.clock.wall_us() - int(str(point["stamp"]))) / 1e6)
+        point, now = self._points.get(name), ports.clock.monotonic()
+        wall = ports.clock.wall_us()
+        age = None if point is None else max(0.0, (wall - int(point["stamp"])) / 1e6)
         return Seen(
-            now=ports.clock.monotonic(),
+            now=now,
             live=one.look.row,
+            rpo=shown_rpo(one.rpo.seconds(now), one.look, point, wall),
             replicating=delivers(situation),
             initial=situation.state in _STARTING,
             consistent_age=age,

@@ -89,10 +89,10 @@ def test_the_local_zone_follows_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_api_in_short_and_by_default() -> None:
-    assert read(HEAD + TAIL).daemon.api_listen == "unix:/etc/x/state/api.sock"
+    assert read(HEAD + TAIL).daemon.api_socket == "/etc/x/state/api.sock"
     short = read(HEAD.replace("state}", 'state, api: "unix:./a.sock"}') + TAIL).daemon
     assert short.api is not None
-    assert short.api_listen == "unix:/etc/x/a.sock"
+    assert short.api_socket == "/etc/x/a.sock"
     assert short.api.socket == "/etc/x/a.sock"
 
 

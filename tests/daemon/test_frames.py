@@ -13,7 +13,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.daemon.frames import MAX_FRAME, Frames, connect, reachable
+from pipeline.daemon.frames import MAX_FRAME, Frames, connect
+from pipeline.reach import reachable
 from stages.errors import ProtocolError
 
 VALUES = st.recursive(

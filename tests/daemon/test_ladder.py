@@ -159,7 +159,7 @@ async def test_jitter_only_adds_and_is_not_always_the_same(
     for _ in range(20):
         world = World()
         await world.run(world.one(), 100)
-        assert 59.999 <= world.tries[1] - world.tries[0] <= 65.001  # of floats
+        assert 60 <= world.tries[1] - world.tries[0] <= 65
         firsts.add(world.tries[1] - world.tries[0])
     assert len(firsts) > 10
 
@@ -352,4 +352,4 @@ async def test_one_look_at_a_vault_for_all_who_wait(
         async with trio.open_nursery() as nursery:
             for _ in range(500):
                 nursery.start_soon(probes.until_well, "file:/v")
-    assert 3 <= len(looks) <= 5  # not 500 times as many
+    assert len(looks) == 4

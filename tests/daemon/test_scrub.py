@@ -25,11 +25,11 @@ from tests.daemon.running import (
     running,
 )
 
-# As the parent starts it, with a pass in seconds instead of days.
+# As the supervisor starts it, with a pass in seconds instead of days.
 HASTY = """
 import sys
-from pipeline.daemon import intake_main
-intake_main._scrub_seconds = lambda *_: 1.0
+from pipeline.daemon import capturing, intake_main, opening
+opening.scrub_seconds = capturing.scrub_seconds = lambda *_: 1.0
 sys.argv = ["intake", sys.argv[1]]
 sys.exit(intake_main.main())
 """
@@ -63,7 +63,6 @@ def passes(place: Place, more: int) -> dict[str, Any]:
     began, last = scrub(place)["passes"], time.monotonic() + PATIENCE
     while (found := scrub(place))["passes"] < began + more + 1:
         assert time.monotonic() < last, found
-        time.sleep(0.1)
     return found
 
 
@@ -93,6 +92,8 @@ def test_bytes_that_change_behind_its_back_are_found_and_corrected() -> None:
             restored_is_the_source(place)
             listed = place.json("points", "web1", *KEYS)["points"]
             assert listed
+            said = place.backstay("status", "c.yaml", "--folder")
+            assert "the scrub found 3 blocks" in said.out
             daemon.end()
         told = [line for line in log.read_text().splitlines() if "without a write" in line]
         assert len(told) == 2

@@ -75,6 +75,8 @@ async def answer(service: Service, asked: dict[str, Any]) -> Any:
     match asked["do"]:
         case "view":
             return asdict(service.machine(asked["machine"]))
+        case "look":  # when intake was looked at last
+            return service._all.machines[asked["machine"]].look.at
         case "views":
             return [asdict(one) for one in service.machines()]
         case "daemon":

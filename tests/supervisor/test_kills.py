@@ -162,7 +162,7 @@ def _cancelled(host: Host, job: int) -> None:
         try:
             host.ask("act", number=job, action="cancel")
         except Refused as refused:
-            if "in progress" not in str(refused):
+            if "taken up again" not in str(refused):
                 raise
         else:
             return

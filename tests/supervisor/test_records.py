@@ -75,7 +75,7 @@ async def test_machines_and_jobs_survive(tmp_path: Path) -> None:
         after = await records.job(made.id)
         assert (after.state, after.problem, after.result) == (JobState.FAILED, PROBLEM, {"r": 1})
         assert after.allowed == (JobAction.RESTART,)
-        await records.end_job(Ended(test.id, JobState.SUCCEEDED))
+        await records.save(found, ended=Ended(test.id, JobState.SUCCEEDED))
         (event,) = await records.events()
         assert (event.message, event.fields) == ("hello", {"x": 1})
         assert await records.events(after=event.id) == []
@@ -123,7 +123,7 @@ async def test_progress_is_written_now_and_then(tmp_path: Path) -> None:
         assert (await records.jobs())[0] == shown
     async with opened(tmp_path) as records:
         assert (await records.job(made.id)).percent == 49.0
-        await records.end_job(Ended(made.id, JobState.SUCCEEDED, "done"))
+        await records.save(FULL, ended=Ended(made.id, JobState.SUCCEEDED, "done"))
         after = await records.progress(made.id, percent=1.0)
         assert (after.percent, after.state, after.description) == (
             49.0,

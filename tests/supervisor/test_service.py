@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +14,8 @@ import trio.testing
 
 from pipeline.config.model import Config
 from pipeline.control.model import EventView
+from pipeline.records.records import FollowerTooSlow
 from pipeline.state import StateFolder
-from pipeline.supervisor import service
 from pipeline.supervisor.service import Service
 from pipeline.supervisor.supervisor import Supervisor
 from stages.errors import NotFound
@@ -77,19 +78,20 @@ async def test_events_are_followed(supervisor: Supervisor) -> None:
     assert [event.id for event in found] == list(range(2, 10))
 
 
-async def test_a_follower_that_is_too_slow_is_cut_off(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "FOLLOWER_EVENTS", 5)
+async def test_a_follower_that_is_too_slow_is_cut_off(supervisor: Supervisor) -> None:
+    database = supervisor._records._database
+    database._limits = replace(database._limits, follower_lag=5)
     events = Service(supervisor).follow()
     await supervisor.parts.event("state", "m", "first")
-    assert (await anext(events)).message == "first"
-    for _ in range(20):
-        await supervisor.parts.event("state", "m", "more")
-    with trio.fail_after(10):
-        rest = [event async for event in events]
-    assert 5 <= len(rest) < 21
-    assert not supervisor.followers
+    rest = []
+    with trio.fail_after(10), pytest.raises(FollowerTooSlow):
+        assert (await anext(events)).message == "first"
+        for _ in range(20):
+            await supervisor.parts.event("state", "m", "more")
+        async for event in events:
+            rest.append(event)  # noqa: PERF401 - it ends with an error
+    assert len(rest) < 21
+    await events.aclose()
 
 
 async def test_what_is_not_there(supervisor: Supervisor) -> None:

@@ -1,0 +1,118 @@
+"""Opening the machines that intake captures: disks, limits, and whether they may be served."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from functools import partial
+
+import trio
+
+from pipeline import logs
+from pipeline.config.model import Config
+from pipeline.config.model import Machine as MachineConfig
+from pipeline.intake import IntakeDisk, MachineIntake, journal_limit
+from pipeline.notice import source_notices
+from pipeline.state import StateFolder
+from stages import durable
+from stages.capture.activity.witness import within
+from stages.capture.group.group import Limits
+from stages.capture.live.scrub import MISMATCH, Mismatch
+from stages.errors import BackstayError
+from stages.ports import Machine
+from stages.stage import crew
+from stages.system import this_machine
+
+AT_ONCE = 32  # machines that are opened or started
+THREADS = 8
+
+
+def disks_of(name: str, machine: MachineConfig, vouched: Collection[str] = ()) -> list[IntakeDisk]:
+    """A machine's disks as intake takes them."""
+    return [
+        IntakeDisk(disk_name, disk.path, disk.listen or "", f"{name}/{disk_name}" in vouched)
+        for disk_name, disk in machine.disks.items()
+    ]
+
+
+async def failed_over(
+    ports: Machine, config: Config, state: StateFolder, names: Collection[str]
+) -> dict[str, BackstayError]:
+    """The machines whose listeners stay closed, because production is elsewhere (R14)."""
+    found: dict[str, BackstayError] = {}
+    for name, looked in (await source_notices(ports, config, state, names)).items():
+        if looked.notice is not None:
+            found[name] = looked.notice.error("open listener", name)
+        elif looked.trouble:
+            said = f"{name}: not known whether it was failed over, going on: {looked.trouble}"
+            print(said, file=sys.stderr, flush=True)  # noqa: T201
+    return found
+
+
+async def open_all(
+    ports: Machine,
+    config: Config,
+    state: StateFolder,
+    names: Sequence[str],
+    vouched: frozenset[str],
+) -> list[MachineIntake]:
+    """These machines, in their order; each waits for the disk of the state folder."""
+    opened: dict[str, MachineIntake] = {}
+
+    async def open_one(name: str) -> None:
+        async with limit:
+            opened[name] = await open_machine(ports, config, state, name, vouched)
+
+    limit = trio.Semaphore(AT_ONCE)
+    async with crew() as nursery:
+        for name in names:
+            nursery.start_soon(open_one, name)
+    return [opened[name] for name in names]
+
+
+async def open_machine(
+    ports: Machine,
+    config: Config,
+    state: StateFolder,
+    name: str,
+    vouched: Collection[str] = (),
+) -> MachineIntake:
+    """One machine, its disks ours alone. Raises what keeps it from being captured."""
+    machine = config.machine(name)
+    folder, disks = state.intake_folder(name), disks_of(name, machine, vouched)
+    await trio.to_thread.run_sync(durable.make_dirs, ports.files, folder)
+    tuned = config.pipeline_of(machine).cache
+    limit = tuned.journal_limit
+    limits = Limits(
+        journal_limit(ports, folder, disks) if limit == "auto" else int(limit),
+        throttle=tuned.when_full == "throttle",
+        scrub=scrub_seconds(config, name),
+    )
+    intake = await MachineIntake.open(
+        this_machine(THREADS),  # threads of its own: those of others may hang with their disks
+        folder,
+        name,
+        disks,
+        limits,
+        witnesses=[within(durable.parent(config.source), name)],
+    )
+    intake.group.scrub.on_mismatch = partial(_mismatched, name)
+    return intake
+
+
+def _mismatched(name: str, found: Mismatch) -> None:
+    """Loudly: it is damage, or somebody writes past the splitter."""
+    logs.error(
+        MISMATCH,
+        f"{name}/{found}: points since an unknown time are wrong there; it is being corrected",
+        machine=name,
+        disk=found.name,
+        first_block=found.blocks[0],
+        blocks=len(found.blocks),
+    )
+
+
+def scrub_seconds(config: Config, name: str) -> float:
+    """In which everything of a machine is compared again; 0: never."""
+    days = config.policy_of(config.machine(name)).scrub_days
+    return 0.0 if days == "off" else float(days) * 86400
