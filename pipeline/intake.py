@@ -17,7 +17,7 @@ from stages.capture.group.group import Group, Limits
 from stages.capture.group.opening import JournalFound, NamedDisk, open_group
 from stages.capture.live.scrub import ScrubStatus
 from stages.capture.pool import ProcessExaminers
-from stages.errors import BackstayError
+from stages.errors import BackstayError, IllegalOperation, SourceBusy
 from stages.joint import Joint
 from stages.ports import Machine
 from stages.stream import REGION, MarkedPoint, Position
@@ -42,7 +42,8 @@ class IntakeDisk:
 class IntakeStatus:
     """A snapshot. Bytes and µs; ``percent`` of the scan; ``reason`` of the gap or the tracking;
     ``unlogged``: why the state folder cannot be written, while it cannot; ``resting``: writes are
-    only tracked, as ordered; ``held``: scans wait, as ordered."""
+    only tracked, as ordered; ``held``: scans wait, as ordered; ``closed``: why no client may come,
+    "" if they may."""
 
     machine: str
     state: str
@@ -63,6 +64,7 @@ class IntakeStatus:
     scrub: ScrubStatus
     resting: bool = False
     held: bool = False
+    closed: str = ""
     scan_done: int = 0
     scan_total: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
@@ -86,7 +88,9 @@ class MachineIntake:
         self.disks = tuple(disks)
         self.ended = trio.Event()
         self.compared: tuple[str, ...] = ()
+        self.closed = ""  # why no client may come; set before ``run``, or by ``close_listeners``
         self._exports = Exports()
+        self._opening = trio.Lock()  # of the listeners: one who opens or closes at a time
         self._stop = trio.Event()
         self._shrunk = ""
 
@@ -144,7 +148,7 @@ class MachineIntake:
             try:
                 async with self._exports.serving():
                     await self._exports.listen([disk.listen for disk in self.disks])
-                    await self._offer({disk.name for disk in self.disks})
+                    await self._offer_all()
                     task_status.started()
                     await self._stop.wait()
             finally:
@@ -171,6 +175,30 @@ class MachineIntake:
             return []
         return await DisksToCome(self, prepared, self.disks).apply()
 
+    async def close_listeners(self, reason: str, *, hang_up: bool = False) -> None:
+        """Let no client in any more: what was written until then is all there will be. Raises
+        ``SourceBusy`` if there are clients now, unless ``hang_up``. The journal goes on."""
+        async with self._opening:
+            clients = self._exports.connections
+            if clients and not hang_up and not self.closed:
+                raise SourceBusy(
+                    f"{clients} connections to its disks are open",
+                    operation="close listeners",
+                    subject=self.name,
+                    hint="stop the guest first",
+                )
+            self.closed = reason
+            for name in list(self._exports.uris):
+                await self._exports.withdraw(name)
+
+    async def open_listeners(self) -> None:
+        """Let clients in again. Raises ``UsageError`` if an address cannot be had."""
+        async with self._opening:
+            if self.closed:
+                await self._exports.listen([disk.listen for disk in self.disks])
+                self.closed = ""
+                await self._offer_all()
+
     def stop(self) -> None:
         """Close the listeners, finish what is in flight, flush."""
         self._stop.set()
@@ -187,6 +215,16 @@ class MachineIntake:
     ) -> MarkedPoint:
         """A recovery point now; see ``Marks.make``."""
         return await self.group.marks.make(label, freeze, thaw)
+
+    async def mark_last(self, label: str) -> MarkedPoint:
+        """The point behind the last write. ``IllegalOperation`` unless the listeners are closed."""
+        if not self.closed or self._exports.connections:
+            raise IllegalOperation(
+                "its listeners are open: there may be more writes",
+                operation="mark",
+                subject=self.name,
+            )
+        return await self.group.marks.make(label, grade="planned")
 
     def arrange(self, *, rest: str, held: bool) -> None:
         """``rest``: why its writes are only tracked, "" to journal them. ``held``: scans wait."""
@@ -233,13 +271,19 @@ class MachineIntake:
             scrub=group.scrub.status(),
             resting=bool(group.resting),
             held=group.comparing.held,
+            closed=self.closed,
             scan_done=(total - pending) * REGION,
             scan_total=total * REGION,
             sizes={disk.name: disk.size for disk in group.disks.values()},
         )
 
+    async def _offer_all(self) -> None:
+        await self._offer({disk.name for disk in self.disks})
+
     async def _offer(self, names: Collection[str]) -> None:
-        """Serve the disks of these names where they are to be served."""
+        """Serve the disks of these names where they are to be served, if clients may come."""
+        if self.closed:
+            return
         disks = {disk.name: disk for disk in self.group.disks.values()}
         for disk in self.disks:
             if disk.name in names:
@@ -256,7 +300,7 @@ class MachineIntake:
             for disk in disks
             if disk.name in before and disk.listen != before[disk.name].listen
         }
-        for name in goes | moves:
+        for name in (goes | moves) & set(self._exports.uris):
             await self._exports.withdraw(name)
         said: list[str] = []
         back = goes | moves
@@ -269,7 +313,8 @@ class MachineIntake:
         finally:  # if it failed, what was served before is served again
             await self._offer(back)
         for number in plan.grown:
-            self._exports.renew(group.disks[number])
+            if not self.closed:
+                self._exports.renew(group.disks[number])
             name, size = known[number]
             said.append(
                 f"{name}: has grown from {size} to {group.disks[number].size} bytes; "
@@ -277,7 +322,11 @@ class MachineIntake:
             )
         kept = {disk.name for disk in disks}
         said += [f"{name}: not protected any more" for name in sorted(goes - kept)]
-        said += [f"{name}: {self._exports.uris[name]}" for name in sorted(back)]
+        said += [
+            f"{name}: {self._exports.uris[name]}"
+            for name in sorted(back)
+            if name in self._exports.uris
+        ]
         await self._exports.close_unused()
         return said
 

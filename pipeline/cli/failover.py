@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.access import access_options, make_access
+from pipeline.cli.client import Client
 from pipeline.cli.console import emit, json_option, run_async, say
 from pipeline.cli.failover_shown import (
     Asking,
@@ -21,6 +22,7 @@ from pipeline.cli.failover_shown import (
     wanted,
     whoever,
 )
+from pipeline.cli.operate import operate, operation_options
 from pipeline.control.model import Operation
 from stages.errors import UsageError
 
@@ -36,8 +38,9 @@ _FOLDER = "./failover"
 def failover() -> None:
     """Fail a machine over and back out again, from any host with the vault and its key.
 
-    Where a failover stands is kept in the vault, signed; no daemon has to run. The order: planned
-    or unplanned, serve, perhaps change-point, then commit or cancel. A test stands beside it.
+    Where a failover stands is kept in the vault, signed; no daemon has to run. The order: prepare
+    and planned, or unplanned; serve, perhaps change-point, then commit or cancel. A test stands
+    beside it.
     """
 
 
@@ -74,10 +77,26 @@ def _folder_option(help_text: str) -> Callable[[Command], Command]:
 
 
 @failover.command()
+@operation_options
+@click.option("--undo", is_flag=True, help="Serve its disks again, if nobody failed it over yet.")
+def prepare(client: Client, machine: str, undo: bool, **how: Any) -> None:
+    """Have MACHINE's daemon stop its guest, close its listeners and ship the last write.
+
+    The guest is stopped by the machine's 'stop' command, or by you before. It stays off until the
+    failover is cancelled, or this is undone. Then: 'failover planned', with the vault's key.
+    """
+    operation = Operation.CANCEL_FAILOVER if undo else Operation.PLANNED_FAILOVER
+    operate(client, operation.value, machine, {}, **how)
+
+
+@failover.command()
 @_options
 @click.option("--drained", is_flag=True, help="You have stopped the guest and drained the daemon.")
 def planned(drained: bool, **given: Any) -> None:
-    """Fail MACHINE over after its guest was stopped and its daemon drained: nothing is lost."""
+    """Fail MACHINE over after 'failover prepare': nothing is lost.
+
+    Without that, stop its guest, and let its daemon ship the rest and end.
+    """
     from pipeline.failover.operations import open_failover
 
     _perform(partial(open_failover, planned=True, drained=drained), given, pick=True)

@@ -153,12 +153,21 @@ def _one_kind(disks: Mapping[str, Disk]) -> Mapping[str, Disk]:
     return disks
 
 
+class Stop(Section):
+    """A command that stops the guest for a planned failover. Exit code 0: it does not write any
+    more; given again while the guest is down, it succeeds."""
+
+    command: FilePath = Field(examples=["/etc/backstay/stop-web1"])
+    timeout: Annotated[int | float, duration(1, 3600), AS_DURATION] = 300
+
+
 class Machine(Section):
-    """What is protected and recovered as one."""
+    """What is protected and recovered as one. ``stop``: how a planned failover stops its guest."""
 
     policy: Text = "default"
     pipeline: Text = "default"
     vault: Text = Field(examples=["standby"])
+    stop: Annotated[Stop | None, PRESENT] = None
     disks: Annotated[
         Mapping[Name, Disk],
         Field(min_length=1, max_length=MAX_DISKS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,7 +12,14 @@ import trio
 from pipeline import logs
 from pipeline.config import load
 from pipeline.config.model import Config
-from pipeline.daemon.opening import AT_ONCE, disks_of, failed_over, open_machine, scrub_seconds
+from pipeline.daemon.opening import (
+    AT_ONCE,
+    closed_note,
+    disks_of,
+    failed_over,
+    open_machine,
+    scrub_seconds,
+)
 from pipeline.daemon.permits import Permits
 from pipeline.daemon.points import Kind as PointKind
 from pipeline.hooks import disk_hooks, hooks_held, machine_hooks
@@ -87,8 +94,18 @@ class Capturing:
             return _point(await self._mark(arguments))
         if command == "arrange":
             rest, held = str(arguments.get("rest", "")), bool(arguments.get("held", False))
-            self._named(arguments, command).arrange(rest=rest, held=held)
+            one = self._named(arguments, command)
+            one.arrange(rest=rest, held=held)
+            await self._close(one, str(arguments.get("closed", "")), hang_up=True)
             return {}
+        if command == "close":
+            one = self._named(arguments, command)
+            await self._close(one, str(arguments["reason"]), hang_up=False)
+            return {}
+        if command == "open":
+            return {"said": await self._open(str(arguments.get("machine")))}
+        if command == "mark-last":
+            return _point(await self._named(arguments, command).mark_last(_label(arguments)))
         if command == "resync":
             await self._named(arguments, command).resync("ordered")
             return {}
@@ -129,6 +146,18 @@ class Capturing:
                         said = [str(error)]
                     for line in said:
                         logs.event("disk.size", f"{name}/{line}", machine=name)
+
+    async def _close(self, intake: MachineIntake, reason: str, *, hang_up: bool) -> None:
+        """No client may come while there is a reason. An intake that is started again knows it."""
+        if reason == intake.closed:
+            return
+        if reason:
+            await intake.close_listeners(reason, hang_up=hang_up)
+        else:
+            await intake.open_listeners()
+        await trio.to_thread.run_sync(
+            self._state.note, closed_note(intake.name), {"reason": reason}
+        )
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -191,10 +220,10 @@ class Capturing:
         return said
 
     async def _start_all(self, config: Config, news: Sequence[str]) -> list[str]:
-        """Machines that are new, all or none."""
-        said: list[str] = []
-        for refused in (await failed_over(self._ports, config, self._state, news)).values():
-            raise refused
+        """Machines that are new, all or none; not those whose production is elsewhere."""
+        closed = await failed_over(self._ports, config, self._state, news)
+        said = [f"{name}: its listeners stay closed: {why}" for name, why in closed.items()]
+        news = [name for name in news if name not in closed]
         try:
             for name in news:
                 intake = await open_machine(self._ports, config, self._state, name)
@@ -205,6 +234,17 @@ class Capturing:
                 await self._drop(name)
             raise
         return said
+
+    async def _open(self, name: str) -> list[str]:
+        """Capture a machine whose listeners stayed closed, if they may be open now."""
+        async with self._changing:
+            known = name in self.config.machines and self.config.machines[name].live
+            if self.stopping.is_set() or not known or name in self.intakes:
+                return []
+            said: list[str] = []
+            with trio.CancelScope(shield=True):
+                said += await self._start_all(self.config, [name])
+            return said
 
     async def _drop(self, name: str) -> None:
         """Stop serving a machine."""
@@ -230,9 +270,7 @@ class Capturing:
 
     async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
         name = self._named(arguments, "mark").name
-        label = str(arguments.get("label", ""))
-        if len(label) > _MAX_LABEL:
-            raise UsageError(f"a label has at most {_MAX_LABEL} characters", operation="mark")
+        label = _label(arguments)
         if self.stopping.is_set():
             raise IllegalOperation("it is being stopped", operation="mark", subject=name)
         return await self.make_point(name, label, "app")
@@ -268,6 +306,13 @@ class Capturing:
             return all_still
 
         return await intake.mark(label, freeze, thaw)
+
+
+def _label(arguments: Mapping[str, Any]) -> str:
+    label = str(arguments.get("label", ""))
+    if len(label) > _MAX_LABEL:
+        raise UsageError(f"a label has at most {_MAX_LABEL} characters", operation="mark")
+    return label
 
 
 def _tuning(config: Config, name: str) -> tuple[object, str]:

@@ -35,6 +35,11 @@ def disks_of(name: str, machine: MachineConfig, vouched: Collection[str] = ()) -
     ]
 
 
+def closed_note(name: str) -> str:
+    """Where it is kept why no client may come to a machine's disks."""
+    return f"closed/{name}"
+
+
 async def failed_over(
     ports: Machine, config: Config, state: StateFolder, names: Collection[str]
 ) -> dict[str, BackstayError]:
@@ -97,6 +102,8 @@ async def open_machine(
         witnesses=[within(durable.parent(config.source), name)],
     )
     intake.group.scrub.on_mismatch = partial(_mismatched, name)
+    noted = await trio.to_thread.run_sync(state.noted, closed_note(name))
+    intake.closed = "" if noted is None else str(noted.get("reason", ""))
     return intake
 
 

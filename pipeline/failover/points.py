@@ -56,8 +56,9 @@ def check_drained(machine: str, group: Group, chosen: Chosen) -> None:
         f"#{group.tail}, point #{point.seq} is of class '{point.grade}'",
         operation="failover planned",
         subject=machine,
-        hint="stop the guest, let the source's daemon ship the rest and stop it; if you have "
-        "done that: --drained; if the source is lost: failover unplanned",
+        hint="'backstay failover prepare', asked of the source's daemon, does that; or stop the "
+        "guest, let the daemon ship the rest and stop it, and say --drained; if the source is "
+        "lost: failover unplanned",
     )
 
 

@@ -30,7 +30,7 @@ def diagram() -> str:
         if row.then is None:
             continue
         if len(row.states) > _ENOUGH:
-            everywhere.append(f"{_label(row)} leads to {row.then.value} from every other state")
+            everywhere.append(f"{_label(row)} leads to {row.then.value} from {_named(row)}")
             continue
         for state in row.states:
             arrows.setdefault((state, row.then), []).append(_label(row))
@@ -41,6 +41,12 @@ def diagram() -> str:
         lines += [f"        {line}" for line in everywhere]
         lines.append("    end note")
     return "\n".join(lines)
+
+
+def _named(row: Row) -> str:
+    if len(row.states) > len(State) - 3:
+        return "every other state"
+    return ", ".join(state.value for state in row.states)
 
 
 def block() -> str:

@@ -164,10 +164,18 @@ _FAILOVER = (
         (Start(_J.MIGRATE),),
     ),
     Row((_S.REPLICATING,), _H.PREPARED, _S.PREPARED, (Do.STOP_DELIVERY,)),
+    # The vault says so: somebody with the key decided it, on whatever host.
     Row((_S.PREPARED,), _H.FAILOVER_BEGUN, _S.FAILING_OVER),
+    Row(
+        (*_RUNNING, _S.CRITICAL, _S.SUSPENDED, _S.RESYNC_SUSPENDED),
+        _H.FAILOVER_BEGUN,
+        _S.FAILING_OVER,
+        (Do.STOP_DELIVERY,),
+        Direction.FORWARD,
+    ),
     Row((_S.FAILING_OVER,), _H.FAILED_OVER, _S.COMMIT_PENDING),
     Row(
-        (_S.FAILING_OVER, _S.COMMIT_PENDING, _S.COMMITTED),
+        (_S.REPLICATING, _S.FAILING_OVER, _S.COMMIT_PENDING, _S.COMMITTED),
         _H.FAILED_BACK,
         _S.REPLICATING,
         _AGAIN,
@@ -187,7 +195,7 @@ _FAILOVER = (
         (Start(_J.REPROTECT),),
     ),
     Row(
-        (_S.REPROTECTING,),
+        (_S.COMMITTED, _S.REPROTECTING),
         _H.REPROTECTED,
         _S.REPLICATING,
         (Do.STOP_DELIVERY,),
@@ -198,6 +206,7 @@ _FAILOVER = (
     Row((_S.REPROTECTING,), _H.JOB_FAILED, _S.COMMITTED),
     Row((_S.REPROTECTING,), _H.JOB_CANCELLED, _S.COMMITTED),
     Row((_S.COMMIT_PENDING, _S.COMMITTED), _H.MIGRATED, _S.MIGRATED, (Do.REST_CAPTURE,)),
+    Row((_S.REPLICATING,), _H.MIGRATED, _S.MIGRATED, (Do.REST_CAPTURE,), Direction.REVERSE),
     # How these went is shown by the job; the state is still true, and what it allows leads on.
     Row(
         (_S.REPLICATING, _S.PREPARED, _S.FAILING_OVER, _S.COMMIT_PENDING, _S.COMMITTED),

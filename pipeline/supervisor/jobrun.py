@@ -105,15 +105,25 @@ class JobRun:
             if not isinstance(failed, BackstayError):
                 self._parts.tell("".join(traceback.format_exception(raised)))
             await self._end_tasks(JobState.FAILED)
+            await self._undo()
             problem = _problem(failed)
             return Ended(number, JobState.FAILED, problem.message, problem), carrier.failed, None
         if outcome is None:
             await self._end_tasks(JobState.CANCELLED)
+            await self._undo()
             happening = None if self._quiet else carrier.cancelled
             return Ended(number, JobState.CANCELLED), happening, None
         await self._end_tasks(JobState.SUCCEEDED)
         ended = Ended(number, JobState.SUCCEEDED, outcome.description, None, outcome.result)
         return ended, outcome.happening, outcome.start_us
+
+    async def _undo(self) -> None:
+        if self.carrier.undo is None:
+            return
+        try:
+            await self.carrier.undo(self)
+        except BackstayError as error:
+            self._parts.tell(f"{self.machine}: job {self.job.id}: to undo it failed: {error}")
 
     async def _end_tasks(self, state: JobState) -> None:
         """The step that was under way ends as the job does."""
@@ -149,6 +159,10 @@ class JobRun:
         before = [replace(task, state=JobState.SUCCEEDED) for task in self.job.tasks]
         tasks = [*before, TaskView(name, JobState.IN_PROGRESS)]
         self.job = await self._parts.records.progress(self.job.id, tasks=tasks)
+
+    async def let_guests(self, *, come: bool) -> None:
+        """See ``Work``."""
+        await self._owner.let_guests(come=come)
 
     async def intake(self, command: str, **arguments: Any) -> dict[str, Any]:
         """See ``Work``."""

@@ -38,6 +38,7 @@ from stages.stream import Position
 
 _AGAIN_SECONDS = 5.0  # after the state folder could not be written
 _NEVER = Look(float("-inf"), None)
+HANDED_OVER = "its machine is prepared for a planned failover"
 
 
 class Protected:
@@ -54,7 +55,9 @@ class Protected:
         self._moved = trio.lowlevel.ParkingLot()
         self._attention = trio.Event()
         self._unheard: Mapping[str, Any] | None = None
-        self._told: tuple[bool, bool] | None = None  # what intake does: it rests, it holds scans
+        self._told: tuple[bool, bool, bool] | None = (
+            None  # does intake rest, hold scans, let none in
+        )
         self._arranged = float("-inf")  # when it was told that
         self._settled = float("-inf")  # looks that began before this are too old
         self._shown: object = None  # of the look that was reacted to last
@@ -96,7 +99,7 @@ class Protected:
         elif self._scan_from is None and look.row is not None:
             self._scan_from = look.at, int(look.row["scan_done"])
         self._moved.unpark_all()
-        shown = look.row and (look.capture, look.row["resting"], look.row["held"])
+        shown = look.row and (look.capture, *_arranged(look.row))
         # Hundreds of machines are looked at each second: most have nothing new to react to.
         if shown != self._shown or self._settled >= self._reacted or self.record.start_us:
             self._shown = shown
@@ -295,13 +298,15 @@ class Protected:
         now, record = self.record.situation, self.record
         resting = rests(now, scheduled=record.start_us is not None)
         if self.look.at > self._arranged:
-            self._told = bool(row["resting"]), bool(row["held"])
-        if self._told != (resting, record.held):
+            self._told = _arranged(row)
+        wanted = resting, record.held, record.closed
+        if self._told != wanted:
             reason = f"protection is {now.state.value}" if resting else ""
+            closed = HANDED_OVER if record.closed else ""
             await self.parts.capturing.ask(
-                "arrange", machine=self.name, rest=reason, held=record.held
+                "arrange", machine=self.name, rest=reason, held=record.held, closed=closed
             )
-            self._told = resting, record.held
+            self._told = wanted
             self._arranged = self.parts.ports.clock.monotonic()
         if record.compare:
             await self.parts.capturing.ask("resync", machine=self.name)
@@ -309,6 +314,22 @@ class Protected:
             done = replace(self.record, compare=False)
             await self.parts.records.save(done)
             self.record = done
+
+    async def let_guests(self, *, come: bool) -> None:
+        """See ``Work``. A kill between the two steps leaves listeners that are opened again."""
+        async with self._lock:
+            if come:
+                await self._save_closed(closed=False)
+                self._told = None
+                await self._reconcile()
+            else:
+                await self.parts.capturing.ask("close", machine=self.name, reason=HANDED_OVER)
+                await self._save_closed(closed=True)
+
+    async def _save_closed(self, *, closed: bool) -> None:
+        changed = replace(self.record, closed=closed)
+        await self.parts.records.save(changed)
+        self.record = changed
 
     # jobs
 
@@ -377,3 +398,8 @@ class Protected:
                 subject=self.name,
             )
         return start_time(at, self.parts.ports.clock.wall_us(), self.name)
+
+
+def _arranged(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """What intake does of what it can be told: rest, hold scans, let no client in."""
+    return bool(row["resting"]), bool(row["held"]), bool(row["closed"])

@@ -20,7 +20,8 @@ TEST_JOBS = (JobKind.TEST_FAILOVER, JobKind.CLEANUP_TEST_FAILOVER)
 class MachineRecord:
     """One machine. ``wanted``: it is to be protected, unless a person said otherwise. ``whole``:
     its vault has held a consistent point of it. ``start_us``: when its initial replication begins.
-    ``held``: its scans wait for a person. ``compare``: intake must still be told to compare
+    ``held``: its scans wait for a person. ``closed``: no client may come to its disks, because it
+    is being handed over. ``compare``: intake must still be told to compare
     everything. ``problem``: why it is Critical. ``failover``: what the operations of a failover
     must remember. ``job`` and ``test_job``: those under way."""
 
@@ -35,6 +36,7 @@ class MachineRecord:
     failover: Mapping[str, Any] | None = None
     job: int | None = None
     test_job: int | None = None
+    closed: bool = False
 
     def as_fields(self) -> dict[str, Any]:
         """For JSON."""
@@ -50,6 +52,7 @@ class MachineRecord:
             "failover": None if self.failover is None else dict(self.failover),
             "job": self.job,
             "test_job": self.test_job,
+            "closed": self.closed,
         }
 
     def beginning(self, job: JobView) -> MachineRecord:
@@ -81,6 +84,7 @@ class MachineRecord:
             fields["failover"],
             fields["job"],
             fields["test_job"],
+            bool(fields.get("closed", False)),
         )
 
 

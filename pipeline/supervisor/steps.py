@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.control.model import JobKind, JobState, JobView, Operation, Problem, State
+from pipeline.control.model import Direction, JobKind, JobState, JobView, Operation, Problem, State
 from pipeline.lifecycle.events import Do, Event, Happening
 from pipeline.lifecycle.rules import Step
 from pipeline.supervisor.records import Ended, MachineRecord
@@ -20,6 +20,7 @@ JOB_IN_STATE = {
     State.DISABLING: JobKind.DISABLE,
 }
 """The job that must run in a state."""
+_HOME = (Happening.FAILOVER_CANCELLED, Happening.FAILED_BACK, Happening.REPROTECTED)
 
 
 def record_after(
@@ -45,12 +46,14 @@ def record_after(
         after = replace(after, whole=True)
     if event in (Operation.PROTECT, Operation.UNPROTECT):
         after = replace(after, wanted=event is Operation.PROTECT)
+    if event in _HOME and then.direction is Direction.FORWARD:
+        after = replace(after, closed=False, failover=None)
     if event is Happening.GAP_CLOSED:
         after = replace(after, held=False)
     if failover is not None:
         after = replace(after, failover=dict(failover))
     if Do.FORGET in found.effects:
-        after = replace(after, whole=False, held=False, compare=False, failover=None)
+        after = replace(after, whole=False, held=False, compare=False, failover=None, closed=False)
     if then.state not in (State.CRITICAL, State.DISABLED) or event is Happening.DISABLED:
         after = replace(after, problem=None)
     elif problem is not None:

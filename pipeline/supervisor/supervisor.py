@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -29,6 +29,8 @@ from pipeline.state import StateFolder
 from pipeline.supervisor.dbrecords import DatabaseRecords
 from pipeline.supervisor.face import serve_face
 from pipeline.supervisor.facts import Look
+from pipeline.supervisor.following import follow_vaults
+from pipeline.supervisor.handover import add_handover
 from pipeline.supervisor.intake import IntakeKeeper
 from pipeline.supervisor.jobs import built_in
 from pipeline.supervisor.machine import Protected
@@ -48,9 +50,13 @@ _AGAIN_SECONDS = 5.0  # before a machine's task that has broken is begun anew
 _STUCK_SECONDS = 60.0  # without a look at intake: the watchdog is not fed any more
 
 
+Follow = Callable[[Parts, Mapping[str, Protected]], Awaitable[None]]
+
+
 class Supervisor:
     """``tell`` hears one line for each event; ``drain`` seconds bound the end. ``vouched``: disks
-    (MACHINE/DISK) that nobody has written to since the last stop, says the operator."""
+    (MACHINE/DISK) that nobody has written to since the last stop, says the operator. ``follow``
+    moves machines on as failovers elsewhere say."""
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class Supervisor:
         vouched: Sequence[str] = (),
         *,
         carriers: Carriers | None = None,
+        follow: Follow = follow_vaults,
         notifier: Notifier | None = None,
     ):
         self.machines: dict[str, Protected] = {}
@@ -73,6 +80,7 @@ class Supervisor:
         self._state = state
         self._tell = tell
         self._drain = drain
+        self._follow = follow
         self._notifier = notifier or Notifier()
         self._records = DatabaseRecords(ports, lambda: database_of(config, ports))
         self.intake = IntakeKeeper(ports, config, state, tell, self._looked, vouched)
@@ -82,7 +90,7 @@ class Supervisor:
             config=config,
             state=state,
             records=self._records,
-            carriers=carriers or built_in(),
+            carriers=carriers or add_handover(built_in()),
             shipping=self.delivery,
             capturing=self.intake,
             tell=tell,
@@ -134,6 +142,7 @@ class Supervisor:
             self.wellness.alerts.configure(self.config.daemon)
             nursery.start_soon(self.wellness.alerts.run)
             nursery.start_soon(self.wellness.run)
+            nursery.start_soon(self._follow, self.parts, self.machines)
             nursery.start_soon(fed, self._notifier, self._ports.clock, self._is_well)
             self._ready.set()
             self._notifier.ready(f"{len(self.machines)} machines")

@@ -2,8 +2,8 @@
 
 A carrier is an async function from ``Work`` to ``Outcome``. It may be started again after a kill
 of the daemon if it is ``resumable``; it raises ``BackstayError`` when it fails. Further kinds (the
-operations of a failover) are added with ``Carriers.add``; what nobody carries out is refused
-before anything is changed.
+operations of a failover that take the vault's private key) are added with ``Carriers.add``; what
+nobody carries out is refused before anything is changed.
 """
 
 from __future__ import annotations
@@ -100,12 +100,17 @@ class Work(Protocol):
     async def task(self, name: str) -> None:
         """The next step begins; the one before has succeeded."""
 
+    async def let_guests(self, *, come: bool) -> None:
+        """May clients come to the machine's disks? Durably; with False refused while there are
+        any (``SourceBusy``). ``IntakeGone``."""
+
     async def intake(self, command: str, **arguments: Any) -> dict[str, Any]:
         """A command to intake. ``IntakeGone``, or its error."""
 
 
 Carry = Callable[[Work], Awaitable[Outcome]]
 Foresee = Callable[[str, Mapping[str, Any]], Awaitable[Stake]]
+Undo = Callable[[Work], Awaitable[None]]
 Check = Callable[[Mapping[str, Any]], None]
 
 
@@ -114,7 +119,8 @@ class Carrier:
     """``failed`` and ``cancelled``: what happens with a job that ends so. ``states``: in which the
     job makes sense; one that is found in another after a kill has nothing to do any more.
     ``beside``: other operations are possible while it runs. ``check`` raises ``UsageError`` for
-    parameters that cannot be; ``foresee`` says what is at stake."""
+    parameters that cannot be; ``foresee`` says what is at stake. ``undo`` follows when it failed or
+    was cancelled, not when the daemon ends: then it goes on at the next start."""
 
     carry: Carry
     failed: Happening | None = Happening.JOB_FAILED
@@ -125,6 +131,7 @@ class Carrier:
     states: frozenset[State] = frozenset(State)
     check: Check = lambda _: None
     foresee: Foresee | None = None
+    undo: Undo | None = None
 
 
 class Carriers:

@@ -29,6 +29,7 @@ from stages.nbd.ranges import RangeLocks
 from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession
 from stages.stream import Position
+from stages.vault import failover_log
 from stages.vault.paged import PagedArray
 from tests.simulation.knobs import CALM, Knobs
 
@@ -286,6 +287,19 @@ def r11_an_unknown_outcome_is_a_failure() -> AbstractContextManager[Any]:
 @canary(clone=1.0, ends=("kill",))
 def r12_a_win_is_not_checked() -> AbstractContextManager[Any]:
     return _swap(LogSession, _check_not_succeeded=_nothing, _check_own=lambda *_: None)
+
+
+@canary(first=1, failovers=1.0, lives=8, ends=("kill", "stop"), pace=(0.2, 3, 8), patience=(1000,))
+def r14_a_source_ships_on_after_a_failover() -> AbstractContextManager[Any]:
+    return _swap(
+        LogSession, _check_not_succeeded=_nothing, _check_own=lambda *_: None,
+        _check_not_failed_over=_nothing,
+    )  # fmt: skip
+
+
+@canary(failovers=1.0, lives=8, ends=("kill", "stop"), pace=(0, 0.2, 2))
+def r14_a_source_is_not_told_of_its_failover() -> AbstractContextManager[Any]:
+    return mock.patch.object(failover_log, "notice_of", lambda *_: None)
 
 
 @canary(marks=1.0, pace=(0, 0.2, 2), ends=("stop",))

@@ -61,6 +61,8 @@ class Deliveries(Scene):
             if not isinstance(leaf, BackstayError):
                 raise raised
             self.trace.note("delivery", type(leaf).__name__)
+            if isinstance(leaf, Fenced) and self.tried:
+                continue  # until a cancel
             if isinstance(leaf, Fenced) and self.cloned:
                 self.fenced |= process.name == "delivery"
                 return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import zstandard
 
 from stages.model import BLOCK, Runs
-from stages.recover.opened import Group
+from stages.recover.opened import Group, open_vault
 from stages.store.port import ObjectStore
 from stages.vault import frame, layout
 from stages.vault.commit import Header, Part, SegmentIndex
@@ -34,7 +34,11 @@ class Image:
         )
         if not any("/log/" in key for key in keys):
             return 0
-        self.group = await open_group(self.store, self.key)
+        if self.group is None:
+            self.group = await open_group(self.store, self.key)
+        else:  # by its id: a failover's branch is the same machine
+            vault = await open_vault(self.store, self.key)
+            self.group = await vault.group(self.group.scope.group)
         return self.group.tail
 
     async def advance(self) -> tuple[Header, bytes]:

@@ -20,7 +20,8 @@ class Knobs:
     second daemon with a copy of the state. ``scrub``: seconds in which everything is compared again
     while it is written, 0 for never; ``rot``: how often a life's disk changes without a write.
     ``orders``: of a life in which a supervisor has capture rest, holds scans and wants everything
-    compared.
+    compared. ``failovers``: of a life in which an operator fails the machine over, tests, changes
+    the point, cancels or commits, at any moment.
     """
 
     writes: int = 500
@@ -53,6 +54,7 @@ class Knobs:
     scrub: float = 0.0
     rot: float = 0.0
     orders: float = 0.0
+    failovers: float = 0.0
 
 
 CALM = Knobs(disk_faults=0, source_faults=0, store_faults=0, leave=0, marks=0)

@@ -45,6 +45,7 @@ class Observer(Scene):
             files = session.writer.machine.files
             assert isinstance(files, SimFiles)
             self.checker.writers.append((files.process.name, header.seq))
+            self.settled(header.seq)
             return header
 
         def server(exports: Any, **_: Any) -> SimServer:

@@ -53,6 +53,9 @@ class Scene(Witness):
         self.late: list[FaultStore] = []
         self.rotten: set[tuple[str, int]] = set()  # blocks that changed without a write, ever
         self.alarms = 0
+        self.fence: int | None = None  # the newest commit when a failover was complete
+        self.tried = False  # a failover was begun, ever
+        self.group: bytes | None = None
         self._life_setup()
         for path, name in self.paths.items():
             content = bytearray(self.sizes[name])
@@ -120,6 +123,9 @@ class Scene(Witness):
             raise Wrong(f"R6: false alarm, blocks {false[:8]} of {found.name} were written")
 
     # what the other parts do
+
+    def settled(self, seq: int) -> None:
+        raise NotImplementedError
 
     def wrote(self, path: str, offset: int, data: bytes) -> None:
         raise NotImplementedError

@@ -23,6 +23,7 @@ from stages.errors import leaves
 from tests.simulation.clients import Clients
 from tests.simulation.daemon import Killed, Process, Window
 from tests.simulation.deliveries import Deliveries
+from tests.simulation.failovers import Failovers
 from tests.simulation.guests import (
     Wrong,
 )
@@ -31,7 +32,7 @@ from tests.simulation.scene import LONG
 from tests.whole.world import NAME, STATE
 
 
-class Story(Observer, Deliveries, Clients):
+class Story(Observer, Deliveries, Clients, Failovers):
     """Tell it with ``run``; ``Wrong`` or another ``AssertionError`` says which rule broke."""
 
     def run(self) -> None:
@@ -89,6 +90,9 @@ class Story(Observer, Deliveries, Clients):
 
     async def _main(self, end: str) -> None:
         with trio.fail_after(LONG), trio.CancelScope() as scope:
+            if not await self.comes_back():
+                self.trace.note("life", "its listeners stay closed")
+                return
             self.process = process = self._new_process("intake", STATE)
             process.on_death = scope.cancel
             folder = StateFolder.open(process.machine, STATE, lock=False)
@@ -101,6 +105,8 @@ class Story(Observer, Deliveries, Clients):
                 if not self.quiet:
                     self._plan(end, process, nursery)
                 nursery.start_soon(self._mark_now_and_then)
+                if self.knobs.failovers and not self.quiet:
+                    nursery.start_soon(self._fail_over_now_and_then)
                 if self.knobs.orders and not self.quiet:
                     nursery.start_soon(self._order_now_and_then)
                 if self.quiet:

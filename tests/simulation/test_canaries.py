@@ -41,5 +41,19 @@ def test_a_planted_bug_is_found(canary: Canary) -> None:
 
 def test_every_rule_that_needs_one_has_a_canary() -> None:
     rules = {canary.name.partition("_")[0] for canary in CANARIES}
-    assert {"r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r11", "r12", "r20"} <= rules
+    assert {
+        "r1",
+        "r2",
+        "r3",
+        "r4",
+        "r5",
+        "r6",
+        "r7",
+        "r8",
+        "r9",
+        "r11",
+        "r12",
+        "r14",
+        "r20",
+    } <= rules
     assert Wrong.__mro__[1] is AssertionError

@@ -34,6 +34,15 @@ def test_a_supervisor_that_orders_anything_at_any_moment(seed: int) -> None:
     story.forget()
 
 
+@pytest.mark.parametrize("seed", range(400, 412))
+def test_an_operator_who_fails_over_and_back_at_any_moment(seed: int) -> None:
+    """Nothing is shipped past a failover, who comes back is told, and after a cancel it heals."""
+    story = Story(seed, replace(draw(seed), failovers=0.9, clone=0.0))
+    story.run()
+    assert story.made >= story.knobs.writes or story.fenced
+    story.forget()
+
+
 def told(seed: int) -> str:
     story = Story(seed)
     story.run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,9 @@ from pipeline.control.model import Caller, JobAction, JobKind, Operation, State
 from pipeline.lifecycle.events import Happening
 from pipeline.state import StateFolder
 from pipeline.supervisor.jobs import built_in
+from pipeline.supervisor.machine import Protected
 from pipeline.supervisor.notify import this_process
+from pipeline.supervisor.parts import Parts
 from pipeline.supervisor.service import Service
 from pipeline.supervisor.supervisor import Supervisor
 from pipeline.supervisor.work import Carrier, Carriers, Outcome, Work
@@ -128,6 +131,10 @@ async def serve(supervisor: Supervisor) -> None:
     await trio.sleep_forever()
 
 
+async def nobody(parts: Parts, machines: Mapping[str, Protected]) -> None:
+    """The failovers here are in no vault that could be followed."""
+
+
 async def main(path: str) -> None:
     config, ports, notifier = load(path), this_machine(), this_process()
     state = StateFolder.open(ports, config.daemon.state)
@@ -136,7 +143,7 @@ async def main(path: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     supervisor = Supervisor(
-        ports, config, state, tell, 30.0, carriers=carriers(), notifier=notifier
+        ports, config, state, tell, 30.0, carriers=carriers(), follow=nobody, notifier=notifier
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, supervisor)

@@ -63,10 +63,13 @@ class Marks:
         label: str,
         freeze: Callable[[], Awaitable[None]] | None = None,
         thaw: Callable[[], Awaitable[bool]] | None = None,
+        *,
+        grade: str = CRASH,
     ) -> MarkedPoint:
         """A mark at the head; returns when it is a recovery point, or is not going to be one.
 
-        With hooks it is of grade "app" if ``thaw`` returns True. ``thaw`` always runs.
+        With hooks it is of grade "app" if ``thaw`` returns True. ``thaw`` always runs. Without, it
+        is of ``grade``: "planned" where nobody can write any more.
         """
         self._next += 1
         mark = self._id()
@@ -75,7 +78,7 @@ class Marks:
             return MarkedPoint(mark, 0, 0, "", f"journal: {failed.message}")
         with self._joint.awaiting(mark):
             if freeze is None or thaw is None:
-                self._push(mark, label, CRASH)
+                self._push(mark, label, grade)
                 self._decide(mark, valid=True)
             else:
                 await self._frozen(mark, label, freeze, thaw)

@@ -1,0 +1,93 @@
+"""The lifecycle of a source follows what the vault says of its failover (R14).
+
+Looked at only where there may be something: a machine that delivery calls fenced, that was handed
+over, or that is away. Others cost the vault nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.control.model import Direction, State
+from pipeline.daemon.link_client import IntakeGone
+from pipeline.lifecycle.away import toward
+from pipeline.notice import Looked, notice_fields, source_notices
+from stages.errors import BackstayError, Fenced
+from stages.vault.failover_log import FailoverNotice
+from stages.vault.failover_state import Phase
+
+if TYPE_CHECKING:
+    from pipeline.supervisor.machine import Protected
+    from pipeline.supervisor.parts import Parts
+
+_AWAY = frozenset(
+    {
+        State.PREPARED,
+        State.FAILING_OVER,
+        State.COMMIT_PENDING,
+        State.COMMITTED,
+        State.REPROTECTING,
+    }
+)
+_RESTS = frozenset({State.DISABLED, State.DISABLING, State.MIGRATED})
+
+
+async def follow_vaults(parts: Parts, machines: Mapping[str, Protected]) -> None:
+    """Look as often as at a vault that is away (``daemon.retry.probe``), until cancelled."""
+    while True:
+        names = [name for name, one in machines.items() if _may_be_away(one)]
+        if names:
+            try:
+                found = await source_notices(parts.ports, parts.config, parts.state, names)
+            except BackstayError as error:  # the state folder cannot be written
+                parts.tell(f"failover records: {error}")
+                found = {}
+            for name, looked in found.items():
+                if name in machines:
+                    await _follow(parts, machines[name], looked)
+        await parts.ports.clock.sleep(parts.config.daemon.retry.probe)
+
+
+def _may_be_away(one: Protected) -> bool:
+    now, problem = one.record.situation, one.record.problem
+    if now.state in _RESTS or one.name not in one.parts.config.machines:
+        return False
+    fenced = problem is not None and problem.error == Fenced.__name__
+    away = now.state in _AWAY or now.direction is Direction.REVERSE
+    return away or fenced or _is_unserved(one)
+
+
+def _is_unserved(one: Protected) -> bool:
+    """Intake runs, and does not have it."""
+    live = one.parts.config.machine(one.name).live
+    return live and one.look.at > float("-inf") and one.look.row is None
+
+
+async def _follow(parts: Parts, one: Protected, looked: Looked) -> None:
+    if looked.trouble and looked.notice is None:
+        return
+    phase = Phase.NONE if looked.notice is None else looked.notice.phase
+    kept = None if looked.notice is None else _kept(looked.notice)
+    try:
+        for happening in toward(one.record.situation, phase):
+            await one.happen(happening, failover=kept)
+        if not phase.is_over and _is_unserved(one):
+            for line in (await parts.capturing.ask("open", machine=one.name))["said"]:
+                parts.tell(line)
+    except IntakeGone:
+        return  # the next one opens what may be opened
+    except BackstayError as error:
+        parts.tell(f"{one.name}: {error}")  # again at the next look
+
+
+def _kept(notice: FailoverNotice) -> dict[str, object]:
+    """What is kept with the machine, and shown of it."""
+    fields = notice_fields(notice)
+    point = notice.point
+    return {
+        **fields,
+        "point": 0 if point is None else point.seq,
+        "stamp_us": 0 if point is None else point.stamp,
+        "branch": fields["branch"] or "",
+    }
