@@ -64,13 +64,14 @@ async def assess(
     finally:
         point.close()
     there = await read_inventory(seen, floor.seq)
-    _check_there(seen, there, holders)
+    after = columns.objects[:, 0] >= np.uint64(floor.seq)
+    named = {(e, n): size for _, e, n, size in columns.objects[after].tolist()}
+    _check_there(seen, there, holders, named)
     tail = columns.row(seen.tail)
     tail_epoch = int(columns.epoch[tail])
     manifests, pages = await _checkpoints(seen, floor, there, int(columns.checkpoint[tail]))
     islands = tuple(_islands(floor))
     packs = {ref.number for ref in floor.packs} if needed_packs else set(holders.packs)
-    after = columns.objects[:, 0] >= np.uint64(floor.seq)
     needs = Needs(
         floor=floor.seq,
         tail=seen.tail,
@@ -80,11 +81,12 @@ async def assess(
         live_data=holders.data,
         live_tails=holders.tails,
         live_packs=holders.packs,
-        named={(e, n) for _, e, n, _ in columns.objects[after].tolist()},
+        named=named.keys(),
         settled=await _settled(seen, floor, tail_epoch),
         manifests=manifests,
         pages=pages,
         packs=packs,
+        packed={ref.number: ref.size for ref in floor.packs},
         rolled=await whole_rollups(seen, _ends(islands, there, floor.seq)),
     )
     return Assessed(seen, floor, there, needs, frames)
@@ -121,10 +123,16 @@ async def _check_never_deleted(group: Group) -> None:
         )
 
 
-def _check_there(group: Group, there: Inventory, holders: Holders) -> None:
-    """What is needed has to be there before anything else goes."""
+def _check_there(
+    group: Group, there: Inventory, holders: Holders, named: dict[tuple[int, int], int]
+) -> None:
+    """What is needed has to be there before anything else goes: of the newest points too."""
     gid, first = group.scope.group, group.log.first
     missing = [layout.data(gid, *name) for name in holders.data if name not in there.data]
+    for name, size in named.items():
+        thing = there.data.get(name)
+        if thing is None or thing.size != size:
+            missing.append(layout.data(gid, *name))
     missing += [
         layout.commit(gid, seq) for seq in holders.tails if seq < first and seq not in there.log
     ]

@@ -19,7 +19,7 @@ from stages.crypto.sign import Signer
 from stages.errors import UNREADABLE, BrokenChain, IllegalOperation, KeyFailure
 from stages.keeper.assess import Assessed, assess, moves_of, repack
 from stages.keeper.live import view
-from stages.keeper.reach import Doomed
+from stages.keeper.reach import Doomed, Moves
 from stages.keeper.repack import Repack
 from stages.keeper.report import GroupReport, Report
 from stages.keeper.retain import Chosen, Columns, Offered, Retention, bases, choose_points
@@ -267,7 +267,7 @@ class _Pass:
         found = await assess(self._group, following, self._columns, self._machine)
         moves = moves_of(found, fill=self._rules.fill, most=self._rules.most_moved)
         report.freed_by_moves = moves.freed
-        self._foresee(found)
+        self._foresee(found, moves)
         changes = (following.seq, following.points) != (floor.seq, floor.points)
         if self._dry_run or not (changes or moves.live or moves.freed):
             report.moved = moves.live
@@ -279,9 +279,14 @@ class _Pass:
         if changes or packs != floor.packs:
             await self._put(replace(following, packs=packs))
 
-    def _foresee(self, found: Assessed) -> None:
-        for each in found.doomed(None):
-            self._report.to_go[each.kind] += each.size
+    def _foresee(self, found: Assessed, moves: Moves) -> None:
+        """What goes once the next floor is of age; what frames are moved out of, too."""
+        sizes = [(each.kind, each.size) for each in found.doomed(None)]
+        sizes += [("data", found.there.data[name].size) for name in moves.data]
+        sizes += [("log", found.there.log[seq].size) for seq in moves.tails]
+        sizes += [("packs", found.there.packs[number].size) for number in moves.packs]
+        for kind, size in sizes:
+            self._report.to_go[kind] += size
             self._report.to_go_objects += 1
 
     async def _choose(

@@ -14,6 +14,8 @@ from stages.vault import layout
 from stages.vault.rollup import SPAN
 
 Name = tuple[int, int]
+_SMALL = 4 << 20  # bytes of frames: packs below it are joined
+_MANY = 8  # once there are that many
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Needs:
     of frames that are needed, by what holds them. ``named``: data objects of commits after the
     floor. ``settled``: data objects of the newest commit's epoch that a commit up to the floor
     has named. ``tail``, ``tail_epoch``: of the newest commit. ``pages``: parts that a needed
-    checkpoint refers to. ``rolled``: rollups that have proved to be whole.
+    checkpoint refers to. ``packs``: those that are in force, ``packed``: bytes of frames in each.
+    ``rolled``: rollups that have proved to be whole.
     """
 
     floor: int
@@ -61,6 +64,7 @@ class Needs:
     manifests: Set[int] = frozenset()
     pages: Set[Name] = frozenset()
     packs: Set[int] = frozenset()
+    packed: Mapping[int, int] = field(default_factory=dict)
     rolled: Set[int] = frozenset()
 
 
@@ -159,8 +163,12 @@ def worth_moving(there: Inventory, needs: Needs, *, fill: float, most: int) -> M
     for seq, live in needs.live_tails.items():
         if seq < needs.floor and not _log_needed(seq, needs):
             look("tails", seq, live, there.log.get(seq))
+    small = [number for number in needs.live_packs if needs.packed.get(number, 0) < _SMALL]
     for number, live in needs.live_packs.items():
-        look("packs", number, live, there.packs.get(number))
+        held = needs.packed.get(number, 0)
+        join = len(small) >= _MANY and held < _SMALL
+        if join or live < fill * held:
+            found.append((live / max(1, held), live, held, "packs", number))
     picked: dict[str, list[Name | int]] = {"data": [], "tails": [], "packs": []}
     moved = freed = 0
     for _, live, size, kind, name in sorted(found, key=lambda each: each[:3]):

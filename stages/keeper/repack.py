@@ -76,7 +76,7 @@ class Repack:
             number, self._next = self._next, self._next + 1
             made = pack_object(scope, number, kept, spans, parts, self._signer)
             if await store.put(layout.pack(scope.group, number), made) is Put.CREATED:
-                size = sum(memoryview(part).nbytes for part in made)
+                size = int(lengths.sum())
                 self.moved.packs.append(PackRef(number, int(kept[0]), int(kept[-1]), size))
                 self.moved.bytes += size
                 return

@@ -24,7 +24,7 @@ from stages.vault.floors import Floor, Hold, PackRef, floor_object, read_floor, 
 from stages.vault.sealing import Scope
 
 _LOOK_BACK = 16  # floors of strangers, or damaged, that are passed over
-_MOST_HOLDS = 65_536
+MOST_HOLDS = 65_536
 _TABLES = 256  # packs whose tables are remembered
 _FIRST = 64 << 10  # enough for most packs' tables
 
@@ -97,7 +97,8 @@ async def load_holds(store: ObjectStore, scope: Scope, charter: Charter) -> Hold
     notes: list[str] = []
     problems: list[str] = []
     prefix = layout.holds_prefix(scope.group)
-    async for info in walk(store, prefix, most=_MOST_HOLDS):
+    infos = [info async for info in walk(store, prefix, most=MOST_HOLDS)]
+    for info in infos:
         name = info.key.removeprefix(prefix)
         if not name.isdecimal() or layout.hold(scope.group, int(name)) != info.key:
             notes.append(f"{info.key}: not a hold")

@@ -30,7 +30,7 @@ MAX_PACKS = 1_000_000
 MAX_NOTE = 2000
 MAX_WHO = 255
 _POINT = 4  # columns of u64: seq, base, stamp, time
-_PACK = 4  # number, first frame, last frame, stored bytes
+_PACK = 4  # number, first frame, last frame, bytes of frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class KeptPoint:
 
 @dataclass(frozen=True, slots=True)
 class PackRef:
-    """A pack in force: frames from ``first`` to ``last`` (``location.frame_of`` numbers)."""
+    """A pack in force: frames from ``first`` to ``last`` (``location.frame_of`` numbers), ``size``
+    bytes of them."""
 
     number: int
     first: int
