@@ -95,7 +95,7 @@ class Story:
             assert max(points) in offered
         now = self.world.clock.wall
         young = {s for s in points if now - self.times[s] <= RETENTION.all * 1e6}
-        assert young <= offered, (young - offered)
+        assert young <= offered, young - offered
         self.buckets(points, offered, now)
 
     def buckets(self, points: list[int], offered: set[int], now: int) -> None:
@@ -127,5 +127,3 @@ def test_what_is_needed_is_there(seed: int, steps: list[tuple[str, int | None]])
             await story.play("write", 1)
 
     trio.run(run)
-
-
