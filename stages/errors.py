@@ -206,6 +206,10 @@ class NotFound(BackstayError):
     exit_code = 13
 
 
+class Expired(NotFound):
+    """Retention has let this point go."""
+
+
 class StateError(BackstayError):
     """The local state folder is locked or damaged."""
 

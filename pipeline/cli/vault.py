@@ -160,3 +160,45 @@ def admit(url: str, key_path: str, writer: str, name: str, as_json: bool) -> Non
         {"vault": charter.vault.hex(), "generation": charter.generation, "writer": writer},
         f"admitted {name} ({writer[:16]}…); charter generation {charter.generation}",
     )
+
+
+@vault.command("admit-keeper")
+@click.argument("url", metavar="VAULT")
+@click.option("--key", "key_path", required=True, help="The operator's private key file.")
+@click.option("--keeper", "keeper_path", required=True, help="The keeper's .pub file.")
+@json_option
+def admit_keeper(url: str, key_path: str, keeper_path: str, as_json: bool) -> None:
+    """Let another key run retention: it opens indexes, never content, and signs what stays.
+
+    Give it again when a daemon that was running has begun a new term before it was restarted.
+    """
+    from pipeline.keeping import admit_keeper as admit
+    from stages.system import this_machine
+
+    ports = this_machine()
+    keeper = read_public(ports, keeper_path)
+    private, passphrase = read_private(ports, key_path)
+    done = run_async(admit, ports, url, private, keeper)
+    pinned = private.pinned(done.charter.pin())
+    write_private(ports, key_path, pinned, passphrase)
+    write_public(ports, key_path.removesuffix(".key") + ".pub", pinned.public)
+    emit(
+        as_json,
+        {
+            "vault": done.charter.vault.hex(),
+            "generation": done.charter.generation,
+            "keeper": keeper.recipient.hex(),
+            "wrapped": done.wrapped,
+            "problems": list(done.problems),
+        },
+        "\n".join(
+            [
+                (
+                    f"keeper {keeper.name} admitted; charter generation {done.charter.generation}, "
+                    f"{done.wrapped} keys wrapped for it"
+                ),
+                "restart the daemons that write to this vault: new terms are for the keeper too",
+                *(f"problem: {problem}" for problem in done.problems),
+            ]
+        ),
+    )

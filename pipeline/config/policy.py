@@ -16,6 +16,7 @@ from pipeline.config.fields import (
 from pipeline.config.section import Section, later_keys
 from pipeline.config.units import Wrong, format_duration
 from pipeline.config.when import ALWAYS, LOCAL, NOW, Moment, Window, Zone
+from stages.keeper import retain as keeper
 
 DAY = 86400
 
@@ -54,6 +55,20 @@ class AppConsistent(Section):
     timeout: Annotated[int | float, duration(1, 3600), AS_DURATION] = 60
 
 
+class Retention(Section):
+    """What the keeper leaves of a machine's points: all of them for a while, then one of each hour,
+    then one of each day. Held points stay whatever their age."""
+
+    all: Annotated[int | float, duration(3600, 3650 * DAY), AS_DURATION] = DAY
+    hourly: Annotated[int | float, duration(0, 3650 * DAY), AS_DURATION] = 7 * DAY
+    daily: Annotated[int | float, duration(0, 36_500 * DAY), AS_DURATION] = 30 * DAY
+
+
+def as_retention(section: Retention) -> keeper.Retention:
+    """As the keeper takes it."""
+    return keeper.Retention(float(section.all), float(section.hourly), float(section.daily))
+
+
 ScrubDays = Annotated[int | Literal["off"], whole(1, 365, "off")]
 
 
@@ -62,7 +77,7 @@ class Policy(Section):
     for full scans. ``scrub_days``: in which everything is compared again while it is replicated.
     """
 
-    later = later_keys("failover_point", "retention")
+    later = later_keys("failover_point")
 
     rpo: Annotated[Rpo, AfterValidator(_in_order)] = Rpo()
     timezone: Zone = LOCAL  # before what is told in it
@@ -71,6 +86,7 @@ class Policy(Section):
     app_consistent: Annotated[AppConsistent | None, PRESENT] = None
     initial_replication: Moment = NOW
     scrub_days: ScrubDays = 7
+    retention: Retention = Retention()
 
 
-__all__ = ["AppConsistent", "Points", "Policy", "Rpo"]
+__all__ = ["AppConsistent", "Points", "Policy", "Retention", "Rpo", "as_retention"]

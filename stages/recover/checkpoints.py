@@ -18,14 +18,16 @@ async def nearest(group: Group, newest: Commit) -> Manifest | None:
     One that is damaged or nobody's is noted in the log's ``ignored`` and passed over: it costs
     time, not data.
     """
-    for seq in (newest.header.seq, newest.header.checkpoint):
+    base = group.log.base(newest.header.seq)
+    named = (newest.header.seq, newest.header.checkpoint, base)
+    for seq in dict.fromkeys(seq for seq in named if seq >= base):
         try:
             manifest = await read(group, seq) if seq else None
         except UNREADABLE as error:
             group.log.ignored.append(f"{error}; commits are read instead")
             continue
         if manifest is None:
-            if seq and seq == newest.header.checkpoint:
+            if seq and seq in (base, newest.header.checkpoint):
                 key = layout.manifest(group.scope.group, seq)
                 group.log.ignored.append(
                     f"{key}: a checkpoint is missing; commits are read instead"

@@ -80,6 +80,7 @@ class FrameCache:
             async with self._hauling:
                 bad = await self._extractor.run(haul, keep)
             if bad:
+                await self._point.group.check_offered(self._point.seq)
                 raise DamagedObject(bad[0][1], operation="read", subject=haul.key)
 
         try:

@@ -36,10 +36,11 @@ async def parent_of(group: Group) -> Group | None:
             raise _impossible(group, f"more than {MAX_DEPTH} branches follow one another")
         store, ring = group.log.store, group.ring
         scope = replace(group.scope, group=parent.group)
-        log = Log(store, scope, KeyRing(store, scope, ring.charter, ring.box))
+        log = Log(store, scope, KeyRing(store, scope, ring.charter, ring.box, ring.uses))
         record = await read_record(store, scope, ring.charter)
         log.begin_at(record.parent)
         found = Group(scope, record, log.ring, log, parent.seq, below=below)
+        await found.look_at_floor()
         commit = await log.signed(parent.seq)
         if commit.link != parent.digest:
             raise BrokenChain(

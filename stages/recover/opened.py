@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -22,11 +23,12 @@ from stages.store.port import ObjectStore, walk
 from stages.vault import layout
 from stages.vault.charter import Charter, Pin, check_pin, load
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
+from stages.vault.floor_log import Packs, load_floor
 from stages.vault.keyfile import PrivateKey
 from stages.vault.log import Log
 from stages.vault.records import GroupRecord, MachineRecord, read_group, read_machine
 from stages.vault.sealing import Scope
-from stages.vault.terms import KeyRing, check_place, check_signer
+from stages.vault.terms import DATA, INDEX, KeyRing, check_place, check_signer
 
 MAX_GROUPS = 100_000
 _MAX_LOG = 100_000_000  # commits looked through for the end of a log with holes
@@ -49,6 +51,21 @@ class Group:
     parent: Group | None = None
     above: int = 0
     below: tuple[bytes, ...] = ()
+    packs: Packs | None = None
+
+    async def look_at_floor(self) -> None:
+        """Read the newest floor: what retention has let go, and where frames are now."""
+        found = await load_floor(self.log.store, self.scope, self.ring.charter)
+        self.log.ignored.extend(note for note in found.passed if note not in self.log.ignored)
+        self.log.floor = found.floor
+        refs = found.floor.packs if found.floor is not None else ()
+        self.packs = Packs(self.log.store, self.scope, self.ring.charter, refs) if refs else None
+
+    async def check_offered(self, seq: int) -> None:
+        """Raise ``Expired`` if retention has let the point go by now, since it was opened too."""
+        found = await load_floor(self.log.store, self.scope, self.ring.charter)
+        if found.floor is not None and not found.floor.offers(seq):
+            raise self.log.expired(seq)
 
     async def machine(self, number: int) -> MachineRecord:
         """A machine record, read once."""
@@ -100,6 +117,7 @@ class OpenedVault:
     charter: Charter
     box: BoxSecret
     problems: list[str] = field(default_factory=list)
+    uses: Sequence[str] = (DATA, INDEX)
 
     async def groups(self) -> list[Group]:
         """All groups that can be opened, newest first; ``problems`` says why others cannot.
@@ -121,9 +139,11 @@ class OpenedVault:
         Without its record a group can be read all the same; ``problems`` says so.
         """
         scope = Scope(self.charter.vault, gid, self.charter.cipher)
-        ring = KeyRing(self.store, scope, self.charter, self.box)
+        ring = KeyRing(self.store, scope, self.charter, self.box, self.uses)
         log = Log(self.store, scope, ring)
-        tail = await self._tail(log)
+        group = Group(scope, GroupRecord(0, None), ring, log, 0)
+        await group.look_at_floor()
+        tail = group.tail = await self._tail(log)
         try:
             record = await read_record(self.store, scope, self.charter)
         except UNREADABLE as error:
@@ -140,7 +160,8 @@ class OpenedVault:
                         "says of what: what it has not written itself cannot be restored"
                     )
         log.begin_at(record.parent)
-        return Group(scope, record, ring, log, tail)
+        group.record = record
+        return group
 
     async def find(self, machine: str) -> Group:
         """The newest group of a machine, by name or by group id.
@@ -254,10 +275,15 @@ async def read_record(store: ObjectStore, scope: Scope, charter: Charter) -> Gro
 
 
 async def open_vault(
-    store: ObjectStore, key: PrivateKey, pins: tuple[Pin, ...] = ()
+    store: ObjectStore,
+    key: PrivateKey,
+    pins: tuple[Pin, ...] = (),
+    *,
+    uses: Sequence[str] = (DATA, INDEX),
 ) -> OpenedVault:
     """Open a vault with a private key; ``pins`` are those of the key file and a trust file.
 
+    ``uses``: which of the epochs' keys are opened. A keeper does with ``INDEX``.
     Raises ``TrustMismatch`` if the vault is none of the pinned ones: pins are never learnt here.
     """
     charter = await load(store, None)
@@ -272,4 +298,4 @@ async def open_vault(
         )
     for pin in known:
         check_pin(charter, pin, store.url)
-    return OpenedVault(store, charter, key.box)
+    return OpenedVault(store, charter, key.box, uses=uses)

@@ -35,8 +35,8 @@ class FrameNeed:
 class Haul:
     """One get: bytes ``offset`` to ``offset + length`` of ``key``, at most ``HAUL_BYTES``.
 
-    ``tail`` True: offsets count from the tail of the commit of that key. ``frames``: offset within
-    the object, stored length, need.
+    ``tail`` True: offsets count from the tail of the commit or pack of that key. ``frames``: offset
+    within the object, stored length, need.
     """
 
     key: str
@@ -81,12 +81,15 @@ def hauls(
     for need, row in zip(wanted, rows, strict=True):
         place = location.place(row)
         where = owners.get(need.epoch, group)
-        if place.inline:
+        if place.packed:
+            key = layout.pack(where, place.number)
+        elif place.inline:
             key = layout.commit(where, place.number)
         else:
             key = layout.data(where, need.epoch, place.number)
         length = min(place.length, _LONGEST)
-        by_object.setdefault((key, place.inline), []).append((place.offset, length, need))
+        name = (key, place.inline or place.packed)
+        by_object.setdefault(name, []).append((place.offset, length, need))
     found = []
     for (key, tail), frames in sorted(by_object.items(), key=lambda item: item[0]):
         frames.sort(key=lambda frame: frame[0])

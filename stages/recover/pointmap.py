@@ -89,11 +89,18 @@ class PointMap:
             point._checkpoints = checkpoints
             return point
 
-        manifest = await nearest(group, newest) if checkpoints else None
+        base = group.log.base(seq)  # before it nothing is left to be read instead
+        manifest = await nearest(group, newest) if checkpoints or base else None
+        if manifest is None and base:
+            await group.check_offered(seq)
+            raise _no_base(group, base)
         if manifest is not None:
             try:
                 return await begin(salvage=False)._read(manifest)
             except UNREADABLE as error:
+                await group.check_offered(seq)
+                if base and not salvage:
+                    raise
                 with suppress(*UNREADABLE):
                     self = await begin(salvage=False)._read(None)
                     self._pass_over(error)
@@ -221,10 +228,31 @@ class PointMap:
     async def places(self, frames: U64) -> U64:
         """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
         try:
-            return await self._directory.places(frames)
+            return await self._places(frames)
         except UNREADABLE as error:
             await self._without_checkpoint(error)
-        return await self._directory.places(frames)
+        return await self._places(frames)
+
+    async def _places(self, frames: U64) -> U64:
+        rows = await self._directory.places(frames)
+        packs = self.group.packs
+        return rows if packs is None else await packs.move(frames, rows)
+
+    def stored(self, disk: int, page: int) -> tuple[int, int, int] | None:
+        """Where the checkpoint stores a page of locations, if nothing of it has changed since: two
+        points with the same answer have the same page.
+        """
+        table = self._tables.get(disk, NOTHING)
+        if page >= len(table) or not int(table[page, 2]):
+            return None
+        first = page * PAGE_ROWS
+        count = min(PAGE_ROWS, self._scratch[disk].rows - first)
+        try:
+            changed = self._scratch[disk].read(first, count).any()
+        except OSError as error:
+            raise _no_scratch(error) from None
+        seq, place, length = table[page].tolist()
+        return None if changed else (seq, place, length)
 
     async def _without_checkpoint(self, error: BackstayError) -> None:
         """A page is damaged: read the log from its beginning instead, once for all callers.
@@ -234,7 +262,8 @@ class PointMap:
         async with self._rebuilding:
             if self._rebuilt:
                 return
-            if not self._tables:
+            if not self._tables or self.group.log.base(self.seq):
+                await self.group.check_offered(self.seq)
                 raise error
             fresh = PointMap(
                 self.group, self._files, self.machine, self.header, salvage=self._salvage
@@ -415,6 +444,15 @@ class PointMap:
         if len(rows) == PAGE_ROWS:
             return rows
         return np.concatenate((rows, np.zeros(PAGE_ROWS - len(rows), np.uint64)))
+
+
+def _no_base(group: Group, base: int) -> DamagedObject:
+    return DamagedObject(
+        "the checkpoint that this point is read from is damaged or missing, and retention has let "
+        "go of the commits before it",
+        operation="read the block map",
+        subject=layout.manifest(group.scope.group, base),
+    )
 
 
 def _no_scratch(error: OSError) -> NoSpace:

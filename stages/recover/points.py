@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
 from stages.vault.commit import Header
+from stages.vault.floors import MAX_POINTS
 from stages.vault.log import Commit
 from stages.vault.rollup import SPAN
 
@@ -57,14 +58,23 @@ async def newest(group: Group, count: int, *, all_points: bool = False) -> list[
     Damaged commits are passed over and noted in the log's ``ignored``.
     """
     found: list[Point] = []
-    high = group.tail
-    while high and len(found) < count:
-        low = (high - 1) // SPAN * SPAN + 1
+    high, first = group.tail, group.log.first
+    while high >= first and len(found) < count:
+        low = max(first, (high - 1) // SPAN * SPAN + 1)
         for commit in reversed(await _readable(group, low, high)):
             if (all_points or commit.header.consistent) and len(found) < count:
                 found.append(as_point(commit.header, commit.link))
         high = low - 1
+    kept = reversed(await _kept(group, count - len(found)))
+    found.extend(as_point(commit.header, commit.link) for commit in kept)
     return found
+
+
+async def _kept(group: Group, count: int) -> list[Commit]:
+    """The newest points that retention has kept before the floor, oldest first."""
+    floor = group.log.floor
+    seqs = [point.seq for point in floor.points] if floor is not None else []
+    return await _these(group, seqs[-count:] if count > 0 else [])
 
 
 async def choose(
@@ -105,8 +115,9 @@ async def _by_number(group: Group, machine: str, seq: int) -> Choice:
             f"there is no point #{seq}",
             operation="choose point",
             subject=machine,
-            hint=f"points are #1 to #{group.tail}; 'backstay points' lists them",
+            hint=f"points are #{group.log.first} to #{group.tail}; 'backstay points' lists them",
         )
+    group.log.check_offered(seq)
     commit = await group.log.signed(seq)
     notes: tuple[str, ...] = ()
     if not commit.header.consistent:
@@ -126,7 +137,7 @@ async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
     chosen = await group.log.signed(seq)
     if salvage:
         return Choice(as_point(chosen.header, chosen.link), ())
-    low = max(1, group.tail - COMPLETE_WINDOW + 1)
+    low = max(group.log.first, group.tail - COMPLETE_WINDOW + 1)
     commits = await _readable(group, low, seq) if low <= seq else []
     first_bad, key = await _first_incomplete(group, [commit.header for commit in commits])
     notes: list[str] = []
@@ -177,6 +188,13 @@ async def _no_point(group: Group, machine: str, at: str | None, last: int) -> No
 
 async def _consistent_after(group: Group, seq: int) -> Point | None:
     """The first consistent point after ``seq``, if one lies within a few spans."""
+    floor = group.log.floor
+    if floor is not None and seq < floor.seq:
+        later = [point.seq for point in floor.points if point.seq > seq]
+        if later:
+            commit = await group.log.signed(later[0])
+            return as_point(commit.header, commit.link)
+        seq = floor.seq - 1
     for low, high in _spans(seq + 1, min(group.tail, seq + 4 * SPAN)):
         for commit in await _readable(group, low, high):
             if commit.header.consistent:
@@ -196,6 +214,10 @@ async def _readable(group: Group, first: int, last: int) -> list[Commit]:
 
 
 async def _one_by_one(group: Group, first: int, last: int) -> list[Commit]:
+    return await _these(group, range(first, last + 1))
+
+
+async def _these(group: Group, seqs: Sequence[int]) -> list[Commit]:
     found: dict[int, Commit] = {}
     failed: dict[int, str] = {}
     limit = trio.CapacityLimiter(_PARALLEL)
@@ -208,7 +230,7 @@ async def _one_by_one(group: Group, first: int, last: int) -> list[Commit]:
                 failed[seq] = str(error)
 
     async with crew() as nursery:
-        for seq in range(first, last + 1):
+        for seq in seqs:
             nursery.start_soon(fetch, seq)
     known = set(group.log.ignored)
     group.log.ignored.extend(failed[seq] for seq in sorted(failed) if failed[seq] not in known)
@@ -245,8 +267,9 @@ async def lost_after(group: Group, point: Point) -> Lost:
     """
     if point.seq >= group.tail:
         return Lost(0, 0, 0, 0)
-    last = min(group.tail, point.seq + 4 * SPAN)
-    commits = await _readable(group, point.seq + 1, last)
+    first = max(point.seq + 1, group.log.first)
+    last = min(group.tail, first + 4 * SPAN)
+    commits = await _readable(group, first, last)
     stored = sum(
         commit.container.tail_size + sum(ref.size for ref in commit.header.objects)
         for commit in commits
@@ -262,8 +285,13 @@ async def lost_after(group: Group, point: Point) -> Lost:
 async def newest_graded(group: Group, machine: str, grades: frozenset[str]) -> Choice:
     """The newest complete consistent point of one of ``grades``. Raises ``NotFound``."""
     notes: list[str] = []
-    for low, high in reversed(list(_spans(1, group.tail))):
-        for commit in reversed(await _readable(group, low, high)):
+    floor = group.log.floor
+    spans: list[tuple[int, int] | None] = [*_spans(group.log.first, group.tail)]
+    if floor is not None and floor.points:
+        spans.insert(0, None)
+    for span in reversed(spans):
+        commits = await (_readable(group, *span) if span else _kept(group, MAX_POINTS))
+        for commit in reversed(commits):
             header = commit.header
             if not header.consistent or header.grade not in grades:
                 continue
@@ -281,5 +309,5 @@ async def newest_graded(group: Group, machine: str, grades: frozenset[str]) -> C
 
 async def _window(group: Group, seq: int) -> list[Header]:
     """The headers up to ``seq`` whose data may not have arrived yet."""
-    low = max(1, group.tail - COMPLETE_WINDOW + 1)
+    low = max(group.log.first, group.tail - COMPLETE_WINDOW + 1)
     return [commit.header for commit in await _readable(group, low, seq)] if low <= seq else []

@@ -98,6 +98,8 @@ class Sweep:
             for haul in hauls(group.scope.group, wanted, rows, others):
                 await room.acquire()
                 nursery.start_soon(one, haul)
+        if found:  # or has retention let the point go since it was opened?
+            await group.check_offered(self.point.seq)
         found = _joined([*found, *self._doubtful(window)])
         self.lost += sum(extent.length for extent in found)
         self.damage.extend(found[: MAX_DAMAGE - len(self.damage)])

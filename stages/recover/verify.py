@@ -120,9 +120,9 @@ class Verify:
 
     async def _log(self) -> int:
         """Every commit up to the point: links, signatures, bodies. Returns how many are whole."""
-        at, link, whole = 0, None, 0
+        at, link, whole = self._begin() - 1, None, 0
         while at < self._seq:
-            until = min(self._seq, at + SPAN)
+            until = min(self._seq, (at // SPAN + 1) * SPAN)
             try:
                 commits = await self._group.log.stretch(at + 1, until, link, rollups=False)
                 link = commits[-1].link
@@ -135,6 +135,13 @@ class Verify:
                 link = None
             at = until
         return whole
+
+    def _begin(self) -> int:
+        """The first commit that the point can be held against: retention may have left no more."""
+        log = self._group.log
+        if self._seq >= log.first:
+            return log.first
+        return min(log.base(self._seq) + 1, self._seq)
 
     async def _one_by_one(self, first: int, last: int, known: str) -> int:
         """Name everything that is damaged in a stretch, not only what was met first."""
@@ -178,7 +185,8 @@ class Verify:
                 self._problems.append(Problem(key, reason, False))
 
     async def _rollups(self) -> None:
-        for last in range(SPAN, self._seq + 1, SPAN):
+        whole = -(-(self._begin() - 1) // SPAN) * SPAN + SPAN
+        for last in range(whole, self._seq + 1, SPAN):
             key = layout.rollup(self._group.scope.group, last)
             try:
                 heads = decode(await self._group.log.store.get(key), key)

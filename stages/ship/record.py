@@ -71,6 +71,7 @@ class Record:
         for step in steps(header, segments):
             if isinstance(step, CopyRefs):
                 found.append(self._targets(step, fresh))
+                fresh.extend(_copied(step, found[-1]))  # a later segment may refer to these
             else:
                 fresh.append(step)
         return np.concatenate(found)
@@ -172,10 +173,18 @@ def _close(array: PagedArray) -> None:
         array.close()
 
 
+def _copied(step: CopyRefs, locations: U64) -> Iterator[SetData]:
+    """What references come to, block by block, as changes that a later segment sees."""
+    for disk in np.unique(step.disk).tolist():
+        here = step.disk == disk
+        blocks = step.block[here]
+        yield SetData(disk, Runs(blocks, np.ones(len(blocks), np.uint64)), locations[here])
+
+
 def _overlay(change: SetData | SetZero, wanted: U64, values: U64) -> None:
     """Where ``change`` sets a wanted block, its location takes the place of the older value."""
     runs = change.runs
-    order = np.argsort(runs.start)
+    order = np.argsort(runs.start, kind="stable")  # of two runs that begin alike the later counts
     which = order[np.searchsorted(runs.start, wanted, side="right", sorter=order) - 1]
     offset = wanted - runs.start[which]  # wraps around below the first run: no run is that long
     hit = offset < runs.count[which]

@@ -6,8 +6,11 @@ costs a get for a put and spares a file that would have to be kept right through
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
+from stages.errors import ObjectMissing
 from stages.ship.session import LogSession
 from stages.stage import crew
 from stages.vault import layout
@@ -40,18 +43,24 @@ class Rollups:
             self._heads.clear()
 
     async def _write(self, last: int) -> None:
+        """A rollup saves time only: where retention has let go of commits of its span, and of it
+        too, there will be none.
+        """
         heads = dict(self._heads)
         limit = trio.CapacityLimiter(_PARALLEL)
 
         async def fetch(seq: int) -> None:
             async with limit:
-                heads[seq] = await self._fetch(seq)
+                with suppress(ObjectMissing):
+                    heads[seq] = await self._fetch(seq)
 
         wanted = range(last - SPAN + 1, last + 1)
         async with crew() as nursery:
             for seq in wanted:
                 if seq not in heads:
                     nursery.start_soon(fetch, seq)
+        if len(heads) < SPAN:
+            return
         parts = encode([heads[seq] for seq in wanted])
         if sum(len(part) for part in parts) <= MAX_SIZE:
             await self._session.writer.store.put(layout.rollup(self._group, last), parts)

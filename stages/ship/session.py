@@ -26,6 +26,7 @@ from stages.vault.charter import Charter
 from stages.vault.commit import Header, read_header
 from stages.vault.container import HEAD_SIZE, MAX_HEADER, Kind, parse
 from stages.vault.failover_log import failed_over
+from stages.vault.floor_log import load_floor
 from stages.vault.sealing import EpochKeys, Scope
 from stages.vault.terms import MAX_EPOCH, check_signer, claim, next_epoch
 
@@ -62,6 +63,7 @@ class LogSession:
         self.writer = writer
         self.ledger = ledger
         self.keys: EpochKeys
+        self._won = False  # a commit in this epoch
         self.shipped = 0  # bytes of commits and of the data that they name
 
     async def open(self) -> None:
@@ -70,6 +72,7 @@ class LogSession:
         Raises ``Fenced``, ``BrokenChain``, ``DamagedObject`` or store errors.
         """
         await self._check_not_failed_over("open log")
+        await self._check_floor(max([self.ledger.tail.seq, *self.ledger.pending]))
         await self._settle_open_intents()
         if not await self._is_tail():
             # The put of an earlier life has arrived this moment: there is no other after it.
@@ -94,6 +97,7 @@ class LogSession:
                 # opened meanwhile has its fence above this term, or its record is seen here.
                 await self._check_not_failed_over("open log")
                 self.keys = keys
+                self._won = False
                 return
         raise Fenced("no epoch could be claimed", operation="open log", subject=self._group())
 
@@ -121,6 +125,9 @@ class LogSession:
             self._check_own(key, intent, found)
             break
         await self._check_not_succeeded()
+        if not self._won:  # a place in the log that retention has emptied can be taken (R12)
+            await self._check_floor(intent.seq)
+            self._won = True
         header = self.ledger.settle(intent)
         self.shipped += sum(memoryview(part).nbytes for part in parts) + sum(
             ref.size for ref in header.objects
@@ -193,6 +200,20 @@ class LogSession:
         notice = await failed_over(writer.store, writer.scope.group, writer.charter)
         if notice is not None:
             raise notice.error(operation, self._group())
+
+    async def _check_floor(self, newest: int) -> None:
+        """Raise ``Fenced`` if retention has gone past all that this writer knows of the log."""
+        writer = self.writer
+        found = await load_floor(writer.store, writer.scope, writer.charter)
+        if found.floor is not None and found.floor.seq > newest:
+            raise Fenced(
+                f"the log begins at commit {found.floor.seq} by now, this state ends at "
+                f"{self.ledger.tail.seq}",
+                operation="open log",
+                subject=self._group(),
+                hint="this state is older than what the vault has kept, another daemon has gone on "
+                "meanwhile; move the machine's state folder away to begin a new base",
+            )
 
     async def _settle_open_intents(self) -> None:
         """Apply intents of an earlier life that did reach the vault.

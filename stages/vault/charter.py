@@ -44,6 +44,16 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeper:
+    """One who may let old points go (R16): X25519 key that opens indexes, Ed25519 key that signs
+    floors, holds and packs. Never told the keys of content."""
+
+    key: bytes
+    signer: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """What a config or a key file knows of a vault, never learnt from the vault itself."""
 
@@ -63,6 +73,7 @@ class Charter:
     cipher: str
     recipients: tuple[Member, ...]
     writers: tuple[Member, ...]
+    keepers: tuple[Keeper, ...] = ()
 
     def pin(self) -> Pin:
         """What to remember of this charter."""
@@ -73,6 +84,14 @@ class Charter:
         """True if ``writer`` may write."""
         return any(member.key == writer for member in self.writers)
 
+    def keeps(self, signer: bytes) -> bool:
+        """True if what ``signer`` says of retention counts: the operator's or a keeper's."""
+        return signer == self.operator or any(each.signer == signer for each in self.keepers)
+
+    def with_keeper(self, keeper: Keeper) -> Charter:
+        """The next generation, in which ``keeper`` is admitted too."""
+        return replace(self, generation=self.generation + 1, keepers=(*self.keepers, keeper))
+
     def with_writer(self, writer: Member) -> Charter:
         """The next generation, in which ``writer`` is admitted too."""
         return replace(self, generation=self.generation + 1, writers=(*self.writers, writer))
@@ -80,7 +99,7 @@ class Charter:
 
 def encode(charter: Charter, operator: Signer) -> bytes:
     """The signed JSON of a charter. ``UsageError`` if it is one that no reader would take."""
-    fields = {
+    fields: dict[str, Any] = {
         "format": FORMAT,
         "vault": charter.vault.hex(),
         "operator": charter.operator.hex(),
@@ -90,6 +109,11 @@ def encode(charter: Charter, operator: Signer) -> bytes:
         "recipients": [_member(member) for member in charter.recipients],
         "writers": [_member(member) for member in charter.writers],
     }
+    if charter.keepers:
+        fields["keepers"] = [
+            {"key": each.key.hex(), "signer": each.signer.hex(), "name": each.name}
+            for each in charter.keepers
+        ]
     try:
         _from_fields(fields)
     except ValueError as error:
@@ -208,6 +232,16 @@ def _from_fields(fields: dict[str, Any]) -> Charter:
         cipher=fields["cipher"],
         recipients=_members(fields["recipients"]),
         writers=_members(fields["writers"]),
+        keepers=_keepers(fields.get("keepers", [])),
+    )
+
+
+def _keepers(fields: Any) -> tuple[Keeper, ...]:
+    members = _members(fields)
+    signers = [_bytes(entry["signer"], 32) for entry in fields]
+    return tuple(
+        Keeper(member.key, signer, member.name)
+        for member, signer in zip(members, signers, strict=True)
     )
 
 

@@ -52,6 +52,9 @@ class Kind(enum.IntEnum):
     COMMIT = 5
     MANIFEST = 6
     FAILOVER = 7
+    FLOOR = 8
+    HOLD = 9
+    PACK = 10
 
 
 @dataclass(frozen=True, slots=True)

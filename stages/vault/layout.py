@@ -51,6 +51,21 @@ def log_prefix(gid: bytes) -> str:
     return f"{group(gid)}log/"
 
 
+def data_prefix(gid: bytes) -> str:
+    """All data objects."""
+    return f"{group(gid)}data/"
+
+
+def rollups_prefix(gid: bytes) -> str:
+    """All rollups."""
+    return f"{group(gid)}rollups/"
+
+
+def checkpoints_prefix(gid: bytes) -> str:
+    """All checkpoints."""
+    return f"{group(gid)}checkpoints/"
+
+
 def commit(gid: bytes, seq: int) -> str:
     """A commit."""
     return f"{log_prefix(gid)}{seq:015d}"
@@ -69,6 +84,31 @@ def checkpoint_part(gid: bytes, seq: int, part: int) -> str:
 def manifest(gid: bytes, seq: int) -> str:
     """A checkpoint's manifest: it exists once all its parts do."""
     return f"{group(gid)}checkpoints/{seq:015d}/manifest"
+
+
+def floor(gid: bytes, number: int) -> str:
+    """A floor: what of the log is offered from then on, and what went."""
+    return f"{group(gid)}floors/{number:08d}"
+
+
+def holds_prefix(gid: bytes) -> str:
+    """All holds."""
+    return f"{group(gid)}holds/"
+
+
+def hold(gid: bytes, seq: int) -> str:
+    """Keeps the point ``seq`` whatever its age."""
+    return f"{holds_prefix(gid)}{seq:015d}"
+
+
+def packs_prefix(gid: bytes) -> str:
+    """All packs."""
+    return f"{group(gid)}packs/"
+
+
+def pack(gid: bytes, number: int) -> str:
+    """Frames that were moved together."""
+    return f"{packs_prefix(gid)}{number:012d}"
 
 
 def failover(gid: bytes, number: int) -> str:

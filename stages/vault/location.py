@@ -4,8 +4,8 @@
 sent: reads as zeros), 1 is *zero*. The numbers are virtual: a frame moved by repacking keeps them.
 
 A frame's place is two columns: object number, with bit 63 set for frames inside the commit of that
-number; and offset (32 bits) | length (32 bits). Offsets of inline frames count from the commit's
-tail.
+number, bit 62 for frames that were moved to the pack of that number; and offset (32 bits) | length
+(32 bits). Offsets into a commit or a pack count from its tail.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from stages.model import U32, U64
 UNSET, ZERO = 0, 1
 _FRAME_SHIFT, _EPOCH_SHIFT = 8, 40
 INLINE = 1 << 63
+PACKED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One frame's place: object (data object or commit), offset and length in bytes."""
+    """One frame's place: object (data object, commit or pack), offset and length in bytes."""
 
     inline: bool
     number: int
     offset: int
     length: int
+    packed: bool = False
 
 
 def of_frames(epoch: int, first_frame: int, blocks: U32) -> U64:
@@ -68,4 +70,6 @@ def places(number: int, inline: bool, spans: U32) -> U64:
 def place(row: U64) -> Place:
     """Decode one directory row (2,)."""
     number, span = int(row[0]), int(row[1])
-    return Place(bool(number & INLINE), number & ~INLINE, span >> 32, span & 0xFFFFFFFF)
+    where = number & ~(INLINE | PACKED)
+    inline, packed = bool(number & INLINE), bool(number & PACKED)
+    return Place(inline, where, span >> 32, span & 0xFFFFFFFF, packed)

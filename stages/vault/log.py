@@ -17,6 +17,7 @@ from stages.errors import (
     BrokenChain,
     Damage,
     DamagedObject,
+    Expired,
     MissingData,
     NotAdmitted,
     ObjectMissing,
@@ -27,6 +28,7 @@ from stages.store.port import ObjectStore
 from stages.vault import layout, rollup
 from stages.vault.commit import Header, SegmentIndex, decode_body, read_header
 from stages.vault.container import FIRST_READ, Container, Kind, header_reach, parse
+from stages.vault.floors import Floor
 from stages.vault.records import Parent
 from stages.vault.sealing import EpochKeys, Scope, open_body
 from stages.vault.terms import KeyRing, check_signer
@@ -34,6 +36,7 @@ from stages.vault.terms import KeyRing, check_signer
 PARALLEL = 32
 _LOOK_BEYOND = 16  # a hole in the log must not pass for its end
 _GENESIS = bytes(32)
+_ROLLED = 4  # rollups whose commits are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,35 @@ class Log:
         self.ring = ring
         self.ignored: list[str] = []
         self.genesis = _GENESIS
+        self.floor: Floor | None = None
+        self._rolled: dict[int, dict[int, Commit]] = {}
+
+    @property
+    def first(self) -> int:
+        """The number that the log begins at: below are only points that retention has kept."""
+        return self.floor.seq if self.floor is not None else 1
+
+    def offers(self, seq: int) -> bool:
+        """Has retention left this point?"""
+        return self.floor is None or self.floor.offers(seq)
+
+    def base(self, seq: int) -> int:
+        """The checkpoint before which nothing can be read for a point; 0: all is there."""
+        return self.floor.base(seq) if self.floor is not None else 0
+
+    def check_offered(self, seq: int) -> None:
+        """Raise ``Expired`` if retention has let a point go."""
+        if not self.offers(seq):
+            raise self.expired(seq)
+
+    def expired(self, seq: int) -> Expired:
+        """The error for a point that has gone."""
+        return Expired(
+            f"point #{seq} was let go by retention",
+            operation="read log",
+            subject=layout.commit(self.scope.group, seq),
+            hint="this is no damage; 'backstay points' lists the points that are left",
+        )
 
     def begin_at(self, parent: Parent | None) -> None:
         """Commit 1 of a branch follows its parent's commit, as its group's record names it."""
@@ -77,6 +109,12 @@ class Log:
         Raises ``BrokenChain`` if commits were seen beyond the end that was found.
         """
         newest, holed = await self._last_object()
+        if self.floor is not None and newest < self.first:
+            raise BrokenChain(
+                f"commit {self.first}, which the log begins at, is missing",
+                operation="read log",
+                subject=layout.commit(self.scope.group, self.first),
+            )
         beyond = await self._exist(range(newest + 2, newest + 2 + _LOOK_BEYOND))
         if holed or any(beyond):
             raise BrokenChain(
@@ -85,7 +123,7 @@ class Log:
                 subject=layout.commit(self.scope.group, newest + 1),
                 hint="'backstay verify' lists what is whole; points up to the hole can be restored",
             )
-        while newest:
+        while newest >= self.first:
             try:
                 await self.signed(newest)
             except NotAdmitted as error:
@@ -98,10 +136,32 @@ class Log:
         return newest
 
     async def signed(self, seq: int) -> Commit:
-        """One commit, its signature checked against charter and term."""
-        commit = await self._one(seq)
+        """One commit, its signature checked against charter and term.
+
+        Raises ``Expired`` if retention has let it go, ``Damage``.
+        """
+        try:
+            commit = await self._one(seq)
+        except MissingData:
+            self.check_offered(seq)
+            raise
         await self._check_signature(commit)
+        self._check_kept(commit)
         return commit
+
+    def _check_kept(self, commit: Commit) -> None:
+        """A commit that a floor names is the one that it means."""
+        if self.floor is None:
+            return
+        point = self.floor.kept(commit.header.seq)
+        link = point.link if point is not None else self.floor.link
+        named = point is not None or commit.header.seq == self.floor.seq
+        if named and commit.link != link:
+            raise BrokenChain(
+                "is not the commit that the floor names",
+                operation="read log",
+                subject=commit.container.key,
+            )
 
     async def stretch(
         self, first: int, last: int, before: bytes | None, *, rollups: bool = True
@@ -142,7 +202,12 @@ class Log:
         A commit that cannot be read is passed over and noted: it does not keep a time from being
         found. Raises its error if there is nothing else to go by.
         """
-        low, high = 0, tail
+        floor = self.floor
+        low, high = self.first - 1, tail
+        if floor is not None:
+            if (await self.signed(floor.seq)).header.stamp > stamp:
+                return self._kept_before(floor, stamp)
+            low = floor.seq
         while low < high:
             step = -(-(high - low) // (PARALLEL + 1))
             stamps, failed = await self._stamps(range(low + step, high + 1, step))
@@ -157,12 +222,20 @@ class Log:
                 break
         return low
 
+    @staticmethod
+    def _kept_before(floor: Floor, stamp: int) -> int:
+        return max((point.seq for point in floor.points if point.stamp <= stamp), default=0)
+
     async def consistent_before(self, seq: int) -> int:
-        """The newest consistent commit at or before ``seq``, 0 if there is none."""
+        """The newest consistent commit at or before ``seq`` that is left, 0 if there is none."""
         if not seq:
             return 0
         header = (await self.signed(seq)).header
-        return seq if header.consistent else header.last_consistent
+        found = seq if header.consistent else header.last_consistent
+        if found and not self.offers(found):  # of those before the floor only consistent ones are
+            points = self.floor.points if self.floor is not None else ()
+            return max((point.seq for point in points if point.seq < found), default=0)
+        return found
 
     async def _check_signature(self, commit: Commit) -> None:
         """An admitted writer's, and the one's whose epoch it is.
@@ -237,8 +310,26 @@ class Log:
             if reach > len(data) >= FIRST_READ:
                 data += await self.store.get(key, len(data), reach - len(data))
         except ObjectMissing:
+            if seq < self.first:
+                return await self._only_rolled(seq)
             raise MissingData("a commit is missing", operation="read log", subject=key) from None
         return self._parse(seq, data)
+
+    async def _only_rolled(self, seq: int) -> Commit:
+        """A commit before the floor whose frames have gone or were moved: its rollup has the rest.
+
+        Raises ``MissingData`` if that has not, either.
+        """
+        end = -(-seq // rollup.SPAN) * rollup.SPAN
+        if end not in self._rolled:
+            if len(self._rolled) >= _ROLLED:
+                self._rolled.clear()
+            self._rolled[end] = await self._from_rollup(end)
+        found = self._rolled[end].get(seq)
+        if found is not None:
+            return found
+        key = layout.commit(self.scope.group, seq)
+        raise MissingData("a commit is missing", operation="read log", subject=key)
 
     def _parse(self, seq: int, data: bytes) -> Commit:
         key = layout.commit(self.scope.group, seq)
@@ -269,9 +360,10 @@ class Log:
 
         Probes at powers of two, then between the last two of them, ``PARALLEL`` at a time.
         """
-        low, high, holed = 0, 0, False
+        before = self.first - 1
+        low, high, holed = before, 0, False
         for power in range(0, 64, PARALLEL):
-            probes = [1 << exponent for exponent in range(power, power + PARALLEL)]
+            probes = [before + (1 << exponent) for exponent in range(power, power + PARALLEL)]
             low, high, seen = await self._narrow(low, 0, probes)
             holed |= seen
             if high:

@@ -92,6 +92,11 @@ async def claim(
             parts = wrapped_object(scope, epoch, use, secret, recipient.key, signer, entropy)
             if not await put_own(store, key, parts):
                 raise _taken(key)
+    for keeper in charter.keepers:  # of the two keys the one that opens indexes only (R16)
+        key = layout.wrapped_key(scope.group, epoch, keeper.key, INDEX)
+        parts = wrapped_object(scope, epoch, INDEX, keys.index, keeper.key, signer, entropy)
+        if not await put_own(store, key, parts):
+            raise _taken(key)
     return keys
 
 
@@ -220,7 +225,10 @@ class KeyRing:
         return await self._unwrap(key, epoch, use)
 
     async def _unwrap(self, key: str, epoch: int, use: str) -> bytes:
-        if self.box.public not in [member.key for member in self.charter.recipients]:
+        readers = [member.key for member in self.charter.recipients]
+        if use == INDEX:
+            readers += [keeper.key for keeper in self.charter.keepers]
+        if self.box.public not in readers:
             raise WrongKey(
                 "this key is not a recipient of the vault",
                 operation="open vault",

@@ -17,6 +17,8 @@ from stages.vault import (
     commit,
     container,
     failovers,
+    floor_log,
+    floors,
     frame,
     keyfile,
     layout,
@@ -75,6 +77,16 @@ def limit(what: str) -> str:
         ),
         ("rollup", f"{rollup.MAX_SIZE >> 20} MiB"),
         ("page", f"262 144 bytes stored, {checkpoint.PAGE_ROWS} rows"),
+        (
+            "floor",
+            f"{floors.MAX_POINTS:_} points, {floors.MAX_PACKS:_} packs; "
+            f"{floors.MAX_FLOORS:_} floors of a group".replace("_", " "),
+        ),
+        (
+            "hold",
+            f"`by` {floors.MAX_WHO} characters, `note` {floors.MAX_NOTE}; "
+            f"{floor_log.MOST_HOLDS:_} holds of a group".replace("_", " "),
+        ),
         ("failover records of a group", f"{failovers.MAX_RECORDS}"),
         ("groups in a vault", f"{MAX_GROUPS:,}".replace(",", " ")),
     ],
@@ -107,6 +119,9 @@ def test_names() -> None:
         layout.checkpoint_part(GID, 1, 1 << 16),
         layout.manifest(GID, 1),
         layout.failover(GID, 1),
+        layout.floor(GID, 1),
+        layout.hold(GID, 1),
+        layout.pack(GID, 1),
     }
     shaped = set()
     for name in names:

@@ -1,0 +1,186 @@
+"""What nothing needs any more, and what is worth moving: pure.
+
+Everything here is a proof from what is needed: an object goes only if nothing that is offered
+leads to it. What leads to it is told by ``Needs``; what there is by ``Inventory``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+
+from stages.vault import layout
+from stages.vault.rollup import SPAN
+
+Name = tuple[int, int]
+_SMALL = 4 << 20  # bytes of frames: packs below it are joined
+_MANY = 8  # once there are that many
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An object: bytes, and when it was stored by the store's clock in µs."""
+
+    size: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a group has: data objects by epoch and number, commits before the floor by number,
+    rollups by their last commit, manifests by commit, parts by commit and part, packs."""
+
+    data: Mapping[Name, Thing] = field(default_factory=dict)
+    log: Mapping[int, Thing] = field(default_factory=dict)
+    rollups: Mapping[int, Thing] = field(default_factory=dict)
+    manifests: Mapping[int, Thing] = field(default_factory=dict)
+    parts: Mapping[Name, Thing] = field(default_factory=dict)
+    packs: Mapping[int, Thing] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the offered points lead to.
+
+    ``floor``: the log from there on. ``islands``: ranges of commits before it. ``live_*``: bytes
+    of frames that are needed, by what holds them. ``named``: data objects of commits after the
+    floor. ``settled``: data objects of the newest commit's epoch that a commit up to the floor
+    has named. ``tail``, ``tail_epoch``: of the newest commit. ``pages``: parts that a needed
+    checkpoint refers to. ``packs``: those that are in force, ``packed``: bytes of frames in each.
+    ``rolled``: rollups that have proved to be whole.
+    """
+
+    floor: int
+    tail: int
+    tail_epoch: int
+    newest_base: int
+    islands: tuple[Name, ...] = ()
+    live_data: Mapping[Name, int] = field(default_factory=dict)
+    live_tails: Mapping[int, int] = field(default_factory=dict)
+    live_packs: Mapping[int, int] = field(default_factory=dict)
+    named: Set[Name] = frozenset()
+    settled: Set[int] = frozenset()
+    manifests: Set[int] = frozenset()
+    pages: Set[Name] = frozenset()
+    packs: Set[int] = frozenset()
+    packed: Mapping[int, int] = field(default_factory=dict)
+    rolled: Set[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """An object that nothing needs: its key and size, and what it is."""
+
+    key: str
+    size: int
+    kind: str
+
+
+def unreachable(
+    group: bytes, there: Inventory, needs: Needs, before: int | None
+) -> Iterator[Doomed]:
+    """What may go, in the order in which it goes: a manifest before its pages.
+
+    ``before``: data, parts and packs stored later (µs) stay, as they may belong to something that
+    is being made; None for no such limit.
+    """
+
+    def old(thing: Thing) -> bool:
+        return before is None or thing.time <= before
+
+    for (epoch, number), thing in there.data.items():
+        if _data_goes(epoch, number, needs) and old(thing):
+            yield Doomed(layout.data(group, epoch, number), thing.size, "data")
+    for seq, thing in there.log.items():
+        if seq < needs.floor and not needs.live_tails.get(seq) and not _log_needed(seq, needs):
+            yield Doomed(layout.commit(group, seq), thing.size, "log")
+    for end, thing in there.rollups.items():
+        if end < needs.floor and not _rollup_needed(end, needs):
+            yield Doomed(layout.rollup(group, end), thing.size, "rollups")
+    for seq, thing in there.manifests.items():
+        if seq < needs.floor and seq not in needs.manifests:
+            yield Doomed(layout.manifest(group, seq), thing.size, "checkpoints")
+    for (seq, part), thing in there.parts.items():
+        if seq < needs.newest_base and (seq, part) not in needs.pages and old(thing):
+            yield Doomed(layout.checkpoint_part(group, seq, part), thing.size, "checkpoints")
+    for number, thing in there.packs.items():
+        if number not in needs.packs and old(thing):
+            yield Doomed(layout.pack(group, number), thing.size, "packs")
+
+
+def _data_goes(epoch: int, number: int, needs: Needs) -> bool:
+    """Nothing needs it, and nothing ever will: no later commit can name it (R16)."""
+    if (epoch, number) in needs.live_data or (epoch, number) in needs.named:
+        return False
+    if epoch < needs.tail_epoch:
+        return True
+    return epoch == needs.tail_epoch and number in needs.settled
+
+
+def _log_needed(seq: int, needs: Needs) -> bool:
+    """Must a commit before the floor be there, or does its rollup stand in for it?"""
+    end = -(-seq // SPAN) * SPAN
+    if end in needs.rolled and end < needs.floor:
+        return False
+    return _meets(needs.islands, seq, seq)
+
+
+def _rollup_needed(end: int, needs: Needs) -> bool:
+    return _meets(needs.islands, end - SPAN + 1, end)
+
+
+def _meets(islands: tuple[Name, ...], first: int, last: int) -> bool:
+    """Does a range have a commit in common with one of ``islands``, ascending and apart?"""
+    at = bisect_right(islands, (last, 1 << 63))
+    return at > 0 and islands[at - 1][1] >= first
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What to move frames out of: data objects, commits' tails, packs; bytes that are needed in
+    them and bytes that go with them."""
+
+    data: frozenset[Name] = frozenset()
+    tails: frozenset[int] = frozenset()
+    packs: frozenset[int] = frozenset()
+    live: int = 0
+    freed: int = 0
+
+
+def worth_moving(there: Inventory, needs: Needs, *, fill: float, most: int) -> Moves:
+    """Objects of which less than ``fill`` is needed, the emptiest first, up to ``most`` bytes that
+    have to be moved. What came after the floor stays where it is."""
+    found: list[tuple[float, int, int, str, Name | int]] = []
+
+    def look(kind: str, name: Name | int, live: int, thing: Thing | None) -> None:
+        if thing is not None and live < fill * thing.size:
+            found.append((live / thing.size, live, thing.size, kind, name))
+
+    for key, live in needs.live_data.items():
+        if key not in needs.named:
+            look("data", key, live, there.data.get(key))
+    for seq, live in needs.live_tails.items():
+        if seq < needs.floor and not _log_needed(seq, needs):
+            look("tails", seq, live, there.log.get(seq))
+    small = [number for number in needs.live_packs if needs.packed.get(number, 0) < _SMALL]
+    for number, live in needs.live_packs.items():
+        held = needs.packed.get(number, 0)
+        join = len(small) >= _MANY and held < _SMALL
+        if join or live < fill * held:
+            found.append((live / max(1, held), live, held, "packs", number))
+    picked: dict[str, list[Name | int]] = {"data": [], "tails": [], "packs": []}
+    moved = freed = 0
+    for _, live, size, kind, name in sorted(found, key=lambda each: each[:3]):
+        if moved + live > most:
+            break
+        picked[kind].append(name)
+        moved += live
+        freed += size - live
+    return Moves(
+        frozenset(picked["data"]),  # type: ignore[arg-type]
+        frozenset(picked["tails"]),  # type: ignore[arg-type]
+        frozenset(picked["packs"]),  # type: ignore[arg-type]
+        moved,
+        freed,
+    )
