@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
@@ -43,7 +43,6 @@ class Proxy:
     port: int
     spoil: Callable[[int], Spoil] = lambda _number: WELL
     connections: int = 0
-    requests: list[bytes] = field(default_factory=list)  # first lines of those it answered itself
 
 
 @asynccontextmanager
@@ -64,7 +63,7 @@ async def proxied(
             stream = trio.SSLStream(client, tls, server_side=True, https_compatible=True)
         try:
             async with stream:
-                await _pass(stream, target, fate, proxy)
+                await _pass(stream, target, fate)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             pass  # a client that does not trust us, or has gone
 
@@ -74,11 +73,11 @@ async def proxied(
         nursery.cancel_scope.cancel()
 
 
-async def _pass(client: trio.abc.Stream, target: int, fate: Spoil, proxy: Proxy) -> None:
+async def _pass(client: trio.abc.Stream, target: int, fate: Spoil) -> None:
     if fate.refuse:
         return
     if fate.answer:
-        await _answer(client, fate.answer, proxy)
+        await _answer(client, fate.answer)
         return
     if fate.silent:
         while await client.receive_some(_CHUNK):
@@ -108,7 +107,7 @@ async def _pass(client: trio.abc.Stream, target: int, fate: Spoil, proxy: Proxy)
         nursery.start_soon(back)
 
 
-async def _answer(client: trio.abc.Stream, answer: bytes, proxy: Proxy) -> None:
+async def _answer(client: trio.abc.Stream, answer: bytes) -> None:
     """Take whole requests, one after the other, and answer each in the same way."""
     waiting = b""
     while True:
@@ -128,8 +127,9 @@ async def _answer(client: trio.abc.Stream, answer: bytes, proxy: Proxy) -> None:
                 return
             waiting += more
         waiting = waiting[length:]
-        proxy.requests.append(head.partition(b"\r\n")[0])
         await client.send_all(answer)
+        if b"Connection: close" in answer:
+            return
 
 
 def says(status: int, code: str = "", more: str = "", headers: str = "") -> bytes:
@@ -139,3 +139,27 @@ def says(status: int, code: str = "", more: str = "", headers: str = "") -> byte
         f"HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\n{headers}"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
+
+
+@asynccontextmanager
+async def connecting(target: int) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A proxy of HTTP CONNECT, which always leads to ``target``; what it was asked for."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    asked: list[bytes] = []
+
+    async def handle(client: trio.SocketStream) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < _HEAD:
+            head += await client.receive_some(_CHUNK)
+        asked.append(head)
+        await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            async with client:
+                await _pass(client, target, WELL)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield listener.socket.getsockname()[1], asked
+        nursery.cancel_scope.cancel()

@@ -71,7 +71,7 @@ _HINTS: Mapping[str, str] = {
     "AuthenticationFailed": "the account's key or the SAS token is not the right one",
     "AccessDenied": "these credentials may not do this: configs/cloud has what a writer needs",
     "AuthorizationPermissionMismatch": "configs/cloud has the role that a writer needs",
-    "AuthorizationFailure": "the account's firewall or network rules keep this machine out",
+    "AuthorizationFailure": "the account's key is wrong, or its network rules keep us out",
     "AccountIsDisabled": "the storage account is disabled",
     "AllAccessDisabled": "the bucket is disabled",
 }

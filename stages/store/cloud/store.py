@@ -31,8 +31,8 @@ from stages.store.port import PAGE, ObjectInfo, Put, check_key, check_limit, che
 T = TypeVar("T")
 
 MAX_OBJECT = 1 << 30  # bytes
-_FIRST_READ = 8 << 20  # bytes of an object whose size is not known
-_LISTED = 1000  # objects of one answer, and about as many bytes for each
+_FIRST_READ = 1 << 20  # bytes of an object whose size is not known
+_LISTED = 1000  # objects of one answer
 _WORD = r"[a-z0-9_-][a-z0-9._-]*"
 _PATH = re.compile(rf"{_WORD}(/{_WORD})*")
 _BEYOND = re.compile(r'StartTooLarge|ParseContentRange {\s+value: "[^"]*/0"')
@@ -186,7 +186,7 @@ class CloudStore:
         skip = len(self._base)
         place = f"{self._base}{folder}".rstrip("/")
         listing = obstore.list(
-            self._clients.of(_LISTED * _LISTED),
+            self._clients.of(1),
             place or None,
             offset=self._offset(after, prefix),
             chunk_size=min(limit, _LISTED),
