@@ -11,13 +11,14 @@ JOBS ?= 4
 SEEDS ?= 0-2000
 SEED ?= 1
 ROUNDS ?= 4
+AZURITE = 3.35.0
 
 .PHONY: demo test soak storm bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/backstay demo
 
-test: lint
+test: lint $(VENV)/.azurite
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
 soak: $(VENV)/.test
@@ -33,7 +34,7 @@ lint: $(VENV)/.test
 storm: $(VENV)/.test
 	$(BIN)/python -m tests.storm --rounds $(ROUNDS) --seed $(SEED)
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test $(VENV)/.azurite
 	$(BIN)/python -m bench
 
 $(VENV)/bin/python:
@@ -46,6 +47,11 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	touch $@ $(VENV)/.demo
+
+# An emulator of Azure Blob Storage, for the tests: beside the packages of the virtual environment.
+$(VENV)/.azurite: | $(VENV)/bin/python
+	npm install --prefix $(VENV)/azurite --no-audit --no-fund --silent azurite@$(AZURITE)
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

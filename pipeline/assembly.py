@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.errors import KeyFailure
 from stages.ports import Machine
-from stages.store.open import open_store
+from stages.store.open import is_priced, open_store
 from stages.store.port import ObjectStore
 from stages.store.retry import RetryStore
 from stages.vault.charter import Pin, check_pin, load
@@ -45,6 +45,7 @@ _STREAM_BYTES = 8 << 20
 _PACKED_BYTES = 8 << 20  # with a segment in each worker, this bounds the run's memory
 _RETRY_SECONDS = 10.0
 SEAL_AFTER = 1.0  # seconds, on vaults where a put costs nothing
+SEAL_AFTER_PRICED = 15.0  # a put a second is 13 dollars a month
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ async def open_writer(
     from stages.vault.sealing import Scope
 
     vault = config.vault_of(config.machine(name))
-    store = vault_store(ports, vault.url)
+    store = vault_store(ports, vault.address)
     charter = await load(store, None)
     pin = next((pin for pin in read_pins(ports, vault.trust) if pin.vault == charter.vault), None)
     if pin is None:
@@ -197,6 +198,7 @@ def build_leg(
     segments: Channel[Segment] = Channel("segments", max_bytes=_STREAM_BYTES, max_items=64)
     sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=_PACKED_BYTES, max_items=64)
     after = tuned.cache.seal_after
+    auto = SEAL_AFTER_PRICED if is_priced(session.writer.store.url) else SEAL_AFTER
     fold = Fold(
         reader,
         upstream,
@@ -209,7 +211,7 @@ def build_leg(
         disks=disks,
         keys=DigestKeys.derive(identity.digest_key),
         pace=pace,
-        seal_after=SEAL_AFTER if after == "auto" else float(after),
+        seal_after=auto if after == "auto" else float(after),
         seal_bytes=tuned.cache.seal_bytes,
     )
     compress, encrypt = _packing(ports, tuned, session, segments, sealed)

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.assembly import vault_store
+from pipeline.placing import check_place, powers_told, taken, try_powers
 from pipeline.state import StateFolder
 from stages.errors import (
     BackstayError,
     Fenced,
     KeyFailure,
-    NoSpace,
-    NotAVault,
-    StoreDenied,
     UsageError,
-    VaultError,
 )
 from stages.ports import Machine
 from stages.recover.opened import open_vault
-from stages.store.file import FileStore
-from stages.store.open import create_store, open_store
+from stages.store.canary import Powers
+from stages.store.open import create_store
 from stages.store.port import Put
 from stages.vault import layout
 from stages.vault.charter import ID_SIZE, Charter, Member, Pin, check_pin, encode, load
 from stages.vault.keyfile import PrivateKey, PublicKey
 
-_OWN = frozenset({".tmp"})
 _PATIENCE = 2.0
 
 
@@ -61,7 +57,7 @@ async def found_vault(
     So a crash leaves either no vault (and a pin of nothing) or a vault that the key knows.
     Raises ``VaultError`` or ``NotAVault`` if something is there already.
     """
-    check_place(ports, url)
+    await check_place(ports, url)
     store = await create_store(url, ports)
     try:
         charter = Charter(
@@ -75,7 +71,7 @@ async def found_vault(
         remember(charter.pin())
         data = encode(charter, private.signer)
         if await store.put(layout.VAULT, [data]) is Put.EXISTS:
-            raise _taken(url)
+            raise taken(url)
     finally:
         await store.aclose()
     return charter
@@ -109,12 +105,21 @@ async def admit_writer(
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A checked charter, and what each group's log looks like (with a private key only)."""
+    """A checked charter, and what each group's log looks like (with a private key only).
+
+    ``powers``: what the store's credential may do, if it was tried and could be told.
+    """
 
     url: str
     charter: Charter
     groups: tuple[tuple[str, str, int], ...]
     problems: tuple[str, ...]
+    powers: Powers | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Of what the credential may do."""
+        return powers_told(self.url, self.powers) if self.powers else []
 
     def fields(self) -> dict[str, Any]:
         """For JSON."""
@@ -131,6 +136,8 @@ class Checked:
                 {"group": group, "machine": name, "tail": tail} for group, name, tail in self.groups
             ],
             "problems": list(self.problems),
+            "credential": self.powers and asdict(self.powers),
+            "warnings": self.warnings,
         }
 
     def text(self) -> str:
@@ -145,13 +152,29 @@ class Checked:
         lines += [f"writer     {m.key.hex()}  {m.name}" for m in charter.writers]
         lines += [f"machine    {name}: newest point #{tail}" for _, name, tail in self.groups]
         lines += [f"problem    {problem}" for problem in self.problems]
+        lines += [f"warning    {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 
 async def check_vault(
+    ports: Machine,
+    url: str,
+    private: PrivateKey | None,
+    pins: tuple[Pin, ...],
+    *,
+    read_only: bool = False,
+) -> Checked:
+    """Hold a vault against what is pinned of it; with a key, look at every group too.
+
+    Unless ``read_only``, try also what the store's credential may do to an object.
+    """
+    found = await _look_at(ports, url, private, pins)
+    return found if read_only else replace(found, powers=await try_powers(ports, url))
+
+
+async def _look_at(
     ports: Machine, url: str, private: PrivateKey | None, pins: tuple[Pin, ...]
 ) -> Checked:
-    """Hold a vault against what is pinned of it; with a key, look at every group too."""
     store = vault_store(ports, url, patience=_PATIENCE)
     try:
         if private is None:
@@ -175,48 +198,3 @@ async def check_vault(
         return Checked(url, vault.charter, tuple(groups), tuple(vault.problems))
     finally:
         await store.aclose()
-
-
-def check_place(ports: Machine, url: str) -> None:
-    """A new vault begins in an empty place: what else lies there is not ours to mix with.
-
-    Raises ``NotAVault``, or ``VaultError`` if it is a vault already.
-    """
-    store = open_store(url, ports)
-    if not isinstance(store, FileStore):
-        return
-    path = store.url.removeprefix("file:")
-    try:
-        names = ports.files.listdir(path)
-        there = ports.files.stat(path)
-    except OSError as error:
-        kind = NoSpace if error.errno == 28 else StoreDenied
-        raise kind(error.strerror or str(error), operation="init", subject=url) from None
-    if layout.VAULT in names:
-        raise _taken(url)
-    if there is not None and not there.is_dir:
-        raise NotAVault(
-            "is a file, not a folder",
-            operation="init",
-            subject=url,
-            hint="give an empty or a new folder",
-        )
-    foreign = sorted(set(names) - _OWN)
-    if foreign:
-        raise NotAVault(
-            f"is neither empty nor a vault: it holds {', '.join(foreign[:3])}"
-            + (" and more" if len(foreign) > 3 else ""),
-            operation="init",
-            subject=url,
-            hint="give an empty or a new folder",
-        )
-
-
-def _taken(url: str) -> VaultError:
-    return VaultError(
-        "is a vault already",
-        operation="init",
-        subject=url,
-        hint="'backstay vault check' shows whose; if it is yours, an earlier 'backstay init' has "
-        "made it and it is ready; a new vault needs a new folder",
-    )

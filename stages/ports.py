@@ -6,9 +6,10 @@ import linter says so. ``stages.system`` implements these for real; a simulation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 Buffer = bytes | bytearray | memoryview
@@ -191,9 +192,17 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """All ports of one machine, handed down from the composition root."""
+    """All ports of one machine, handed down from the composition root.
+
+    ``network`` runs calls that wait for other machines, so that they take no place from those that
+    do work here. Each has a time limit of its own: cancelled, it is left to that, and what it was
+    given stays as it is until then. None: ``offload`` runs them too. ``environment``: variables
+    that say who this is to others, where those are usual.
+    """
 
     clock: Clock
     offload: Offload
     entropy: Entropy
     files: Files
+    network: Offload | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

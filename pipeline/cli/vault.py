@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli.console import emit, json_option, run_async, say
 from pipeline.cli.keyio import read_private, read_public, trust_pins, write_private, write_public
-from stages.errors import UsageError
+from stages.errors import NotFound, UsageError
 from stages.vault.charter import Pin
 
 
@@ -46,7 +46,8 @@ def init(
     Two recipients are asked for, because a lost key is a lost vault. The vault is pinned in the
     key file and in the .pub file beside it; the latter is the 'trust' of configurations.
     """
-    from pipeline.founding import check_place, found_vault, second_recipients
+    from pipeline.founding import found_vault, second_recipients
+    from pipeline.placing import check_place
     from pipeline.state import StateFolder
     from stages.system import this_machine
 
@@ -60,7 +61,7 @@ def init(
                 hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
             )
         recipients = (click.prompt("Public key file of a second recipient", err=True),)
-    check_place(ports, url)  # before anybody types a passphrase
+    run_async(check_place, ports, url)  # before anybody types a passphrase
     private, passphrase = read_private(ports, key_path)
     others = second_recipients([read_public(ports, path) for path in recipients], private)
     public = key_path.removesuffix(".key") + ".pub"
@@ -105,16 +106,29 @@ def vault() -> None:
 @click.argument("url", metavar="VAULT")
 @click.option("--key", "key_path", help="Private key file: checks pins and what can be opened.")
 @click.option("--trust", "trust_path", help="Trust file (.pub) to check the vault against.")
+@click.option("--config", "config_path", help="Configuration in which VAULT is a vault's name.")
+@click.option("--read-only", is_flag=True, help="Do not try what the credential may do.")
 @json_option
-def check(url: str, key_path: str | None, trust_path: str | None, as_json: bool) -> None:
+def check(
+    url: str,
+    key_path: str | None,
+    trust_path: str | None,
+    config_path: str | None,
+    read_only: bool,
+    as_json: bool,
+) -> None:
     """Show a vault's charter and check it against a key or trust file.
 
-    With a private key every group's log is looked at too.
+    With a private key every group's log is looked at too. An object called "canary" is made,
+    overwritten and deleted, to warn of a credential that may do more than a daemon needs: with
+    --config that is the daemon's own.
     """
     from pipeline.founding import check_vault
     from stages.system import this_machine
 
     ports = this_machine()
+    if config_path:
+        url, trust_path = _configured(config_path, url, trust_path)
     if not key_path and not trust_path:
         raise UsageError(
             "nothing to check the vault against",
@@ -123,7 +137,10 @@ def check(url: str, key_path: str | None, trust_path: str | None, as_json: bool)
             hint="give --trust NAME.pub or --key NAME.key: a vault's own word proves nothing",
         )
     private = read_private(ports, key_path)[0] if key_path else None
-    report = run_async(check_vault, ports, url, private, trust_pins(ports, trust_path))
+    work = partial(
+        check_vault, ports, url, private, trust_pins(ports, trust_path), read_only=read_only
+    )
+    report = run_async(work)
     emit(as_json, report.fields(), report.text())
 
 
@@ -202,3 +219,19 @@ def admit_keeper(url: str, key_path: str, keeper_path: str, as_json: bool) -> No
             ]
         ),
     )
+
+
+def _configured(config_path: str, name: str, trust: str | None) -> tuple[str, str]:
+    """Address and trust file of a vault of a configuration. Raises ``NotFound``."""
+    from pipeline.config import load
+    from pipeline.config.problems import quote, suggest
+
+    config = load(config_path)
+    if name not in config.vaults:
+        raise NotFound(
+            f"no vault is called {quote(name)}",
+            operation="vault check",
+            subject=config_path,
+            hint=suggest(name, config.vaults),
+        )
+    return config.vaults[name].address, trust or config.vaults[name].trust

@@ -2,7 +2,8 @@
 
 Sizes are bytes, durations seconds, paths absolute; nothing is resolved later. A key that is not a
 field is an error. ``later`` holds the keys of the documented schema that this version refuses, and
-what to say about each. ``policies`` and ``daemon`` are modules of their own.
+what to say about each. ``policies``, ``vaults`` and ``daemon``
+are modules of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from pipeline.config.fields import (
     Name,
     Place,
     Text,
-    VaultUrl,
     choice,
     duration,
     one_size,
@@ -38,6 +38,7 @@ from pipeline.config.problems import quote, suggest
 from pipeline.config.section import Section
 from pipeline.config.service import Daemon
 from pipeline.config.units import GIB, KIB, MIB, Wrong
+from pipeline.config.vault import Vault
 from stages.errors import NotFound
 
 __all__ = [
@@ -60,18 +61,6 @@ __all__ = [
 MAX_MACHINES = 2000
 MAX_DISKS = 64  # of one machine
 MAX_NAMED = 256  # vaults, policies, pipelines
-
-
-class Vault(Section):
-    """A place to ship to, and the pin that says which vault it must be (R15)."""
-
-    url: VaultUrl = Field(examples=["file:./vault"])  # "file:" and an absolute path
-    trust: FilePath = Field(examples=["./backstay.pub"])
-
-    @property
-    def path(self) -> str:
-        """The folder of a file vault."""
-        return self.url.removeprefix("file:")
 
 
 class Capture(Section):

@@ -89,6 +89,11 @@ class FileStore:
         finally:
             self._removals_ended += 1
 
+    async def overwrite(self, key: str, data: Buffer) -> None:
+        """Write over what ``key`` holds, in place: only to find out whether that is permitted."""
+        path = self._path(key)
+        await self._run("overwrite", key, lambda: self._overwrite(path, data))
+
     async def sweep(self) -> int:
         """Remove the temporaries that killed puts left a day ago or earlier; return how many."""
         token = self._entropy.token(16).hex()
@@ -193,6 +198,14 @@ class FileStore:
                 break
         self._require_readable()
         return found
+
+    def _overwrite(self, path: str, data: Buffer) -> None:
+        file = self._files.open_write(path)
+        try:
+            file.pwrite(0, data)
+            file.truncate(memoryview(data).nbytes)
+        finally:
+            file.close()
 
     def _delete(self, path: str) -> bool:
         try:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from stages.errors import UsageError
 from stages.ports import Machine
+from stages.store.address import CLOUDS, MAX_URL, BadAddress
 from stages.store.file import FileStore
 from stages.store.memory import MemoryStore
 from stages.store.port import ObjectStore
 
-FORMS = "file:/absolute/dir, file:./relative/dir, file:///absolute/dir, memory:"
-PLANNED = ("s3", "az", "gs", "site")
+FORMS = (
+    "file:/absolute/dir, file:./relative/dir, file:///absolute/dir, s3://bucket/prefix, "
+    "az://container/prefix, gs://bucket/prefix, memory:"
+)
+PLANNED = ("site",)
 
 
 def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
@@ -17,24 +21,53 @@ def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
 
     Relative paths are taken from ``base``: the directory of the config file, or the working
     directory. Paths are literal, ``%`` escapes nothing. Each ``memory:`` is a store of its own.
-    ``UsageError`` for anything else.
+    Stores behind a network take options, ``?endpoint=https://host&ca=./ca.pem``: see
+    ``stages.store.address``. ``UsageError`` for anything else.
     """
     if url == "memory:":
         return MemoryStore(url, clock=machine.clock)
     scheme, colon, path = url.partition(":")
     if scheme == "file":
         return FileStore(_directory(url, path, base), machine)
+    if scheme in CLOUDS and path.startswith("//"):
+        return _cloud(url, machine, base)
     if colon and scheme in PLANNED:
         raise _refused(url, f"this build has no {scheme} store yet")
     raise _refused(url, "not a store")
 
 
+def is_priced(url: str) -> bool:
+    """True where every put costs money."""
+    return url.partition(":")[0] in CLOUDS
+
+
 async def create_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
-    """Like ``open_store``, and make the store's directory if it has one and it is missing."""
+    """Like ``open_store``, and make the store's directory if it has one and it is missing.
+
+    Buckets and containers are made by people, with the rules and rights that they need.
+    """
     store = open_store(url, machine, base)
     if isinstance(store, FileStore):
         await store.create_root()
     return store
+
+
+def _cloud(url: str, machine: Machine, base: str) -> ObjectStore:
+    from stages.store.cloud.settings import Settings
+
+    try:
+        settings = Settings.of(url, base)
+    except BadAddress as error:
+        about = f"{error.option}: " if error.option else ""
+        raise UsageError(
+            f"{about}{error.message}",
+            operation="open the store",
+            subject=url.partition("?")[0].rpartition("@")[2][:MAX_URL],  # no secret is repeated
+            hint=error.hint or f"accepted: {FORMS}",
+        ) from None
+    from stages.store.cloud.store import CloudStore  # a library that file vaults do not need
+
+    return CloudStore(url, settings, machine)
 
 
 def _directory(url: str, path: str, base: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from types import MappingProxyType
 
 from stages.ports import Machine
 from stages.system.clock import SystemClock, SystemEntropy
@@ -10,7 +12,7 @@ from stages.system.file import SystemFile
 from stages.system.files import SystemFiles
 from stages.system.mounts import find_mount, find_swap
 from stages.system.sockets import SocketCalls
-from stages.system.threads import ThreadOffload
+from stages.system.threads import ThreadOffload, WaitingOffload
 
 __all__ = [
     "SocketCalls",
@@ -19,12 +21,14 @@ __all__ = [
     "SystemFile",
     "SystemFiles",
     "ThreadOffload",
+    "WaitingOffload",
     "find_mount",
     "find_swap",
     "give_memory_back",
     "this_machine",
 ]
 
+NETWORK_WORKERS = 64  # as many puts as a machine may have in flight
 _M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 4 << 20  # malloc.h
 
 
@@ -42,4 +46,11 @@ def give_memory_back() -> None:
 def this_machine(workers: int = 4) -> Machine:
     """Return the real ports; ``workers`` bounds the threads."""
     give_memory_back()
-    return Machine(SystemClock(), ThreadOffload(workers), SystemEntropy(), SystemFiles())
+    return Machine(
+        SystemClock(),
+        ThreadOffload(workers),
+        SystemEntropy(),
+        SystemFiles(),
+        WaitingOffload(NETWORK_WORKERS),
+        MappingProxyType(dict(os.environ)),
+    )

@@ -42,6 +42,25 @@ class ThreadOffload:
         return threading.Lock()
 
 
+class WaitingOffload:
+    """Threads that wait for a network, at most ``workers`` at a time.
+
+    Cancelled, nobody waits for a call any more, and it keeps its place until it ends by its own
+    time limit.
+    """
+
+    def __init__(self, workers: int):
+        self._limiter = trio.CapacityLimiter(workers)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run ``call`` in a thread; when cancelled, leave it to itself."""
+        return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
+
+    def lock(self) -> AbstractContextManager[object]:
+        """A thread lock."""
+        return threading.Lock()
+
+
 async def _in_thread(call: Callable[[], T]) -> T:
     task = trio.lowlevel.current_task()
     soon = trio.lowlevel.current_trio_token().run_sync_soon

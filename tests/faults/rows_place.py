@@ -46,7 +46,7 @@ def _init_no_key(world: World) -> tuple[str, ...]:
 
 
 def _init_unknown_store(world: World) -> tuple[str, ...]:
-    return _init("s3://bucket/vault", "--state", "state2")
+    return _init("ftp://host/vault", "--state", "state2")
 
 
 def _init_key_read_only(world: World) -> tuple[str, ...]:
@@ -177,8 +177,8 @@ ROWS = (
         "init, store not supported",
         _init_unknown_store,
         2,
-        sees="backstay: open the store: s3://bucket/vault: this build has no s3 store yet",
-        hint="accepted: file:/absolute/dir, file:./relative/dir, file:///absolute/dir, memory:",
+        sees="backstay: open the store: ftp://host/vault: not a store",
+        hint="accepted: file:/absolute/dir, file:./relative/dir, file:///absolute/dir, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix, memory:",
     ),
     Row(
         "the folder holds no vault",

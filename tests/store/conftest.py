@@ -12,10 +12,14 @@ from stages.store.faults import FaultPlan, FaultStore
 from stages.store.file import FileStore
 from stages.store.memory import MemoryStore
 from stages.store.observe import ObservedStore
+from stages.store.open import open_store
 from stages.store.port import ObjectStore
 from stages.store.retry import RetryStore
 from stages.system import this_machine
 from tests.ports.watched import WatchedFiles, unsynced
+from tests.servers.fixtures import Cloud, azure, s3
+
+__all__ = ["azure", "s3"]
 
 
 def quick() -> Machine:
@@ -64,20 +68,43 @@ STORES: dict[str, Make] = {
     "file-behind-observe": file_behind_observe,
     "memory-behind-no-faults": memory_behind_no_faults,
 }
+
+CLOUDS = ("s3", "azure")
 # For tests of many objects, where a store syncs each: what to take instead.
 IN_BULK: dict[str, Make] = STORES | {"file": file_quick}
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, *CLOUDS])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    made = await STORES[request.param](tmp_path)
+    made = await _made(STORES, request, tmp_path)
     yield made
     await made.aclose()
+    await made.aclose()
+
+
+@pytest.fixture(params=[*IN_BULK, *CLOUDS])
+async def bulk_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = await _made(IN_BULK, request, tmp_path)
+    yield made
     await made.aclose()
 
 
 @pytest.fixture(params=IN_BULK)
-async def bulk_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    made = await IN_BULK[request.param](tmp_path)
+async def local_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = await _made(IN_BULK, request, tmp_path)
     yield made
     await made.aclose()
+
+
+@pytest.fixture(params=CLOUDS)
+async def cloud_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = await _made({}, request, tmp_path)
+    yield made
+    await made.aclose()
+
+
+async def _made(stores: dict[str, Make], request: pytest.FixtureRequest, root: Path) -> ObjectStore:
+    if request.param in stores:
+        return await stores[request.param](root)
+    cloud: Cloud = request.getfixturevalue(request.param)
+    return open_store(cloud.url(), this_machine())

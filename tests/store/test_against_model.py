@@ -12,20 +12,24 @@ from stages.store.port import ObjectStore, Put
 
 Call = tuple[str, str, str, int, int]
 
-segments = st.sampled_from(["a", "b", "a-b", "a.b", "ab", "a0", "a-", "a.", "-", "_", "0"])
-keys = st.lists(segments, min_size=1, max_size=3).map("/".join)
-cuts = st.builds(lambda key, end: key[:end], keys, st.integers(0, 8))
-strings = st.one_of(keys, cuts, keys.map(lambda key: f"{key}/"), st.text(max_size=3))
-calls = st.lists(
-    st.tuples(
+
+def scripts(segments: list[str]) -> st.SearchStrategy[list[Call]]:
+    """Calls with keys of up to three segments."""
+    keys = st.lists(st.sampled_from(segments), min_size=1, max_size=3).map("/".join)
+    cuts = st.builds(lambda key, end: key[:end], keys, st.integers(0, 8))
+    strings = st.one_of(keys, cuts, keys.map(lambda key: f"{key}/"), st.text(max_size=3))
+    call = st.tuples(
         st.sampled_from(["put", "put", "put", "delete", "get", "info", "page", "page"]),
         keys,
         strings,
         st.integers(0, 12),
         st.integers(0, 12),
-    ),
-    max_size=30,
-)
+    )
+    return st.lists(call, max_size=30)
+
+
+ANY = ["a", "b", "a-b", "a.b", "ab", "a0", "a-", "a.", "-", "_", "0"]
+ORDERED = ["a", "b", "ab", "a0", "_", "0"]  # also folder by folder, as SeaweedFS lists
 
 
 @dataclass
@@ -73,19 +77,28 @@ async def compare(store: ObjectStore, model: Model, call: Call) -> None:
             assert found == model.page(prefix, text, first + 1)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(script=calls)
-async def test_any_script(bulk_store: ObjectStore, script: list[Call]) -> None:
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@given(script=scripts(ANY))
+async def test_any_script(local_store: ObjectStore, script: list[Call]) -> None:
+    await play(local_store, script)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+@given(script=scripts(ORDERED))
+async def test_any_script_in_a_cloud(cloud_store: ObjectStore, script: list[Call]) -> None:
+    await play(cloud_store, script)
+
+
+async def play(store: ObjectStore, script: list[Call]) -> None:
     model = Model()
     try:
         for call in script:
-            await compare(bulk_store, model, call)
-        found = [(info.key, info.size) for info in await bulk_store.page("")]
+            await compare(store, model, call)
+        found = [(info.key, info.size) for info in await store.page("")]
         assert found == model.page("", "", 1000)
     finally:
-        for info in await bulk_store.page(""):
-            await bulk_store.delete(info.key)
+        for info in await store.page(""):
+            await store.delete(info.key)

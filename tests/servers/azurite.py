@@ -1,0 +1,42 @@
+"""Azurite, Microsoft's own emulator of Azure Blob Storage: from npm, on node.
+
+``make`` puts it beside the packages of the virtual environment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.servers.ports import free_ports, listening
+
+ACCOUNT = "devstoreaccount1"
+# Of every Azurite in the world.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+PROGRAM = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
+
+
+def missing() -> str:
+    """Why it cannot be started here, or ""."""
+    if shutil.which("node") is None:
+        return "node is not installed"
+    return "" if PROGRAM.exists() else f"azurite is not installed at {PROGRAM}"
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start it on ``folder``; its ``endpoint``."""
+    (port,) = free_ports(1)
+    process = subprocess.Popen(
+        [
+            *("node", str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
+            *("--location", str(folder), "--silent", "--skipApiVersionCheck"),
+            "--disableTelemetry",
+        ],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    listening(port, process)
+    return process, {"port": port, "endpoint": f"http://127.0.0.1:{port}/{ACCOUNT}"}
