@@ -92,7 +92,7 @@ async def open_writer(
     from stages.vault.sealing import Scope
 
     vault = config.vault_of(config.machine(name))
-    store = vault_store(ports, vault.url)
+    store = vault_store(ports, vault.address)
     charter = await load(store, None)
     pin = next((pin for pin in read_pins(ports, vault.trust) if pin.vault == charter.vault), None)
     if pin is None:

@@ -93,7 +93,7 @@ async def source_notices(
         vault = config.vault_of(config.machine(name))
         async with limit:
             found[name] = await listener_notice(
-                ports, vault.url, vault.trust, groups, seconds=seconds
+                ports, vault.address, vault.trust, groups, seconds=seconds
             )
 
     with trio.move_on_after(seconds):

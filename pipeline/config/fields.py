@@ -32,6 +32,7 @@ from pipeline.config.units import (
     parse_duration,
     parse_size,
 )
+from stages.store.site.address import BadSite, parse_site
 
 MAX_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without the final NUL
@@ -41,7 +42,8 @@ NEEDS_MAPPING = 'it must be a mapping ("key: value" lines)'
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_RULE = 'use at most 63 of a-z, 0-9, ".", "_" and "-", and start with a letter or digit'
-_LATER_SCHEMES = frozenset({"s3", "az", "gs", "site"})
+_LATER_SCHEMES = frozenset({"s3", "az", "gs"})
+_KNOWN_SCHEMES = "known: file:PATH, site://HOST:PORT/VAULT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def _name(value: str) -> str:
 
 
 def _path(value: object, info: ValidationInfo) -> str:
-    return resolve(value, _folder(info))
+    return resolve(value, folder_of(info))
 
 
 def optional(check: Callable[[object, ValidationInfo], str]) -> PlainValidator:
@@ -221,18 +223,29 @@ def _url(value: object, info: ValidationInfo) -> str:
     url = text(value)
     scheme, colon, rest = url.partition(":")
     if colon and scheme in _LATER_SCHEMES:
-        raise Wrong(f"vaults at {scheme}: are {NOT_YET}", "known: file:PATH")
+        raise Wrong(f"vaults at {scheme}: are {NOT_YET}", _KNOWN_SCHEMES)
+    if scheme == "site" and rest.startswith("//"):
+        return _site_url(url)
     if not colon or "/" in scheme:
         raise Wrong(f"{quote(url)} is not the address of a vault", f"write {quote('file:' + url)}")
     if scheme != "file":
-        raise Wrong(f"{quote(scheme + ':')} is not a kind of vault", "known: file:PATH")
+        raise Wrong(f"{quote(scheme + ':')} is not a kind of vault", _KNOWN_SCHEMES)
     if rest.startswith("//"):
         if not rest.startswith("///"):
             raise Wrong("a file: vault has no host", "write file:PATH")
         rest = rest[2:]
     if not rest:
         raise Wrong("the path of the vault is missing", "write file:PATH")
-    return "file:" + resolve(rest, _folder(info))
+    return "file:" + resolve(rest, folder_of(info))
+
+
+def _site_url(url: str) -> str:
+    if "?" in url:
+        raise Wrong("options stand beside the url here", "for example ca: /etc/backstay/ca.crt")
+    try:
+        return parse_site(url).url
+    except BadSite as error:
+        raise Wrong(error.message, error.hint) from None
 
 
 def address(value: object, folder: str) -> str:
@@ -284,7 +297,7 @@ def api_address(value: object, folder: str) -> str:
 
 
 def _listen(value: object, info: ValidationInfo) -> str:
-    return address(value, _folder(info))
+    return address(value, folder_of(info))
 
 
 def _capture(value: object, info: ValidationInfo) -> str:
@@ -300,7 +313,8 @@ def _capture(value: object, info: ValidationInfo) -> str:
     return word
 
 
-def _folder(info: ValidationInfo) -> str:
+def folder_of(info: ValidationInfo) -> str:
+    """What relative paths start from."""
     place = info.context
     return place.folder if isinstance(place, Place) else Place.of("-").folder
 

@@ -37,8 +37,11 @@ from pipeline.config.policy import Policy
 from pipeline.config.problems import quote, suggest
 from pipeline.config.section import Section
 from pipeline.config.service import Daemon
+from pipeline.config.site_options import site_option
 from pipeline.config.units import GIB, KIB, MIB, Wrong
 from stages.errors import NotFound
+from stages.store.site.address import OPTIONS as SITE_OPTIONS
+from stages.store.site.address import with_options
 
 __all__ = [
     "Cache",
@@ -67,6 +70,16 @@ class Vault(Section):
 
     url: VaultUrl = Field(examples=["file:./vault"])  # "file:" and an absolute path
     trust: FilePath = Field(examples=["./backstay.pub"])
+    # How a second site is reached: PEM files, and how long it may be silent.
+    ca: Annotated[str | None, site_option("ca")] = None
+    cert: Annotated[str | None, site_option("cert")] = None
+    key: Annotated[str | None, site_option("key")] = None
+    timeout: Annotated[str | None, site_option("timeout")] = None
+
+    @property
+    def address(self) -> str:
+        """The URL with all that is needed to reach it: what commands take as ``--vault``."""
+        return with_options(self.url, {name: getattr(self, name) or "" for name in SITE_OPTIONS})
 
     @property
     def path(self) -> str:

@@ -195,7 +195,7 @@ class Delivering:
 
             async def well() -> None:
                 nonlocal come
-                url = self.config.vault_of(self.config.machine(self.name)).url
+                url = self.config.vault_of(self.config.machine(self.name)).address
                 await self.probes.until_well(url)
                 come = True
                 nursery.cancel_scope.cancel()

@@ -50,7 +50,7 @@ async def _check(work: Work) -> None:
     pins = await work.ports.offload.run(lambda: read_pins(work.ports, vault.trust))
     if not work.parameters.get("declared"):
         await work.task("vault")
-        store = vault_store(work.ports, vault.url, patience=0.0)
+        store = vault_store(work.ports, vault.address, patience=0.0)
         try:
             await _is_the_one(store, pins, vault.trust)
         finally:

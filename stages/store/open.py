@@ -8,8 +8,10 @@ from stages.store.file import FileStore
 from stages.store.memory import MemoryStore
 from stages.store.port import ObjectStore
 
-FORMS = "file:/absolute/dir, file:./relative/dir, file:///absolute/dir, memory:"
-PLANNED = ("s3", "az", "gs", "site")
+FORMS = (
+    "file:/absolute/dir, file:./relative/dir, file:///absolute/dir, site://host:port/vault, memory:"
+)
+PLANNED = ("s3", "az", "gs")
 
 
 def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
@@ -17,6 +19,7 @@ def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
 
     Relative paths are taken from ``base``: the directory of the config file, or the working
     directory. Paths are literal, ``%`` escapes nothing. Each ``memory:`` is a store of its own.
+    Those of a site have options, ``?ca=./ca.crt&cert=…``: see ``stages.store.site.address``.
     ``UsageError`` for anything else.
     """
     if url == "memory:":
@@ -24,6 +27,8 @@ def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
     scheme, colon, path = url.partition(":")
     if scheme == "file":
         return FileStore(_directory(url, path, base), machine)
+    if scheme == "site" and path.startswith("//"):
+        return _site(url, machine, base)
     if colon and scheme in PLANNED:
         raise _refused(url, f"this build has no {scheme} store yet")
     raise _refused(url, "not a store")
@@ -35,6 +40,21 @@ async def create_store(url: str, machine: Machine, base: str = ".") -> ObjectSto
     if isinstance(store, FileStore):
         await store.create_root()
     return store
+
+
+def _site(url: str, machine: Machine, base: str) -> ObjectStore:
+    from stages.store.site.address import MAX_URL, BadSite, parse_site
+    from stages.store.site.store import SiteStore  # what file vaults do not need
+
+    try:
+        return SiteStore(parse_site(url, base), machine)
+    except BadSite as error:
+        raise UsageError(
+            f"{error.option}: {error.message}" if error.option else error.message,
+            operation="open the store",
+            subject=url[:MAX_URL],
+            hint=error.hint or f"accepted: {FORMS}",
+        ) from None
 
 
 def _directory(url: str, path: str, base: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from stages.store.port import ObjectStore
 from stages.store.retry import RetryStore
 from stages.system import this_machine
 from tests.ports.watched import WatchedFiles, unsynced
+from tests.site.serving import QUICK, Served, served
 
 
 def quick() -> Machine:
@@ -56,6 +57,12 @@ async def memory_behind_no_faults(_root: Path) -> ObjectStore:
     return FaultStore(MemoryStore(), FaultPlan(), this_machine().clock)
 
 
+def emptied(site: Served) -> ObjectStore:
+    """An operator's store at a site that is empty again."""
+    site.empty()
+    return site.store("admin")
+
+
 Make = Callable[[Path], Awaitable[ObjectStore]]
 STORES: dict[str, Make] = {
     "memory": memory,
@@ -68,16 +75,38 @@ STORES: dict[str, Make] = {
 IN_BULK: dict[str, Make] = STORES | {"file": file_quick}
 
 
-@pytest.fixture(params=STORES)
+# Behind a process that all tests share: the fixture that has it.
+PROCESSES = {"site": "site_process"}
+
+
+@pytest.fixture(scope="session")
+def site_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def site_process_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("site"), module=QUICK) as found:
+        yield found
+
+
+@pytest.fixture(params=[*STORES, *PROCESSES])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    made = await STORES[request.param](tmp_path)
+    if request.param in PROCESSES:
+        made = emptied(request.getfixturevalue(PROCESSES[request.param]))
+    else:
+        made = await STORES[request.param](tmp_path)
     yield made
     await made.aclose()
     await made.aclose()
 
 
-@pytest.fixture(params=IN_BULK)
+@pytest.fixture(params=[*IN_BULK, *PROCESSES])
 async def bulk_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    made = await IN_BULK[request.param](tmp_path)
+    if request.param in PROCESSES:
+        made = emptied(request.getfixturevalue(f"{PROCESSES[request.param]}_quick"))
+    else:
+        made = await IN_BULK[request.param](tmp_path)
     yield made
     await made.aclose()
