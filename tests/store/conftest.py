@@ -80,12 +80,6 @@ PROCESSES = {"site": "site_process"}
 
 
 @pytest.fixture(scope="session")
-def site_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("site")) as found:
-        yield found
-
-
-@pytest.fixture(scope="session")
 def site_process_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("site"), module=QUICK) as found:
         yield found

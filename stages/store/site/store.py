@@ -13,7 +13,7 @@ from stages.store.site import protocol
 from stages.store.site.address import Site
 from stages.store.site.connection import Ask, Heard
 from stages.store.site.pool import Pool
-from stages.store.site.trouble import NoAnswer, of_answer, of_network
+from stages.store.site.trouble import NoAnswer, no_site, of_answer, of_network
 
 _MOST = 1 << 30  # bytes of an object that is asked for whole
 _LIST = 2 << 20  # bytes of a page: 1000 keys of 512
@@ -76,6 +76,10 @@ class SiteStore:
         heard = await self._ask(Ask("HEAD", self._object(key)), "info", key, again=True)
         if _is_missing(heard):
             return None
+        if heard.status != 200:  # an answer to HEAD has no body that says why
+            first = (("range", protocol.byte_range(0, 1)),)
+            told = await self._ask(Ask("GET", self._object(key), first), "info", key, again=True)
+            self._require(told, (200, 206, 416), "info", key)
         self._require(heard, (200,), "info", key)
         try:
             size = int(heard.headers["content-length"])
@@ -115,17 +119,19 @@ class SiteStore:
 
     async def _ask(self, ask: Ask, operation: str, subject: str, *, again: bool = False) -> Heard:
         try:
-            return await self._pool.exchange(ask, again=again)
+            heard = await self._pool.exchange(ask, again=again)
         except NoAnswer as lost:
             put = operation == "put" and lost.sent
             raise of_network(lost.cause, self.url, operation, put=put) from lost.cause
+        if protocol.VERSION_HEADER not in heard.headers:
+            raise no_site(heard.status, self.url, operation)
+        return heard
 
     def _require(
         self, heard: Heard, statuses: tuple[int, ...], operation: str, subject: str
     ) -> None:
-        if heard.status in statuses and protocol.VERSION_HEADER in heard.headers:
-            return
-        raise of_answer(heard.status, heard.headers, heard.body, self.url, operation, subject)
+        if heard.status not in statuses:
+            raise of_answer(heard.status, heard.headers, heard.body, operation, subject)
 
     def _listed(self, body: bytes) -> tuple[list[ObjectInfo], bool]:
         try:

@@ -15,7 +15,7 @@ from stages.errors import (
     StoreError,
     StoreUnreachable,
 )
-from stages.store.site.protocol import ERROR_HEADER, VERSION_HEADER
+from stages.store.site.protocol import ERROR_HEADER
 
 _MAX_TEXT = 300
 _EXPIRED, _HOSTNAME, _ADDRESS = 10, 62, 64  # X509_V_ERR_… of OpenSSL
@@ -132,26 +132,29 @@ def _network(cause: BaseException) -> tuple[str, str]:
     return f"the connection ended: {words}"[:_MAX_TEXT], "it is tried again"
 
 
+def no_site(status: int, url: str, operation: str) -> BackstayError:
+    """An answer that says nothing about a vault, whatever its status: it is not the site's."""
+    kind = OutcomeUnknown if operation == "put" and status >= 500 else StoreUnreachable
+    return kind(
+        f"something that is no Backstay site answers there ({status})",
+        operation=operation,
+        subject=url,
+        hint="check host and port; a proxy in between answers so while the site is away",
+    )
+
+
 def of_answer(
-    status: int, headers: Mapping[str, str], body: bytes, url: str, operation: str, subject: str
+    status: int, headers: Mapping[str, str], body: bytes, operation: str, subject: str
 ) -> BackstayError | ValueError:
-    """What an answer that is no success means."""
+    """What a site's answer that is no success means."""
     put = operation == "put"
-    if VERSION_HEADER not in headers:
-        stranger = OutcomeUnknown if put and status >= 500 else StoreUnreachable
-        return stranger(
-            f"something that is no Backstay site answers there ({status})",
-            operation=operation,
-            subject=url,
-            hint="check host and port; a proxy in between answers so while the site is away",
-        )
     said, hint = _document(body)
     name = headers.get(ERROR_HEADER, "")
     text = f"the site says: {said}" if said else f"the site answers {status}"
     if status == 409:
         return ValueError(said or f"not possible with this key: {subject!r}")
     kind = _kind(status, name, put)
-    return kind(text, operation=operation, subject=subject or url, hint=hint)
+    return kind(text, operation=operation, subject=subject, hint=hint)
 
 
 def _kind(status: int, name: str, put: bool) -> type[BackstayError]:
