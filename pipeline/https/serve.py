@@ -98,8 +98,10 @@ async def serve(
     *,
     started: Callable[[], object],
     ending: Callable[[], object],
+    stop: trio.Event | None = None,
 ) -> None:
-    """Serve until cancelled; ``ending`` is called when that begins."""
+    """Serve until cancelled, which ends all that is under way; or until ``stop``, after which
+    answers under way have ``bounds.grace``. ``ending`` is called when either begins."""
     config = _config(bounds, log)
     context = WorkerContext(None)
     wrapped = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]
@@ -135,6 +137,8 @@ async def serve(
                     )
                     await accepting.start(listen)
                 started()
+                await (trio.Event() if stop is None else stop).wait()
+                accepting.cancel_scope.cancel()
         finally:
             ending()
             with trio.CancelScope(shield=True):

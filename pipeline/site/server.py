@@ -74,11 +74,12 @@ async def serve_site(
         app = Drained(build_app(site), lambda: answer_to(refuse(413, "this request has no body")))
         bounds = Bounds(config.site.connections, IDLE_SECONDS, SEND_SECONDS, grace=drain)
         async with crew() as nursery:
-            with trio.CancelScope() as scope:
-                await nursery.start(_signals, scope, nursery.cancel_scope, path, ports, serving)
-                nursery.start_soon(_sweep, site, ports)
-                nursery.start_soon(partial(fed, notifier, ports.clock, lambda: True))
-                await serve(app, [door], bounds, _LOG, started=started, ending=notifier.stopping)
+            stop = trio.Event()
+            await nursery.start(_signals, stop, nursery.cancel_scope, path, ports, serving)
+            nursery.start_soon(_sweep, site, ports)
+            nursery.start_soon(partial(fed, notifier, ports.clock, lambda: True))
+            ending = notifier.stopping
+            await serve(app, [door], bounds, _LOG, started=started, ending=ending, stop=stop)
             nursery.cancel_scope.cancel()
     logs.event("site.ended", "ended")
 
@@ -116,7 +117,7 @@ def _tls(config: SiteConfig) -> ssl.SSLContext:
 
 
 async def _signals(
-    scope: trio.CancelScope,
+    stop: trio.Event,
     all_of_it: trio.CancelScope,
     path: str,
     ports: Machine,
@@ -130,11 +131,11 @@ async def _signals(
         async for number in signals:
             if number == signal.SIGHUP:
                 await _reload(path, ports, serving)
-            elif scope.cancel_called:
+            elif stop.is_set():
                 all_of_it.cancel()
             else:
                 logs.event("site.ending", "ends when the answers under way are sent")
-                scope.cancel()
+                stop.set()
 
 
 async def _reload(path: str, ports: Machine, serving: _Serving) -> None:

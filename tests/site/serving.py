@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.ports import Machine
+import trio
+
 from stages.store.open import open_store
 from stages.store.port import ObjectStore
 from stages.store.site.address import with_options
@@ -119,16 +120,21 @@ clients:
         host = "localhost" if self.host == "127.0.0.1" else self.host
         return with_options(f"site://{host}:{self.port}/{vault}", found | options)
 
-    def store(
-        self, client: str = "web1", *, on: Machine | None = None, **options: str
-    ) -> ObjectStore:
-        return open_store(self.url(client, **options), on or this_machine())
+    def store(self, client: str = "web1", **options: str) -> ObjectStore:
+        return open_store(self.url(client, **options), this_machine())
 
     def empty(self) -> None:
         """Take all objects away, below the site's feet."""
         for path in self.vault.iterdir():
             if path.name != ".tmp":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    with trio.fail_after(_SECONDS):
+        while not true():  # noqa: ASYNC110 - nobody here would tell
+            await trio.sleep(0.005)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +33,10 @@ def _authority(site: Served) -> trustme.CA:
     return trustme.CA.from_pem((certs / "ca.crt").read_bytes(), (certs / "ca.key").read_bytes())
 
 
-def _client(authority: trustme.CA, folder: Path, **more: datetime.datetime) -> dict[str, str]:
-    leaf = authority.issue_cert(common_name="web1", **more)
+def _client(
+    authority: trustme.CA, folder: Path, until: datetime.datetime | None = None
+) -> dict[str, str]:
+    leaf = authority.issue_cert(common_name="web1", not_after=until)
     leaf.private_key_pem.write_to_path(folder / "leaf.key")
     for number, blob in enumerate(leaf.cert_chain_pems):
         blob.write_to_path(folder / "leaf.crt", append=number > 0)
@@ -63,7 +66,7 @@ async def test_a_client_certificate_of_another_ca(site_process: Served, tmp_path
 
 
 async def test_a_client_certificate_that_has_expired(site_process: Served, tmp_path: Path) -> None:
-    shown = _client(_authority(site_process), tmp_path, not_after=_PAST)
+    shown = _client(_authority(site_process), tmp_path, _PAST)
     said = await _refused(site_process.store(**shown))
     assert "expired" in said.message
 
@@ -98,7 +101,7 @@ async def test_a_site_whose_certificate_has_expired(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, nothing, listeners)
-        port = listeners[0].transport_listener.socket.getsockname()[1]
+        port = listeners[0].transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
         url = with_options(f"site://127.0.0.1:{port}/v", {"ca": str(tmp_path / "ca.crt")})
         said = await _refused(open_store(url, this_machine()))
         assert "the site's certificate has expired" in said.message
@@ -159,7 +162,7 @@ async def test_what_other_programs_are_told(site_process: Served) -> None:
         wrong = only | {"Backstay-Digest": f"blake3:{'0' * 64}"}
         assert (await client.put(key, content=b"x", headers=wrong)).status_code == 422
 
-        async def chunks():  # type: ignore[no-untyped-def]
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"x"
 
         assert (await client.put(key, content=chunks(), headers=only)).status_code == 411
@@ -183,9 +186,10 @@ async def test_what_other_programs_are_told(site_process: Served) -> None:
         assert (await client.delete(key)).status_code == 204
 
 
-async def test_a_site_of_another_version(site_process: Served, monkeypatch: object) -> None:
+async def test_a_site_of_another_version(
+    site_process: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = site_process.store()
-    assert isinstance(monkeypatch, pytest.MonkeyPatch)
     monkeypatch.setattr("stages.store.site.connection.VERSION", "9")
     with pytest.raises(StoreError, match="version 9 of the site's protocol is not known") as caught:
         await store.page("")

@@ -6,6 +6,8 @@ import json
 import ssl
 from collections.abc import Mapping
 
+import trio
+
 from stages.errors import (
     BackstayError,
     NoSpace,
@@ -14,6 +16,7 @@ from stages.errors import (
     StoreDenied,
     StoreError,
     StoreUnreachable,
+    leaves,
 )
 from stages.store.site.protocol import ERROR_HEADER
 
@@ -121,11 +124,13 @@ def _verification(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
 
 
 def _network(cause: BaseException) -> tuple[str, str]:
-    chain = [cause, cause.__cause__, cause.__context__]
+    chain = [leaf for error in (cause, cause.__cause__) if error for leaf in leaves(error)]
     for error in chain:
         if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in (error.reason or ""):
             return "what answers there speaks no TLS", "is it the port of 'backstay site'?"
     for error in chain:
+        if isinstance(error, trio.TooSlowError):
+            return "it did not answer in time", "is the way to it open, and is it overloaded?"
         if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
             return error.strerror, "is 'backstay site' running there, and is the way open?"
     words = str(cause) or type(cause).__name__
