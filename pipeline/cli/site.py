@@ -42,8 +42,12 @@ def site() -> None:
     help="Seconds for answers under way when it is stopped.",
     show_default=True,
 )
-def serve(config: str, create: bool, drain: float) -> None:
-    """Serve the vaults of CONFIG until SIGTERM. SIGHUP reads it, and its certificates, again."""
+@json_option
+def serve(config: str, create: bool, drain: float, as_json: bool) -> None:
+    """Serve the vaults of CONFIG until SIGTERM. SIGHUP reads it, and its certificates, again.
+
+    With --json the address is printed once it listens.
+    """
     import trio
 
     from pipeline.site.server import serve_site
@@ -51,7 +55,11 @@ def serve(config: str, create: bool, drain: float) -> None:
     from stages.system import this_machine
 
     # It has its own meaning for every signal, so not with run_async.
-    work = partial(serve_site, create=create, drain=drain)
+    def ready(address: str) -> None:
+        if as_json:
+            emit(True, {"address": address}, "")
+
+    work = partial(serve_site, create=create, drain=drain, ready=ready)
     trio.run(work, config, this_machine(_WORKERS), this_process())
 
 

@@ -7,7 +7,9 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -29,11 +31,13 @@ machines:
 """
 
 
-def _give(place: Path, *words: str, code: int = 0, **variables: str) -> Any:
+def _give(
+    place: Path, *words: str, code: int = 0, also: Mapping[str, str] = MappingProxyType({})
+) -> Any:
     done = subprocess.run(
         [*command(*words), "--json"],
         cwd=place, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | variables,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), **also},
     )  # fmt: skip
     assert done.returncode == code, (words, done.stdout, done.stderr)
     return json.loads(done.stderr if code else done.stdout)
@@ -55,7 +59,7 @@ def test_there_and_back(tmp_path: Path, site_process: Served) -> None:
         _give(here, "keygen", "--out", "op", "--no-passphrase")
         init = ("init", url, "--key", "op.key", "--single-recipient")
         assert _give(here, *init, code=4)["error"] == "StoreDenied"  # nobody said who it is
-        _give(here, *init, **variables)
+        _give(here, *init, also=variables)
         (here / "c.yaml").write_text(_CONFIG.format(url=url))
         _give(here, "run", "c.yaml", "--once")
         site.kill()
@@ -66,13 +70,13 @@ def test_there_and_back(tmp_path: Path, site_process: Served) -> None:
         site.start()
         (second,) = _give(here, "run", "c.yaml", "--once")["machines"]
         assert second["consistent"]
-        _give(here, "vault", "check", url, "--key", "op.key", **variables)
+        _give(here, "vault", "check", url, "--key", "op.key", also=variables)
         for name in (*variables.values(), "op.key"):
             shutil.copy(here / name, bare)
         shutil.rmtree(here)  # the primary is gone
         where = ("--vault", url, "--key", "op.key")
-        assert _give(bare, "rescue", *where, **variables)["machines"][0]["machine"] == "web1"
-        _give(bare, "restore", "web1", *where, "--to", "out", **variables)
+        assert _give(bare, "rescue", *where, also=variables)["machines"][0]["machine"] == "web1"
+        _give(bare, "restore", "web1", *where, "--to", "out", also=variables)
         assert (bare / "out/web1-root.img").read_bytes() == disk
     # At the site itself the vault is a folder, and nothing needs to run.
     _give(bare, "restore", "web1", "--vault", f"file:{site.vault}", "--key", "op.key", "--to", "in")
