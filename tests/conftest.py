@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.site.serving import Served, served
 
 # On CI the same examples every time: a run says something about the change, not about luck. New
 # examples are looked for wherever else the tests run.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def site_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A second site that tests share, each with what it needs: none relies on it being empty."""
+    with served(tmp_path_factory.mktemp("site")) as found:
+        yield found
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -11,11 +11,11 @@ import hmac
 import logging
 import pwd
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.control.model import Caller
+from pipeline.https.peer import Peer
 from stages.crypto.digest import digest
 from stages.errors import ConfigError
 
@@ -24,20 +24,6 @@ MIN_TOKEN = 20  # characters
 _MAX_FILE = 1 << 20
 _LOG = logging.getLogger("backstay.api")
 _BEARER = "bearer "
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The other end of a connection. ``uid`` for a Unix socket; ``name`` is the common name of a
-    certificate that was verified, "" without one."""
-
-    address: str
-    uid: int | None = None
-    name: str = ""
-
-
-PEER: ContextVar[Peer] = ContextVar("backstay_api_peer")
-NOBODY = Peer("nowhere")
 
 
 def outranks(role: str, needed: str) -> bool:

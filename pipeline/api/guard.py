@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from pipeline.api.access import NOBODY, PEER, Access, AccessFile, outranks
+from pipeline.api.access import Access, AccessFile, outranks
 from pipeline.api.problems import (
     MEDIA_TYPE,
     FieldProblem,
@@ -26,6 +26,7 @@ from pipeline.api.repeats import HEADER, Repeats, checked_key
 from pipeline.api.settings import Limits
 from pipeline.control.model import Caller
 from pipeline.control.service import Control
+from pipeline.https.peer import NOBODY, PEER
 from pipeline.records.model import NewAudit
 from stages.errors import BackstayError
 

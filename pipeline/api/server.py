@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
 
 from pipeline.api import sockets
 from pipeline.api.access import Access, AccessFile
 from pipeline.api.app import build_app
-from pipeline.api.connection import Connection, tls_context
-from pipeline.api.drain import Drained
-from pipeline.api.guard import Api, Audit
-from pipeline.api.settings import ApiSettings, Tcp
+from pipeline.api.guard import Api, Audit, problem
+from pipeline.api.problems import refuse
+from pipeline.api.settings import ApiSettings, Limits, Tcp
 from pipeline.control.service import Control
+from pipeline.https.connection import tls_context
+from pipeline.https.drain import Drained
+from pipeline.https.serve import Bounds, Door, serve
+from pipeline.https.sockets import listen_tcp, url_of
 from stages.errors import ConfigError
 
 _LOG = logging.getLogger("backstay.api")
-_GRACE_SECONDS = 2.0  # for answers under way at the end
-
-Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 
 
 async def serve_api(
@@ -48,31 +42,38 @@ async def serve_api(
         access = await trio.to_thread.run_sync(AccessFile, settings.tcp.access)
     api = Api(control, audit, settings.limits, access)
     async with AsyncExitStack() as stack:
-        listeners: list[Listener] = []
+        doors: list[Door] = []
         addresses = []
         if settings.unix:
-            listeners.append(await stack.enter_async_context(_unix(settings.unix)))
+            doors.append(await stack.enter_async_context(_unix(settings.unix)))
             addresses.append(f"unix:{settings.unix}")
         if settings.tcp is not None:
-            listener, address = await stack.enter_async_context(_tcp(settings.tcp))
-            listeners.append(listener)
+            door, address = await stack.enter_async_context(_tcp(settings.tcp))
+            doors.append(door)
             addresses.append(address)
-        await _serve(api, listeners, partial(task_status.started, addresses))
+        await serve(
+            Drained(build_app(api), lambda: problem(refuse(413, "this request has no body"))),
+            doors,
+            _bounds(api.limits),
+            _LOG,
+            started=partial(task_status.started, addresses),
+            ending=api.stopping.set,
+        )
 
 
 @asynccontextmanager
-async def _unix(path: str) -> AsyncIterator[Listener]:
+async def _unix(path: str) -> AsyncIterator[Door]:
     sock = await trio.to_thread.run_sync(sockets.listen_unix, path)
     with sock:
         inode = sockets.inode_of(path)
         try:
-            yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            yield Door(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
         finally:
             sockets.remove_unix(path, inode)
 
 
 @asynccontextmanager
-async def _tcp(tcp: Tcp) -> AsyncIterator[tuple[Listener, str]]:
+async def _tcp(tcp: Tcp) -> AsyncIterator[tuple[Door, str]]:
     try:
         context = await trio.to_thread.run_sync(
             tls_context, tcp.certificate, tcp.key, tcp.client_ca
@@ -84,70 +85,11 @@ async def _tcp(tcp: Tcp) -> AsyncIterator[tuple[Listener, str]]:
             subject=str(error.filename or tcp.certificate),
             hint="PEM files of a certificate with its chain, and of its key without passphrase",
         ) from error
-    sock = sockets.listen_tcp(tcp.host, tcp.port)
+    sock = listen_tcp(tcp.host, tcp.port, "serve the API")
     with sock:
         plain = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        yield trio.SSLListener(plain, context, https_compatible=True), _address(sock)
+        yield Door(plain, lambda: context), url_of(sock)
 
 
-def _address(sock: socket.socket) -> str:
-    host, port, *_ = sock.getsockname()
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-
-
-async def _serve(api: Api, listeners: list[Listener], started: Any) -> None:
-    """hypercorn's ``worker_serve`` with connections of our own, and not too many of them."""
-    config = _config(api)
-    context = WorkerContext(None)
-    app = wrap_app(Drained(build_app(api)), 0, "asgi")  # type: ignore[arg-type]
-    # Each listener has places of its own: strangers on TCP do not shut the Unix socket.
-    within, beyond = (trio.CapacityLimiter(api.limits.connections) for _ in range(2))
-
-    async def connected(stream: Any) -> None:
-        places = beyond if isinstance(stream, trio.SSLStream) else within
-        try:
-            places.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            connection = Connection(app, config, context, ConnectionState({}), stream)
-            connection.send_seconds = api.limits.send_seconds
-            await _alone(connection)
-        finally:
-            places.release_on_behalf_of(stream)
-
-    async with trio.open_nursery() as handlers:
-        try:
-            serve = partial(trio.serve_listeners, connected, listeners, handler_nursery=handlers)
-            async with trio.open_nursery() as accepting:
-                await accepting.start(serve)
-                started()
-        finally:
-            api.stopping.set()
-            with trio.CancelScope(shield=True):
-                await context.terminated.set()
-            handlers.cancel_scope.deadline = trio.current_time() + _GRACE_SECONDS
-
-
-async def _alone(connection: Connection) -> None:
-    """Whatever goes wrong with one connection ends that one, and not the daemon."""
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.run)
-    except BaseExceptionGroup as group:
-        defects, rest = group.split(Exception)
-        if rest is not None:  # cancelled
-            raise
-        _LOG.error("a connection is ended", exc_info=defects)
-
-
-def _config(api: Api) -> Config:
-    config = Config()
-    config.accesslog = None
-    config.errorlog = _LOG
-    config.keep_alive_timeout = api.limits.idle_seconds
-    config.include_server_header = False
-    config.h11_max_incomplete_size = 16 << 10
-    config.max_app_queue_size = 4
-    return config
+def _bounds(limits: Limits) -> Bounds:
+    return Bounds(limits.connections, limits.idle_seconds, limits.send_seconds)

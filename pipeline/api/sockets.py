@@ -1,18 +1,15 @@
-"""Sockets of the API, for both of its sides. Imports nothing heavy: the command line uses it."""
+"""The Unix socket of the API, for both of its sides. Imports nothing heavy: commands use it."""
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.https.sockets import BACKLOG
 from pipeline.reach import reachable
 from stages.errors import StateError, StateLocked
-
-_BACKLOG = 128
-_CREDENTIALS = struct.Struct("3i")
 
 
 def listen_unix(path: str) -> socket.socket:
@@ -29,7 +26,7 @@ def listen_unix(path: str) -> socket.socket:
             try:
                 os.fchmod(sock.fileno(), 0o600)  # Linux gives its mode to the file that bind makes
                 sock.bind(name)
-                sock.listen(_BACKLOG)
+                sock.listen(BACKLOG)
             except BaseException:
                 sock.close()
                 raise
@@ -78,27 +75,6 @@ def inode_of(path: str) -> int:
     """Which file is at ``path``."""
     with reachable(path) as name:
         return Path(name).stat().st_ino
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user at the other end of a Unix socket."""
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(data)[1])
-
-
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """Listen on a TCP port. ``StateError``: it cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        where = f"{host}:{port}"
-        raise _wrong(where, error.strerror or "cannot listen", "choose another port") from error
-    return sock
 
 
 def _wrong(subject: str, message: str, hint: str) -> StateError:

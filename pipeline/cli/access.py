@@ -12,7 +12,23 @@ if TYPE_CHECKING:
     from pipeline.recovery import Access
 
 _MOST_WORKERS = 8  # more would wait for the interpreter, not for cores
+SITE_VARIABLE = "BACKSTAY_SITE_"  # and CA, CERT, KEY, TIMEOUT
 _BESIDE = 4  # threads for what waits on disks and networks
+
+
+def reached(_: click.Context, __: click.Parameter, url: str) -> str:
+    """A vault's URL; what a site's leaves out is taken from the environment, if it is there."""
+    if not url.startswith("site://"):
+        return url
+    from stages.store.site.address import OPTIONS, with_options
+
+    names = {name: f"{SITE_VARIABLE}{name.upper()}" for name in OPTIONS}
+    return with_options(url, {name: os.environ.get(each, "") for name, each in names.items()})
+
+
+vault_option = click.option(
+    "--vault", "url", required=True, callback=reached, help="URL of the vault."
+)
 
 
 def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -20,7 +36,7 @@ def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--trust", help="Trust file, if the key does not know the vault."),
         click.option("--key", required=True, help="Private key file."),
-        click.option("--vault", "url", required=True, help="URL of the vault."),
+        vault_option,
     ):
         command = option(command)
     return command

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from pipeline.cli.access import vault_option
 from pipeline.cli.console import emit, json_option, run_async, say
 from pipeline.cli.keyio import (
     PASSPHRASE_VARIABLE,
@@ -65,7 +66,7 @@ def key() -> None:
 
 
 @key.command()
-@click.option("--vault", "url", required=True, help="URL of the vault.")
+@vault_option
 @click.option("--key", "key_path", required=True, help="Private key file.")
 @click.option("--trust", "trust_path", help="Trust file, if the key does not know the vault.")
 @click.option("--state", "state_path", help="State folder to note the drill in, for 'status'.")

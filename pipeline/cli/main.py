@@ -50,6 +50,7 @@ _COMMANDS = {
     "holds": ("keep", "List held points."),
     "failover": ("failover", "Fail a machine over, test it, commit, cancel, serve the replica."),
     "rescue": ("recover", "Show what a vault holds and the next command to give."),
+    "site": ("site", "Keep vaults of other machines: a second site, over HTTPS."),
     "bench": ("bench", "Measure beside other programs on this machine."),
 }
 

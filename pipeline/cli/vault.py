@@ -7,6 +7,7 @@ from functools import partial
 
 import click
 
+from pipeline.cli.access import reached
 from pipeline.cli.console import emit, json_option, run_async, say
 from pipeline.cli.keyio import read_private, read_public, trust_pins, write_private, write_public
 from stages.errors import NotFound, UsageError
@@ -14,7 +15,7 @@ from stages.vault.charter import Pin
 
 
 @click.command()
-@click.argument("url", metavar="VAULT")
+@click.argument("url", metavar="VAULT", callback=reached)
 @click.option("--key", "key_path", required=True, help="The operator's private key file.")
 @click.option("--recipient", "recipients", multiple=True, help="Another person's .pub file.")
 @click.option("--single-recipient", is_flag=True, help="Do without a second recipient.")
@@ -103,7 +104,7 @@ def vault() -> None:
 
 
 @vault.command()
-@click.argument("url", metavar="VAULT")
+@click.argument("url", metavar="VAULT", callback=reached)
 @click.option("--key", "key_path", help="Private key file: checks pins and what can be opened.")
 @click.option("--trust", "trust_path", help="Trust file (.pub) to check the vault against.")
 @click.option("--config", "config_path", help="Configuration in which VAULT is a vault's name.")
@@ -145,7 +146,7 @@ def check(
 
 
 @vault.command()
-@click.argument("url", metavar="VAULT")
+@click.argument("url", metavar="VAULT", callback=reached)
 @click.option("--key", "key_path", required=True, help="The operator's private key file.")
 @click.option("--writer", required=True, help="The daemon's public signing key, 64 hex digits.")
 @click.option("--name", default="daemon", show_default=True)

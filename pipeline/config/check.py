@@ -38,14 +38,17 @@ class _Spot:
         return self.key if self.node.content is None else (self.node.line, self.node.column)
 
 
-def shape_problems(error: ValidationError, root: Node) -> list[Problem]:
+def shape_problems(
+    error: ValidationError, root: Node, model: type[Section] = Config
+) -> list[Problem]:
     """Put pydantic's findings at their places in the file, in our words."""
     details = error.errors(include_url=False, include_input=False)
     missing = {detail["loc"] for detail in details if detail["type"] == "missing"}
     parents = {path[:-1] for path in missing}
     extra = (detail["loc"] for detail in details if detail["type"] == "extra_forbidden")
-    meant = missing & {_meant(path) for path in extra if path[:-1] in parents}
-    return [_shape_problem(detail, root) for detail in details if detail["loc"] not in meant]
+    meant = missing & {_meant(path, model) for path in extra if path[:-1] in parents}
+    left = [detail for detail in details if detail["loc"] not in meant]
+    return [_shape_problem(detail, root, model) for detail in left]
 
 
 def reference_problems(root: Node) -> Iterator[Problem]:
@@ -104,14 +107,14 @@ def listen_problems(root: Node, folder: str) -> Iterator[Problem]:
                 yield Problem(entry.value.line, entry.value.column, path, message)
 
 
-def _shape_problem(detail: ErrorDetails, root: Node) -> Problem:
+def _shape_problem(detail: ErrorDetails, root: Node, model: type[Section]) -> Problem:
     path = detail["loc"]
     kind = detail["type"]
     if kind == "missing":
         line, column = _spot(root, path[:-1]).key
-        return Problem(line, column, path, "this key is missing", _example(path))
+        return Problem(line, column, path, "this key is missing", _example(path, model))
     if kind == "extra_forbidden":
-        return _unknown_key(path, *_spot(root, path).key)
+        return _unknown_key(path, *_spot(root, path).key, model)
     context = detail.get("ctx", {})
     wrong = context.get("error")
     if path[-1:] == ("[key]",) and isinstance(wrong, Wrong):
@@ -133,8 +136,8 @@ def _shape_problem(detail: ErrorDetails, root: Node) -> Problem:
     return Problem(*spot.value, path, f"is {shown}", needs)
 
 
-def _unknown_key(path: Path, line: int, column: int) -> Problem:
-    owner = _section_at(path[:-1])
+def _unknown_key(path: Path, line: int, column: int, model: type[Section]) -> Problem:
+    owner = _section_at(path[:-1], model)
     key = str(path[-1])
     if key in owner.later:
         return Problem(line, column, path, owner.later[key])
@@ -145,24 +148,24 @@ def _unknown_key(path: Path, line: int, column: int) -> Problem:
     return Problem(line, column, path, message, hint, word=key, known=known)
 
 
-def _meant(path: Path) -> Path:
+def _meant(path: Path, model: type[Section]) -> Path:
     """The path of the key that a misspelt one probably stands for; itself, if there is none."""
-    owner = _section_at(path[:-1])
+    owner = _section_at(path[:-1], model)
     match = None if path[-1] in owner.later else closest(str(path[-1]), owner.model_fields)
     return (*path[:-1], match or path[-1])
 
 
-def _example(path: Path) -> str:
-    field = _section_at(path[:-1]).model_fields[str(path[-1])]
+def _example(path: Path, model: type[Section]) -> str:
+    field = _section_at(path[:-1], model).model_fields[str(path[-1])]
     return f'for example "{path[-1]}: {field.examples[0]}"' if field.examples else ""
 
 
-def _section_at(path: Path) -> type[Section]:
+def _section_at(path: Path, model: type[Section]) -> type[Section]:
     """The model that describes the mapping at ``path``."""
-    kind: Any = Config
+    kind: Any = model
     for part in path:
         if get_origin(kind) is Mapping:
-            kind = get_args(kind)[1]
+            kind = _bare(get_args(kind)[1])
         elif get_origin(kind) is tuple:
             kind = _bare(get_args(kind)[0])
         else:

@@ -34,6 +34,7 @@ from pipeline.config.units import (
 )
 from stages.store.address import CLOUDS, BadAddress
 from stages.store.cloud.settings import split_place
+from stages.store.site.address import BadSite, parse_site
 
 MAX_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without the final NUL
@@ -43,8 +44,10 @@ NEEDS_MAPPING = 'it must be a mapping ("key: value" lines)'
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_RULE = 'use at most 63 of a-z, 0-9, ".", "_" and "-", and start with a letter or digit'
-_LATER_SCHEMES = frozenset({"site"})
-_KNOWN_SCHEMES = "known: file:PATH, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX"
+_KNOWN_SCHEMES = (
+    "known: file:PATH, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX, "
+    "site://HOST:PORT/VAULT"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +226,10 @@ def optional(check: Callable[[object, ValidationInfo], str]) -> PlainValidator:
 def _url(value: object, info: ValidationInfo) -> str:
     url = text(value)
     scheme, colon, rest = url.partition(":")
-    if colon and scheme in _LATER_SCHEMES:
-        raise Wrong(f"vaults at {scheme}: are {NOT_YET}", _KNOWN_SCHEMES)
     if scheme in CLOUDS and rest.startswith("//"):
         return _cloud_url(url)
+    if scheme == "site" and rest.startswith("//"):
+        return _site_url(url)
     if not colon or "/" in scheme:
         raise Wrong(f"{quote(url)} is not the address of a vault", f"write {quote('file:' + url)}")
     if scheme != "file":
@@ -249,6 +252,15 @@ def _cloud_url(url: str) -> str:
     except BadAddress as error:
         raise Wrong(error.message, error.hint) from None
     return f"{scheme}://{bucket}/{prefix}".rstrip("/")
+
+
+def _site_url(url: str) -> str:
+    if "?" in url:
+        raise Wrong("options stand beside the url here", "for example ca: /etc/backstay/ca.crt")
+    try:
+        return parse_site(url).url
+    except BadSite as error:
+        raise Wrong(error.message, error.hint) from None
 
 
 def address(value: object, folder: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -10,12 +12,15 @@ from pipeline.config.check import disk_problems, listen_problems, reference_prob
 from pipeline.config.fields import Place
 from pipeline.config.model import Config
 from pipeline.config.problems import Problem, base_name, failure, show
+from pipeline.config.section import Section
 from pipeline.config.syntax import position_at
 from pipeline.config.tree import Node, parse
 from pipeline.config.units import MIB
 from stages.errors import ConfigError
 from stages.ports import Files
 from stages.system import SystemFiles
+
+S = TypeVar("S", bound=Section)
 
 MAX_BYTES = 4 * MIB
 
@@ -29,12 +34,7 @@ def load(path: str, *, files: Files | None = None, now: float | None = None) -> 
     Raises ``ConfigError``: its message has one line ``file.yaml:LINE:COLUMN: path: message`` for
     each problem, in file order, at most 20 and a count of the rest.
     """
-    text = _read(path, files or SystemFiles())
-    root, problems = parse(text)
-    if root is None:
-        raise failure(path, problems)
-    if not isinstance(root.content, dict):
-        raise failure(path, [*problems, _no_mapping(root)])
+    root, problems = _parsed(path, files, "a configuration needs daemon, vaults and machines")
     place = Place.of(path, now)
     try:
         config = Config.model_validate(root.plain(), context=place)
@@ -48,11 +48,41 @@ def load(path: str, *, files: Files | None = None, now: float | None = None) -> 
     return config
 
 
-def _no_mapping(root: Node) -> Problem:
+def load_as(
+    path: str,
+    model: type[S],
+    needs: str,
+    more: Callable[[Node], Iterable[Problem]] = lambda _: (),
+) -> S:
+    """Read and check another kind of configuration. ``needs`` says what stands in it; ``more``
+    looks at the tree for what no section can see by itself.
+
+    Raises ``ConfigError`` as ``load`` does.
+    """
+    root, problems = _parsed(path, None, needs)
+    try:
+        config = model.model_validate(root.plain(), context=Place.of(path))
+    except ValidationError as error:
+        problems += shape_problems(error, root, model)
+    problems += more(root)
+    if problems:
+        raise failure(path, problems)
+    return config
+
+
+def _parsed(path: str, files: Files | None, needs: str) -> tuple[Node, list[Problem]]:
+    root, problems = parse(_read(path, files or SystemFiles()))
+    if root is None:
+        raise failure(path, problems)
+    if not isinstance(root.content, dict):
+        raise failure(path, [*problems, _no_mapping(root, needs)])
+    return root, list(problems)
+
+
+def _no_mapping(root: Node, needs: str) -> Problem:
     if root.content is None:
-        hint = "a configuration needs daemon, vaults and machines"
-        return Problem(1, 1, (), "the file is empty", hint)
-    wanted = "must be a mapping of daemon, vaults, machines …"
+        return Problem(1, 1, (), "the file is empty", needs)
+    wanted = f"must be a mapping of {needs.partition(' needs ')[2].replace(' and ', ', ')} …"
     return Problem(root.line, root.column, (), f"{wanted}, not {show(root.content)}")
 
 

@@ -12,7 +12,7 @@ from pipeline.config.section import Section
 from pipeline.config.units import Wrong, format_duration, parse_duration
 from stages.store.address import BadAddress, check_option, check_plain, compose, scheme_of
 
-_PATHS = frozenset({"ca", "credentials"})
+_PATHS = frozenset({"ca", "cert", "key", "credentials"})
 
 
 def _option(name: str) -> PlainValidator:
@@ -64,6 +64,8 @@ class Vault(Section):
     ca: Annotated[str | None, _option("ca")] = None
     proxy: Annotated[str | None, _option("proxy")] = None
     credentials: Annotated[str | None, _option("credentials")] = None
+    cert: Annotated[str | None, _option("cert")] = None
+    key: Annotated[str | None, _option("key")] = None
     timeout: Annotated[str | None, _option("timeout")] = None
 
     @property

@@ -104,6 +104,8 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "region": _region,
     "account": _account,
     "ca": _file,
+    "cert": _file,
+    "key": _file,
     "proxy": _server,
     "credentials": _file,
     "timeout": seconds,
@@ -115,6 +117,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "s3": ("endpoint", "region", "ca", "proxy", "credentials", "timeout", "plain_http"),
     "az": ("account", "endpoint", "ca", "proxy", "credentials", "timeout", "plain_http"),
     "gs": ("endpoint", "ca", "proxy", "credentials", "timeout", "plain_http"),
+    "site": ("ca", "cert", "key", "timeout"),
 }
 
 

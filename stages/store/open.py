@@ -11,9 +11,8 @@ from stages.store.port import ObjectStore
 
 FORMS = (
     "file:/absolute/dir, file:./relative/dir, file:///absolute/dir, s3://bucket/prefix, "
-    "az://container/prefix, gs://bucket/prefix, memory:"
+    "az://container/prefix, gs://bucket/prefix, site://host:port/vault, memory:"
 )
-PLANNED = ("site",)
 
 
 def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
@@ -26,13 +25,13 @@ def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
     """
     if url == "memory:":
         return MemoryStore(url, clock=machine.clock)
-    scheme, colon, path = url.partition(":")
+    scheme, _, path = url.partition(":")
     if scheme == "file":
         return FileStore(_directory(url, path, base), machine)
     if scheme in CLOUDS and path.startswith("//"):
         return _cloud(url, machine, base)
-    if colon and scheme in PLANNED:
-        raise _refused(url, f"this build has no {scheme} store yet")
+    if scheme == "site" and path.startswith("//"):
+        return _site(url, machine, base)
     raise _refused(url, "not a store")
 
 
@@ -68,6 +67,21 @@ def _cloud(url: str, machine: Machine, base: str) -> ObjectStore:
     from stages.store.cloud.store import CloudStore  # a library that file vaults do not need
 
     return CloudStore(url, settings, machine)
+
+
+def _site(url: str, machine: Machine, base: str) -> ObjectStore:
+    from stages.store.site.address import BadSite, parse_site
+    from stages.store.site.store import SiteStore  # what file vaults do not need
+
+    try:
+        return SiteStore(parse_site(url, base), machine)
+    except BadSite as error:
+        raise UsageError(
+            f"{error.option}: {error.message}" if error.option else error.message,
+            operation="open the store",
+            subject=url[:MAX_URL],
+            hint=error.hint or f"accepted: {FORMS}",
+        ) from None
 
 
 def _directory(url: str, path: str, base: str) -> str:

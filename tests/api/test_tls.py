@@ -10,9 +10,10 @@ import httpx
 import pytest
 import trio
 
-from pipeline.api.access import Access, Peer, load_access, token_digest
+from pipeline.api.access import Access, load_access, token_digest
 from pipeline.api.server import serve_api
 from pipeline.api.settings import ApiSettings, Limits, Tcp
+from pipeline.https.peer import Peer
 from stages.errors import ConfigError, StateError
 from tests.api.operator import Operator
 from tests.api.serving import TOKENS, Authority, access_file, served

@@ -37,6 +37,7 @@ def test_the_named_samples_are_there() -> None:
         "s3.yaml",
         "azure.yaml",
         "gcs.yaml",
+        "second-site.yaml",
     } <= names
     assert len(BAD) >= 30
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from tests.ports.watched import WatchedFiles, unsynced
 from tests.servers.fixtures import Cloud, azure, s3
 
 __all__ = ["azure", "s3"]
+from tests.site.serving import QUICK, Served, served
 
 
 def quick() -> Machine:
@@ -60,6 +61,12 @@ async def memory_behind_no_faults(_root: Path) -> ObjectStore:
     return FaultStore(MemoryStore(), FaultPlan(), this_machine().clock)
 
 
+def emptied(site: Served) -> ObjectStore:
+    """An operator's store at a site that is empty again."""
+    site.empty()
+    return site.store("admin")
+
+
 Make = Callable[[Path], Awaitable[ObjectStore]]
 STORES: dict[str, Make] = {
     "memory": memory,
@@ -74,7 +81,17 @@ CLOUDS = ("s3", "azure")
 IN_BULK: dict[str, Make] = STORES | {"file": file_quick}
 
 
-@pytest.fixture(params=[*STORES, *CLOUDS])
+# Behind a process that all tests share: the fixture that has it.
+PROCESSES = {"site": "site_process"}
+
+
+@pytest.fixture(scope="session")
+def site_process_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("site"), module=QUICK) as found:
+        yield found
+
+
+@pytest.fixture(params=[*STORES, *PROCESSES, *CLOUDS])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     made = await _made(STORES, request, tmp_path)
     yield made
@@ -82,9 +99,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.aclose()
 
 
-@pytest.fixture(params=[*IN_BULK, *CLOUDS])
+@pytest.fixture(params=[*IN_BULK, *PROCESSES, *CLOUDS])
 async def bulk_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    made = await _made(IN_BULK, request, tmp_path)
+    made = await _made(IN_BULK, request, tmp_path, "_quick")
     yield made
     await made.aclose()
 
@@ -103,8 +120,13 @@ async def cloud_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
     await made.aclose()
 
 
-async def _made(stores: dict[str, Make], request: pytest.FixtureRequest, root: Path) -> ObjectStore:
+async def _made(
+    stores: dict[str, Make], request: pytest.FixtureRequest, root: Path, which: str = ""
+) -> ObjectStore:
+    """``which``: of the processes, the one with this name behind its own."""
     if request.param in stores:
         return await stores[request.param](root)
+    if request.param in PROCESSES:
+        return emptied(request.getfixturevalue(f"{PROCESSES[request.param]}{which}"))
     cloud: Cloud = request.getfixturevalue(request.param)
     return open_store(cloud.url(), this_machine())

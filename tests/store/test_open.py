@@ -46,14 +46,6 @@ def test_memory() -> None:
     assert first is not second
 
 
-@pytest.mark.parametrize("url", ["site://host:1"])
-def test_stores_to_come(url: str) -> None:
-    with pytest.raises(UsageError, match=r"this build has no .* store yet") as caught:
-        open_store(url, MACHINE)
-    assert caught.value.subject == url
-    assert "file:/" in caught.value.hint
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -6,7 +6,7 @@ sending does not read: each would wait for the other.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,8 +14,6 @@ import h11
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.api.guard import problem
-from pipeline.api.problems import refuse
 from stages.stage import crew
 
 _LINGER_SECONDS = 2.0  # for the rest of a body, before the connection is closed over it
@@ -24,10 +22,11 @@ Message = MutableMapping[str, Any]
 
 
 class Drained:
-    """Wraps an application."""
+    """Wraps an application. ``no_body`` makes the answer to a request whose method has none."""
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, no_body: Callable[[], ASGIApp]):
         self._app = app
+        self._no_body = no_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; what is left of its body is thrown away meanwhile."""
@@ -39,7 +38,7 @@ class Drained:
             await self._app(scope, receive, send)
             return
         refused = scope["method"] in ("GET", "HEAD")
-        app = problem(refuse(413, "this request has no body")) if refused else self._app
+        app = self._no_body() if refused else self._app
         ended = trio.Event()
 
         async def listen() -> Message:

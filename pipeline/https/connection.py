@@ -11,8 +11,8 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
-from pipeline.api.access import PEER, Peer
-from pipeline.api.sockets import peer_uid
+from pipeline.https.peer import PEER, Peer, common_name, fingerprint
+from pipeline.https.sockets import peer_uid
 
 
 class Connection(TCPServer):
@@ -24,21 +24,23 @@ class Connection(TCPServer):
     async def run(self) -> None:
         """Note who is there for all that this connection asks."""
         try:
-            peer = await self._who()
-        except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+            peer = self._who()
+        except (OSError, trio.BrokenResourceError):
             await trio.aclose_forcefully(self.stream)
             return
         PEER.set(peer)
         await super().run()
 
-    async def _who(self) -> Peer:
+    def _who(self) -> Peer:
         stream: Any = self.stream
         if not isinstance(stream, trio.SSLStream):
             return Peer("unix", uid=peer_uid(stream.socket))
-        with trio.fail_after(self.config.ssl_handshake_timeout):
-            await stream.do_handshake()
         host, port, *_ = stream.transport_stream.socket.getpeername()
-        return Peer(f"{host}:{port}", name=common_name(stream.getpeercert()))
+        return Peer(
+            f"{host}:{port}",
+            name=common_name(stream.getpeercert()),
+            fingerprint=fingerprint(stream.getpeercert(binary_form=True)),
+        )
 
     async def _read_data(self) -> None:
         """HTTP/1.1 and nothing else: what breaks it, or asks for HTTP/2, ends the connection."""
@@ -70,17 +72,11 @@ class Connection(TCPServer):
             await self.protocol.handle(Closed())
 
 
-def common_name(certificate: Any) -> str:
-    """Of a verified certificate, as the ssl module gives it; "" if there is none."""
-    for part in (certificate or {}).get("subject", ()):
-        for key, value in part:
-            if key == "commonName":
-                return str(value)
-    return ""
-
-
-def tls_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer. With ``client_ca`` clients may show a certificate, and it must be good.
+def tls_context(
+    certificate: str, key: str, client_ca: str, *, required: bool = False
+) -> ssl.SSLContext:
+    """TLS 1.2 or newer. With ``client_ca`` clients may (``required``: must) show a certificate,
+    and it must be good.
     ``OSError`` (``ssl.SSLError`` is one) for files that are not what they should be."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -89,5 +85,5 @@ def tls_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
     context.load_cert_chain(certificate, key)
     if client_ca:
         context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context

@@ -1,0 +1,1 @@
+"""A second site: it keeps vaults of other machines, and serves them over HTTPS."""

@@ -1,0 +1,1 @@
+"""The client of a second site (``backstay site``): its vault as an object store over HTTPS."""

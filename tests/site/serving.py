@@ -1,0 +1,151 @@
+"""A real ``backstay site`` process with real certificates, and stores that speak to it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from stages.store.open import open_store
+from stages.store.port import ObjectStore
+from stages.store.site.address import with_options
+from stages.system import this_machine
+
+REPOSITORY = Path(__file__).parents[2]
+CLIENTS = {"web1": "replication", "reader": "reader", "admin": "operator"}
+QUICK = "tests.site.quick"  # the same without fsync
+_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """One that nobody has now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def command(*arguments: str, module: str = "pipeline.cli.main") -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def make_certificates(folder: Path, *more: str) -> None:
+    clients = [word for name in CLIENTS for word in ("--client", name)]
+    subprocess.run(
+        command(
+            "site", "certificates", str(folder), "--host", "localhost", "--host", "127.0.0.1",
+            *clients, *more,
+        ),
+        cwd=REPOSITORY, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@dataclass
+class Served:
+    """A site in ``place`` with the vault ``standby`` (and ``other``, which nobody may use)."""
+
+    place: Path
+    module: str = "pipeline.cli.main"
+    host: str = "127.0.0.1"
+    port: int = field(default_factory=free_port)
+    prefix: Sequence[str] = ()  # of the command, as "ip netns exec X"
+    limits: str = ""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def vault(self) -> Path:
+        return self.place / "vault"
+
+    @property
+    def log(self) -> str:
+        return (self.place / "site.log").read_text()
+
+    def write(self) -> None:
+        clients = "\n".join(
+            f"  {name}: {{name: {name}, role: {role}, vaults: [standby]}}"
+            for name, role in CLIENTS.items()
+        )
+        (self.place / "site.yaml").write_text(
+            f"""site:
+  listen: {self.host}:{self.port}
+  tls: {{cert: certs/site.crt, key: certs/site.key, client_ca: certs/ca.crt}}
+{self.limits}
+vaults:
+  standby: {{path: ./vault}}
+  other: {{path: ./other}}
+clients:
+{clients}
+"""
+        )
+
+    def start(self) -> None:
+        with (self.place / "site.log").open("ab") as log:
+            arguments = [str(self.place / "site.yaml"), "--create"]
+            words = ["site", *arguments] if self.module == "pipeline.cli.main" else arguments
+            self.process = subprocess.Popen(
+                [*self.prefix, *command(*words, module=self.module)],
+                cwd=REPOSITORY, stdout=log, stderr=log,
+            )  # fmt: skip
+        begun = (self.place / "site.log").stat().st_size
+        end = time.monotonic() + _SECONDS
+        while b"serving standby" not in (self.place / "site.log").read_bytes()[begun:]:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> int:
+        """Send it and wait for the end; how it ended."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(_SECONDS)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+
+    def url(self, client: str = "web1", vault: str = "standby", **options: str) -> str:
+        """The address of a vault, as a client has it."""
+        certs = self.place / "certs"
+        found = {"ca": str(certs / "ca.crt")}
+        if client:
+            found |= {"cert": str(certs / f"{client}.crt"), "key": str(certs / f"{client}.key")}
+        host = "localhost" if self.host == "127.0.0.1" else self.host
+        return with_options(f"site://{host}:{self.port}/{vault}", found | options)
+
+    def store(self, client: str = "web1", **options: str) -> ObjectStore:
+        return open_store(self.url(client, **options), this_machine())
+
+    def empty(self) -> None:
+        """Take all objects away, below the site's feet."""
+        for path in self.vault.iterdir():
+            if path.name != ".tmp":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    with trio.fail_after(_SECONDS):
+        while not true():  # noqa: ASYNC110 - nobody here would tell
+            await trio.sleep(0.005)
+
+
+@contextmanager
+def served(place: Path, **settings: object) -> Iterator[Served]:
+    """A site that runs, in an empty folder."""
+    found = Served(place, **settings)  # type: ignore[arg-type]
+    if not (place / "certs").exists():
+        make_certificates(place / "certs")
+    found.write()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.kill()
