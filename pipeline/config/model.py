@@ -33,6 +33,7 @@ from pipeline.config.fields import (
     whole,
     with_default,
 )
+from pipeline.config.limit import Limit
 from pipeline.config.policy import Policy
 from pipeline.config.problems import quote, suggest
 from pipeline.config.section import Section
@@ -48,6 +49,7 @@ __all__ = [
     "Daemon",
     "Disk",
     "Encrypt",
+    "Limit",
     "Machine",
     "Pipeline",
     "Policy",
@@ -67,6 +69,7 @@ class Vault(Section):
 
     url: VaultUrl = Field(examples=["file:./vault"])  # "file:" and an absolute path
     trust: FilePath = Field(examples=["./backstay.pub"])
+    limit: Annotated[Limit | None, PRESENT] = None
 
     @property
     def path(self) -> str:
