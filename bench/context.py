@@ -27,7 +27,8 @@ class Scale:
     and ``mapped`` bytes of the one that is measured for memory.
 
     For disks that are written to: ``live`` bytes; ``burst``, ``sustained``, ``paced`` and ``away``
-    seconds of writing; ``journal`` bytes that may wait to be shipped.
+    seconds of writing; ``journal`` bytes that may wait to be shipped. ``machines`` of one daemon,
+    and ``idle`` seconds of looking at them.
     """
 
     content: int = 1300 << 20
@@ -42,6 +43,8 @@ class Scale:
     paced: float = 60.0
     away: float = 600.0
     journal: int = 8 << 30
+    machines: tuple[int, ...] = (1, 10, 100, 500)
+    idle: float = 60.0
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""
@@ -65,6 +68,8 @@ QUICK = Scale(
     paced=5.0,
     away=4.0,
     journal=1 << 30,
+    machines=(1, 10),
+    idle=5.0,
 )
 
 

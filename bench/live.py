@@ -174,7 +174,7 @@ class Daemon(Serving):
     def delivery(self) -> int:
         """The process number of delivery as it is now; 0 if it is being started."""
         return next(
-            (pid for pid in self._below(self._parent) if "delivery_main" in _command(pid)), 0
+            (pid for pid in self._below(self.parent) if "delivery_main" in _command(pid)), 0
         )
 
     def processes(self) -> dict[str, list[int]]:
@@ -209,7 +209,7 @@ class Daemon(Serving):
 
     def renew(self) -> None:
         """As someone does who knows that the vault is back: delivery begins anew at once."""
-        os.kill(self._parent, signal.SIGHUP)
+        os.kill(self.parent, signal.SIGHUP)
 
     def end(self) -> None:
         """As a service manager does; everything is shipped. Raises ``CommandFailed``."""
@@ -235,7 +235,8 @@ class Daemon(Serving):
         return self.copy.restored(target)
 
     @property
-    def _parent(self) -> int:
+    def parent(self) -> int:
+        """The supervisor's process number."""
         assert self._process is not None
         return self._process.pid
 

@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from stages.errors import KeyFailure
 from stages.ports import Machine
 from stages.store.open import is_priced, open_store
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.config.model import Capture, Config, Pipeline
     from pipeline.config.model import Machine as MachineConfig
     from pipeline.state import Identity, StateFolder
+    from pipeline.stores import VaultStores
     from stages.cache.fold.stage import Fold, Pace
     from stages.cache.journal.reader import JournalReader
     from stages.cache.passthrough import PassThrough
@@ -70,6 +73,23 @@ def vault_store(ports: Machine, url: str, *, patience: float = _RETRY_SECONDS) -
     return RetryStore(open_store(url, ports), ports.clock, ports.entropy, seconds=patience)
 
 
+def vault_stores(ports: Machine, config: Config) -> VaultStores:
+    """The stores of the vaults of a configuration, shared by those who protect its machines."""
+    from pipeline.stores import Again, VaultStores
+
+    def patient(store: ObjectStore, again: Again) -> ObjectStore:
+        return RetryStore(store, ports.clock, ports.entropy, seconds=_RETRY_SECONDS, again=again)
+
+    return VaultStores(ports, config, lambda url: open_store(url, ports), patient)
+
+
+def seal_seconds(config: Config, machine: MachineConfig) -> float:
+    """After how many seconds what was written to a live machine becomes a commit."""
+    after = config.pipeline_of(machine).cache.seal_after
+    auto = SEAL_AFTER_PRICED if is_priced(config.vault_of(machine).url) else SEAL_AFTER
+    return auto if after == "auto" else float(after)
+
+
 def read_pins(ports: Machine, path: str) -> tuple[Pin, ...]:
     """The pins in a trust file. Raises ``KeyFailure``."""
     try:
@@ -85,20 +105,39 @@ def read_pins(ports: Machine, path: str) -> tuple[Pin, ...]:
 
 
 async def open_writer(
-    ports: Machine, config: Config, name: str, state: StateFolder
+    ports: Machine,
+    config: Config,
+    name: str,
+    state: StateFolder,
+    stores: VaultStores | None = None,
 ) -> tuple[Writer, Ledger, Identity]:
-    """The vault of a machine as its writer, checked against the pinned trust; and its ledger."""
+    """The vault of a machine as its writer, checked against the pinned trust; and its ledger.
+
+    ``stores``: shared with other machines; without it limits hold for this one alone.
+    """
+    vault = config.vault_of(config.machine(name))
+    shared = stores or vault_stores(ports, config)
+    store = shared.store(config.machine(name).vault, name)
+    try:
+        return await _open_writer(ports, vault.trust, name, state, store)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await store.aclose()
+        raise
+
+
+async def _open_writer(
+    ports: Machine, trust: str, name: str, state: StateFolder, store: ObjectStore
+) -> tuple[Writer, Ledger, Identity]:
     from stages.ship.ledger import Ledger
     from stages.ship.session import Writer
     from stages.vault.sealing import Scope
 
-    vault = config.vault_of(config.machine(name))
-    store = vault_store(ports, vault.address)
     charter = await load(store, None)
-    pin = next((pin for pin in read_pins(ports, vault.trust) if pin.vault == charter.vault), None)
+    pin = next((pin for pin in read_pins(ports, trust) if pin.vault == charter.vault), None)
     if pin is None:
         raise KeyFailure(
-            f"{vault.trust} does not know vault {charter.vault.hex()}",
+            f"{trust} does not know vault {charter.vault.hex()}",
             operation="trust",
             subject=store.url,
             hint="is it the right vault? Only then give the .pub file that 'backstay init' wrote "
@@ -197,8 +236,6 @@ def build_leg(
     tuned = config.pipeline_of(machine)
     segments: Channel[Segment] = Channel("segments", max_bytes=_STREAM_BYTES, max_items=64)
     sealed: Channel[SealedSegment] = Channel("sealed", max_bytes=_PACKED_BYTES, max_items=64)
-    after = tuned.cache.seal_after
-    auto = SEAL_AFTER_PRICED if is_priced(session.writer.store.url) else SEAL_AFTER
     fold = Fold(
         reader,
         upstream,
@@ -211,7 +248,7 @@ def build_leg(
         disks=disks,
         keys=DigestKeys.derive(identity.digest_key),
         pace=pace,
-        seal_after=auto if after == "auto" else float(after),
+        seal_after=seal_seconds(config, machine),
         seal_bytes=tuned.cache.seal_bytes,
     )
     compress, encrypt = _packing(ports, tuned, session, segments, sealed)

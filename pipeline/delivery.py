@@ -19,6 +19,7 @@ from pipeline.assembly import build_leg, open_writer
 from pipeline.config.model import Config
 from pipeline.protect import record_machine
 from pipeline.state import Identity, StateFolder
+from pipeline.stores import VaultStores
 from stages import durable
 from stages.cache.fold.stage import Fold, NewGeometry, Pace
 from stages.cache.journal.reader import JournalReader
@@ -119,7 +120,8 @@ class Answers:
 
 
 class Delivery:
-    """One life of delivery for one machine. ``attach`` makes intake hear its answers."""
+    """One life of delivery for one machine. ``attach`` makes intake hear its answers; ``stores``
+    are shared with other machines."""
 
     def __init__(
         self,
@@ -131,6 +133,7 @@ class Delivery:
         attach: Attach,
         *,
         keep_seconds: float = KEEP_SECONDS,
+        stores: VaultStores | None = None,
     ):
         self._machine = machine
         self._config = config
@@ -139,6 +142,7 @@ class Delivery:
         self._upstream = upstream
         self._attach = attach
         self._keep_seconds = keep_seconds
+        self._stores = stores
         self._pace = Pace()
         self._fold: Fold | None = None
         self._session: LogSession
@@ -156,7 +160,7 @@ class Delivery:
         with in_words("keep state", self._state.path):
             async with AsyncExitStack() as stack:
                 writer, ledger, identity = await open_writer(
-                    self._machine, self._config, self._name, self._state
+                    self._machine, self._config, self._name, self._state, self._stores
                 )
                 stack.callback(ledger.close)
                 stack.push_async_callback(writer.store.aclose)

@@ -11,6 +11,7 @@ from bench.scenarios import (
     changed,
     export,
     initial,
+    machines,
     restore,
     rpo,
     scale,
@@ -32,4 +33,5 @@ SCENARIOS: dict[str, tuple[str, Scenario]] = {
     "sustained": (sustained.TITLE, sustained.run),
     "rpo": (rpo.TITLE, rpo.run),
     "catchup": (catchup.TITLE, catchup.run),
+    "machines": (machines.TITLE, machines.run),
 }

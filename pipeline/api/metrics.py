@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from pipeline.control.model import DaemonView, Health, MachineView
+from pipeline.control.model import DaemonView, Health, MachineView, OperationView, StoreView
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _HEALTH = {Health.NORMAL: 0, Health.WARNING: 1, Health.CRITICAL: 2}
 _CODE = "0 normal, 1 warning, 2 critical"
+_MOVES = ("put", "get")
+_BUCKETS = range(8, 27, 2)  # of the counts: 256 µs to 67 s
 
 Sample = tuple[dict[str, str], float]
 
@@ -66,7 +68,67 @@ def exposition(daemon: DaemonView, machines: Sequence[MachineView]) -> str:
         lines += _family(f"machine_{name}", kind, said, samples)
     states = [({"machine": one.name, "state": one.state.value}, 1.0) for one in machines]
     lines += _family("machine_state", "gauge", "1 for the state that it is in.", states)
+    lines += _of_stores(daemon.stores)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _of_stores(stores: Sequence[StoreView]) -> Iterable[str]:
+    """Requests to vaults; each with its vault and what was asked."""
+    if not stores:
+        return
+    each = [
+        ({"vault": one.vault, "operation": operation.name}, operation)
+        for one in stores
+        for operation in one.operations
+    ]
+    calls = [(labels, found.calls) for labels, found in each]
+    yield from _family("store_requests_total", "counter", "Requests to a vault.", calls)
+    errors = [
+        (labels | {"error": name}, count)
+        for labels, found in each
+        for name, count in sorted(found.errors.items())
+    ]
+    yield from _family("store_errors_total", "counter", "Requests that failed.", errors)
+    moved = [(labels, found.bytes) for labels, found in each if found.name in _MOVES]
+    yield from _family("store_bytes_total", "counter", "Bytes put and got.", moved)
+    yield from _histogram(each)
+    limits = [
+        ({"vault": one.vault, "direction": way}, limit)
+        for one in stores
+        for way, limit in (("upload", one.upload_limit), ("download", one.download_limit))
+        if limit is not None
+    ]
+    said = "Bytes a second that may go now; absent: no limit."
+    yield from _family("store_limit_bytes_per_second", "gauge", said, limits)
+    waiting = [({"vault": one.vault}, one.waiting) for one in stores]
+    yield from _family("store_waiting", "gauge", "Requests that a limit holds up.", waiting)
+    months = [
+        ({"vault": one.vault, "operation": name}, count)
+        for one in stores
+        for name, count in (
+            ("put", one.month.puts),
+            ("get", one.month.gets),
+            ("info", one.month.infos),
+            ("list", one.month.lists),
+            ("delete", one.month.deletes),
+        )
+    ]
+    said = "Requests of 30 days, as status forecasts them."
+    yield from _family("store_month_requests", "gauge", said, months)
+
+
+def _histogram(each: Sequence[tuple[dict[str, str], OperationView]]) -> Iterable[str]:
+    name = "backstay_store_request_seconds"
+    yield f"# HELP {name} How long requests took, failed ones too."
+    yield f"# TYPE {name} histogram"
+    for labels, found in each:
+        for bucket in _BUCKETS:
+            bound = {"le": repr(2**bucket / 1e6)}
+            yield _sample(f"{name}_bucket", labels | bound, sum(found.latencies[: bucket + 1]))
+        count = sum(found.latencies)
+        yield _sample(f"{name}_bucket", labels | {"le": "+Inf"}, count)
+        yield _sample(f"{name}_sum", labels, found.seconds)
+        yield _sample(f"{name}_count", labels, count)
 
 
 def _family(name: str, kind: str, said: str, samples: Sequence[Sample]) -> Iterable[str]:
@@ -74,8 +136,12 @@ def _family(name: str, kind: str, said: str, samples: Sequence[Sample]) -> Itera
     yield f"# HELP {full} {said}"
     yield f"# TYPE {full} {kind}"
     for labels, value in samples:
-        shown = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
-        yield f"{full}{{{shown}}} {number(value)}" if shown else f"{full} {number(value)}"
+        yield _sample(full, labels, value)
+
+
+def _sample(full: str, labels: dict[str, str], value: float) -> str:
+    shown = ",".join(f'{key}="{escaped(text)}"' for key, text in labels.items())
+    return f"{full}{{{shown}}} {number(value)}" if shown else f"{full} {number(value)}"
 
 
 def escaped(text: str) -> str:

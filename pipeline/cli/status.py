@@ -18,6 +18,9 @@ from pipeline.cli.tables import Grid, moment, percent, show, span
 from stages.errors import UsageError
 
 _HEADS = ("MACHINE", "STATE", "HEALTH", "RPO", "POINT", "POINT'S TIME", "JOURNAL", "SHIPPED", "NOW")
+_VAULT_HEADS = (
+    "VAULT", "PUTS", "GETS", "LISTS", "DELETES", "ERRORS", "SENT", "PUT P99", "LIMIT", "A MONTH",
+)  # fmt: skip
 # "daemon:" with what is indented below it, or in braces beside it; and what stands within that.
 _BLOCK = re.compile(
     r"^daemon:[ \t]*(?:\{(?P<flow>[^}]*)\}[^\n]*|(?:#[^\n]*)?)$(?P<rest>(?:\n(?:[ \t][^\n]*)?)*)",
@@ -102,7 +105,7 @@ def _once(client: Client, as_json: bool) -> None:
         shown = [{"machine": each["name"], **each} for each in rows]
         emit(True, {"daemon": daemon, "machines": shown, "key_drilled": _drilled(daemon)}, "")
         return
-    show(status_table(rows), *_remarks(daemon, rows))
+    show(status_table(rows), *_of_vaults(daemon), *_remarks(daemon, rows))
 
 
 def _asked(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -118,12 +121,48 @@ def _watch(client: Client, every: float) -> None:
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
             remarks = (Text(each) for each in _remarks(daemon, rows))
-            live.update(Group(status_table(rows).rich(), *remarks), refresh=True)
+            tables = (each.rich() for each in (status_table(rows), *_of_vaults(daemon)))
+            live.update(Group(*tables, *remarks), refresh=True)
             time.sleep(every)
             try:
                 daemon, rows = _asked(client)
             except DaemonGone as error:  # it may be on its way up again
                 live.update(Text(str(error)), refresh=True)
+
+
+def _of_vaults(daemon: dict[str, Any]) -> list[Grid]:
+    """What goes to each vault, and what a month of that costs."""
+    stores = daemon.get("stores") or []
+    return [Grid(_VAULT_HEADS, [_vault_row(each) for each in stores])] if stores else []
+
+
+def _vault_row(one: dict[str, Any]) -> tuple[str, ...]:
+    found = {each["name"]: each for each in one["operations"]}
+    errors = sum(sum(each["errors"].values()) for each in one["operations"])
+    limit = "-" if one["upload_limit"] is None else f"{human(one['upload_limit'])}/s"
+    if one["waiting"]:
+        limit += f", {one['waiting']} waiting"
+    return (
+        one["vault"],
+        str(found["put"]["calls"]),
+        str(found["get"]["calls"] + found["info"]["calls"]),
+        str(found["list"]["calls"]),
+        str(found["delete"]["calls"]),
+        str(errors),
+        human(found["put"]["bytes"]),
+        f"{1000 * found['put']['p99_seconds']:.0f} ms" if found["put"]["calls"] else "-",
+        limit,
+        _month(one["month"]),
+    )
+
+
+def _month(month: dict[str, Any]) -> str:
+    """The forecast: from what was observed, or at most."""
+    gets = month["gets"] + month["infos"]
+    said = f"{month['puts']:,} puts, {gets:,} gets, {month['lists']:,} lists"
+    if month["observed_seconds"]:
+        return f"{said}, {human(month['sent_bytes'])} (by {span(month['observed_seconds'])})"
+    return f"at most {said}; {month['idle_puts']:,} puts if idle"
 
 
 def status_table(rows: list[dict[str, Any]]) -> Grid:

@@ -22,7 +22,10 @@ _COLOUR = {
     "cancelled": "yellow",
     "in progress": "cyan",
 }
-_RIGHT = ("RPO", "POINT", "JOURNAL", "SHIPPED", "JOB", "%")
+_RIGHT = (
+    "RPO", "POINT", "JOURNAL", "SHIPPED", "JOB", "%",
+    "PUTS", "GETS", "LISTS", "DELETES", "ERRORS", "SENT", "PUT P99",
+)  # fmt: skip
 _MANY = 100  # rows: more of them are printed plainly, which takes a tenth of the time
 
 

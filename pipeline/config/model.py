@@ -33,6 +33,7 @@ from pipeline.config.fields import (
     whole,
     with_default,
 )
+from pipeline.config.limit import Limit
 from pipeline.config.policy import Policy
 from pipeline.config.problems import quote, suggest
 from pipeline.config.section import Section
@@ -49,6 +50,7 @@ __all__ = [
     "Daemon",
     "Disk",
     "Encrypt",
+    "Limit",
     "Machine",
     "Pipeline",
     "Policy",

@@ -1,4 +1,5 @@
-"""Sizes and durations as people write them: ``16MiB``, ``500KB``, ``4096``; ``60s``, ``100ms``."""
+"""Sizes, durations and rates as people write them: ``16MiB``, ``500KB``, ``4096``; ``60s``,
+``100ms``; ``20MB/s``, ``100Mbit/s``."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ SIZE_UNITS = {
     "GiB": GIB,
     "TiB": 1 << 40,
 }
+BIT_UNITS = {"kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
 DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _AMOUNT = re.compile(r"([0-9]{1,20}) ?([A-Za-z]*)")
 _EXAMPLE_SIZE = 'for example "16MiB"'
+_EXAMPLE_RATE = 'for example "20MB/s" or "100Mbit/s"'
 _EXAMPLE_DURATION = 'for example "60s"'
 
 
@@ -88,6 +91,34 @@ def format_duration(seconds: float) -> str:
         if seconds and seconds % DURATION_UNITS[unit] == 0:
             return f"{int(seconds // DURATION_UNITS[unit])}{unit}"
     return f"{seconds}s"
+
+
+def parse_rate(value: object) -> int:
+    """Bytes a second of a rate: a size, or a number of kbit, Mbit or Gbit, and "/s".
+
+    Raises ``Wrong``.
+    """
+    if not isinstance(value, str) or not value.strip().endswith("/s"):
+        known = value.strip() if isinstance(value, str) else show(value)
+        raise Wrong(f"must be a rate, not {quote(known)}", _EXAMPLE_RATE)
+    number, unit = _amount(value.strip().removesuffix("/s").rstrip(), "a rate", _EXAMPLE_RATE)
+    if unit in BIT_UNITS:
+        return number * BIT_UNITS[unit] // 8
+    if unit not in SIZE_UNITS:
+        exact = {known.lower(): known for known in (*SIZE_UNITS, *BIT_UNITS)}
+        meant = exact.get(unit.lower())
+        known = f"known: {', '.join((*SIZE_UNITS, *BIT_UNITS))}, each with /s"
+        hint = f"did you mean {quote(meant)}?" if meant else known
+        raise Wrong(f"{quote(unit)} is not a unit of a rate", hint)
+    return number * SIZE_UNITS[unit]
+
+
+def format_rate(rate: int) -> str:
+    """The shortest exact way to write ``rate`` bytes a second; ``parse_rate`` reads it."""
+    for unit in ("TB", "GB", "MB", "KB"):
+        if rate and rate % SIZE_UNITS[unit] == 0:
+            return f"{rate // SIZE_UNITS[unit]}{unit}/s"
+    return f"{format_size(rate)}{'' if rate % KIB == 0 and rate else 'B'}/s"
 
 
 def _amount(value: object, kind: str, example: str) -> tuple[int, str]:

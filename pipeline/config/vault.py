@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
-from pipeline.config.fields import FilePath, Place, VaultUrl, folder_of, resolve, text
+from pipeline.config.fields import PRESENT, FilePath, Place, VaultUrl, folder_of, resolve, text
+from pipeline.config.limit import Limit
 from pipeline.config.problems import show
 from pipeline.config.section import Section
 from pipeline.config.units import Wrong, format_duration, parse_duration
@@ -57,6 +58,7 @@ class Vault(Section):
 
     url: VaultUrl = Field(examples=["file:./vault"])  # "file:" and an absolute path
     trust: FilePath = Field(examples=["./backstay.pub"])
+    limit: Annotated[Limit | None, PRESENT] = None
     plain_http: Annotated[str | None, _option("plain_http")] = None  # before "endpoint"
     endpoint: Annotated[str | None, _option("endpoint")] = None
     region: Annotated[str | None, _option("region")] = None
@@ -72,7 +74,7 @@ class Vault(Section):
     def address(self) -> str:
         """The URL with all that is needed to reach it: what commands take as ``--vault``."""
         said = {name: getattr(self, name) for name in type(self).model_fields}
-        apart = ("url", "trust")
+        apart = ("url", "trust", "limit")
         return compose(
             self.url, {name: value for name, value in said.items() if value and name not in apart}
         )

@@ -264,6 +264,55 @@ class EventView:
 
 
 @dataclass(frozen=True, slots=True)
+class OperationView:
+    """One kind of request to a vault (``put``, ``get``, ``info``, ``list``, ``delete``), since the
+    daemon started. ``bytes``: stored by puts, returned by gets. ``errors`` by name. ``seconds``:
+    sum of all; the quantiles are rounded up to a power of two microseconds. ``latencies``: how many
+    took at least 2**(i-1) and below 2**i microseconds."""
+
+    name: str
+    calls: int
+    bytes: int
+    errors: Mapping[str, int]
+    seconds: float
+    p50_seconds: float
+    p99_seconds: float
+    latencies: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MonthView:
+    """What a vault will be asked for in 30 days. ``observed_seconds``: what that goes by; 0: by the
+    configuration, at most (machines that are written to all the time), bytes unknown.
+    ``idle_puts``: what it would be if nobody wrote: the machines' heartbeats."""
+
+    observed_seconds: float
+    puts: int
+    gets: int
+    infos: int
+    lists: int
+    deletes: int
+    sent_bytes: int | None
+    fetched_bytes: int | None
+    idle_puts: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """A vault as delivery uses it. ``machines``: how many ship to it. Limits in bytes a second, as
+    they hold now; None: no limit. ``waiting``: requests that the limits hold up now."""
+
+    vault: str
+    url: str
+    machines: int
+    upload_limit: int | None
+    download_limit: int | None
+    waiting: int
+    operations: tuple[OperationView, ...]
+    month: MonthView
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonView:
     """The daemon as a whole."""
 
@@ -277,6 +326,7 @@ class DaemonView:
     intake_pid: int | None
     delivery_pid: int | None
     key_drilled_us: int | None
+    stores: tuple[StoreView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,13 +47,18 @@ Hear = Callable[[str, dict[str, Any]], None]
 """Hears what delivery says of a machine, by its name."""
 
 
-def _deaf(_: str, __: dict[str, Any]) -> None:
+HearVault = Callable[[int, str, dict[str, Any]], None]
+"""Hears what a life of delivery (by its number) says of a vault, by its name."""
+
+
+def _deaf(*_: Any) -> None:
     """Nobody wants to know."""
 
 
 class DeliveryChild:
-    """``tell`` hears one line for each event, ``hear`` all that is said. ``run`` it; cancelled, it
-    kills the process. Machines that are ``paused`` are left alone."""
+    """``tell`` hears one line for each event, ``hear`` all that is said of machines, ``hear_vault``
+    of vaults. ``run`` it; cancelled, it kills the process. Machines that are ``paused`` are left
+    alone."""
 
     def __init__(
         self,
@@ -62,12 +67,15 @@ class DeliveryChild:
         state: StateFolder,
         tell: Tell,
         hear: Hear = _deaf,
+        hear_vault: HearVault = _deaf,
     ):
         self.config = config
         self._ports = ports
         self._state = state
         self._tell = tell
         self._hear = hear
+        self._hear_vault = hear_vault
+        self._lives = 0
         self._paused: set[str] = set()
         self._at_once = False  # the next life does not go on waiting
         self._process: trio.Process | None = None
@@ -158,6 +166,7 @@ class DeliveryChild:
 
     async def _life(self) -> int:
         self._told = False
+        self._lives += 1
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "pipeline.daemon.delivery_main", self.config.source],
             stdin=subprocess.PIPE,
@@ -194,6 +203,9 @@ class DeliveryChild:
         """What delivery says of a machine is kept for ``status``; commits are not told."""
         try:
             fields: dict[str, Any] = json.loads(line)
+            if "vault" in fields:
+                self._hear_vault(self._lives, str(fields["vault"]), dict(fields["traffic"]))
+                return
             name, state = str(fields["machine"]), str(fields["state"])
         except (ValueError, KeyError, TypeError):
             return

@@ -21,6 +21,7 @@ from pipeline.lifecycle.verdicts import cause_of, hint_of
 from pipeline.notice import source_notices
 from pipeline.retry import Ladder, Steps, jittered
 from pipeline.state import StateFolder
+from pipeline.stores import VaultStores
 from stages.errors import BackstayError, leaves
 from stages.ports import Machine
 from stages.stream import Position
@@ -46,6 +47,7 @@ class Delivering:
     steps: Steps = field(default_factory=Steps)
     say: Callable[[dict[str, Any]], None] = say
     ladder: Ladder = field(default_factory=Ladder)
+    stores: VaultStores | None = None  # shared by all machines
     drained: bool = False
     _due: float = 0.0  # monotonic time of the next life; infinite: when it is told to
 
@@ -107,7 +109,13 @@ class Delivering:
         await self._not_failed_over()
         async with upstream(f"{self.state.path}/{SOCKET}", self.name) as intake:
             delivery = Delivery(
-                self.ports, self.config, self.name, self.state, intake, intake.attached
+                self.ports,
+                self.config,
+                self.name,
+                self.state,
+                intake,
+                intake.attached,
+                stores=self.stores,
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, delivery)

@@ -18,12 +18,14 @@ from functools import partial
 import trio
 
 from pipeline import logs
+from pipeline.assembly import vault_stores
 from pipeline.config import load
 from pipeline.config.model import Config
 from pipeline.daemon import lock
-from pipeline.daemon.delivering import Delivering
+from pipeline.daemon.delivering import Delivering, say
 from pipeline.daemon.orders import DRAIN, MAX_LINE, Begin, Order, Orders, decode, decode_begin
 from pipeline.daemon.probes import Probes
+from pipeline.daemon.traffic import tell_traffic
 from pipeline.retry import Steps
 from pipeline.state import StateFolder
 from stages.errors import BackstayError
@@ -63,8 +65,9 @@ async def _deliver(ports: Machine, config: Config) -> bool:
     retry = config.daemon.retry
     steps = Steps(tuple(map(float, retry.steps)), float(retry.then), float(retry.probe))
     probes = Probes(ports, steps.probe)
+    stores = vault_stores(ports, config)
     machines = {
-        name: Delivering(ports, config, name, state, Orders(draining), probes, steps)
+        name: Delivering(ports, config, name, state, Orders(draining), probes, steps, stores=stores)
         for name, machine in config.machines.items()
         if machine.live
     }
@@ -72,6 +75,7 @@ async def _deliver(ports: Machine, config: Config) -> bool:
         parent = Parent(machines, draining)
         nursery.start_soon(parent.hear, nursery.cancel_scope)
         nursery.start_soon(_hear_signals, draining)
+        nursery.start_soon(tell_traffic, stores, ports.clock, say)
         begin = await parent.begin()
         await _wait_for_lock(ports, f"{state.path}/{LOCK}")
         with lock.held(ports.files, f"{state.path}/{LOCK}", "delivery"):

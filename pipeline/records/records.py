@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from pipeline.control.model import EventView, JobView
 from pipeline.records import chain, files, queries
 from pipeline.records.engine import READERS, Database, open_database
+from pipeline.records.grouped import Grouped, Outcome
 from pipeline.records.migrate import check, migrate
 from pipeline.records.model import (
     Applied,
@@ -46,6 +47,7 @@ class Records:
         self._database = database
         self._limits = limits
         self._writing = trio.Lock()
+        self._grouped = Grouped(self._apply_all)
         self._reading = trio.CapacityLimiter(READERS)
         self._news = trio.Event()
         self._last = 0  # the newest event's id
@@ -94,16 +96,24 @@ class Records:
 
     async def apply(self, change: Change) -> Applied:
         """Make a change durable, all of it or nothing. Cancelling does not cut it in two."""
+        return await self._grouped.write(change)
+
+    async def _apply_all(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """See ``WriteAll``."""
         async with self._writing:
             self._check_open()
-            applied = await self._machine.offload.run(partial(self._apply, change))
-            if applied.events:
-                self._tell(applied.events[-1].id)
-        return applied
+            found = await self._machine.offload.run(partial(self._write_all, changes))
+            for each in found:
+                if isinstance(each, Applied) and each.events:
+                    self._tell(each.events[-1].id)
+        return found
 
-    def _apply(self, change: Change) -> Applied:
+    def _write_all(self, changes: Sequence[Change]) -> list[Outcome]:
         with self._database.writing("write records") as connection:
-            return Writer(connection, self._limits, self._machine.clock.wall_us()).apply(change)
+            writer = Writer(connection, self._limits, self._machine.clock.wall_us())
+            if len(changes) == 1:
+                return [writer.apply(changes[0])]
+            return [_apply(connection, writer, change) for change in changes]
 
     async def audited(self, entry: NewAudit) -> int:
         """Add one entry to the audit chain; its number."""
@@ -228,6 +238,18 @@ class Records:
 
     async def _refresh(self) -> None:
         self._last = (await self._read(queries.span))[1]
+
+
+def _apply(connection: Connection, writer: Writer, change: Change) -> Outcome:
+    """One of several in a transaction: what is wrong with it is undone without the others."""
+    inside = connection.begin_nested()
+    try:
+        applied = writer.apply(change)
+    except BackstayError as error:
+        inside.rollback()
+        return error
+    inside.commit()
+    return applied
 
 
 def _open(machine: Machine, address: str, limits: Limits) -> Records:

@@ -84,6 +84,7 @@ class Service:
             intake_pid=one.intake.pid,
             delivery_pid=one.delivery.pid,
             key_drilled_us=one.drilled_us,
+            stores=one.traffic.views(one.config, self._parts.ports.clock.monotonic()),
         )
 
     def machines(self) -> Sequence[MachineView]:

@@ -37,6 +37,7 @@ from pipeline.supervisor.machine import Protected
 from pipeline.supervisor.notify import Notifier, fed
 from pipeline.supervisor.parts import Parts
 from pipeline.supervisor.records import MachineRecord
+from pipeline.supervisor.traffic import VaultTraffic
 from pipeline.supervisor.wellness import Wellness
 from pipeline.supervisor.work import Carriers
 from stages.errors import BackstayError, ConfigError, IllegalOperation
@@ -75,6 +76,7 @@ class Supervisor:
         self.points: dict[str, Mapping[str, Any]] = {}  # the newest consistent one of each
         self.started_us = ports.clock.wall_us()
         self.drilled_us: int | None = None  # when the key was last drilled
+        self.traffic = VaultTraffic()
         self._ready = trio.Event()
         self._ports = ports
         self._state = state
@@ -84,7 +86,7 @@ class Supervisor:
         self._notifier = notifier or Notifier()
         self._records = DatabaseRecords(ports, lambda: database_of(config, ports))
         self.intake = IntakeKeeper(ports, config, state, tell, self._looked, vouched)
-        self.delivery = DeliveryChild(ports, config, state, tell, self._heard)
+        self.delivery = DeliveryChild(ports, config, state, tell, self._heard, self._heard_of_vault)
         self.parts = Parts(
             ports=ports,
             config=config,
@@ -222,6 +224,9 @@ class Supervisor:
             self.points[name] = said
         if name in self.machines:
             self.machines[name].heard(said)
+
+    def _heard_of_vault(self, life: int, vault: str, fields: dict[str, Any]) -> None:
+        self.traffic.heard(life, vault, fields, self._ports.clock.monotonic())
 
     def _is_well(self) -> bool:
         return self._ports.clock.monotonic() - self._looked_at < _STUCK_SECONDS

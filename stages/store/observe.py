@@ -37,13 +37,18 @@ class OperationStatistics:
 
     def quantile(self, share: float) -> float:
         """Seconds that ``share`` of the calls did not exceed, rounded up to a bucket; 0 if none."""
-        wanted = share * sum(self.latencies)
-        seen = 0
-        for bucket, count in enumerate(self.latencies):
-            seen += count
-            if count and seen >= wanted:
-                return float(2**bucket) / 1e6
-        return 0.0
+        return quantile(self.latencies, share)
+
+
+def quantile(latencies: Sequence[int], share: float) -> float:
+    """Of counts as in ``OperationStatistics``; see there."""
+    wanted = share * sum(latencies)
+    seen = 0
+    for bucket, count in enumerate(latencies):
+        seen += count
+        if count and seen >= wanted:
+            return float(2**bucket) / 1e6
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +97,28 @@ class _Counter:
         )
 
 
-class ObservedStore:
-    """Passes everything on and counts it."""
+class Counters:
+    """What stores have counted: one after the other, or several at once."""
 
-    def __init__(self, inner: ObjectStore, clock: Clock):
+    def __init__(self) -> None:
+        self._all = {name: _Counter(name) for name in OPERATIONS}
+
+    def __getitem__(self, name: str) -> _Counter:
+        return self._all[name]
+
+    def statistics(self, url: str) -> StoreStatistics:
+        """An immutable snapshot."""
+        return StoreStatistics(url, tuple(self._all[name].snapshot() for name in OPERATIONS))
+
+
+class ObservedStore:
+    """Passes everything on and counts it, in ``counters`` that may be older than it."""
+
+    def __init__(self, inner: ObjectStore, clock: Clock, counters: Counters | None = None):
         self.url = inner.url
         self._inner = inner
         self._clock = clock
-        self._counters = {name: _Counter(name) for name in OPERATIONS}
+        self._counters = counters or Counters()
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
         """Put; its bytes count if it created the object."""
@@ -132,9 +151,7 @@ class ObservedStore:
 
     def statistics(self) -> StoreStatistics:
         """An immutable snapshot."""
-        return StoreStatistics(
-            self.url, tuple(self._counters[name].snapshot() for name in OPERATIONS)
-        )
+        return self._counters.statistics(self.url)
 
     async def _observe(self, name: str, call: Awaitable[T]) -> T:
         counter = self._counters[name]

@@ -23,11 +23,17 @@ class RetryStore:
     """Repeats what ended in ``StoreUnreachable`` until ``seconds`` after the call began.
 
     The pause before each repetition is drawn from 0 to 0.1, 0.2, 0.4 … 2 s. Then the last error is
-    raised. Other errors are raised at once.
+    raised. Other errors are raised at once. ``again`` hears of each put that is sent once more.
     """
 
     def __init__(
-        self, inner: ObjectStore, clock: Clock, entropy: Entropy, *, seconds: float = 10.0
+        self,
+        inner: ObjectStore,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        seconds: float = 10.0,
+        again: Callable[[Sequence[Buffer]], None] = lambda _: None,
     ):
         self.url = inner.url
         self.retries = 0  # since the start, for status
@@ -35,6 +41,7 @@ class RetryStore:
         self._clock = clock
         self._entropy = entropy
         self._seconds = seconds
+        self._again = again
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
         """Create ``key``; CREATED also if an attempt without an answer did."""
@@ -42,6 +49,8 @@ class RetryStore:
 
         async def attempt() -> Put:
             nonlocal unsure
+            if unsure:
+                self._again(parts)
             try:
                 found = await self._inner.put(key, parts)
             except StoreUnreachable:
