@@ -212,10 +212,9 @@ class CloudStore:
 
     def _offset(self, after: str, prefix: str) -> str | None:
         """A path before all that is asked for, so that the server skips most of the rest."""
-        known = _PATH.match(after)
         folder, _, stem = prefix.rpartition("/")
         before = prefix[:-1] if len(stem) > 1 else folder
-        lower = max(known[0] if known else "", before)
+        lower = max(after if _PATH.fullmatch(after) else "", before)
         if lower == folder:
             return None
         return f"{self._base}{lower}"
