@@ -157,6 +157,10 @@ class Daemon(Serving):
         found: dict[str, Any] = self._ask()["machines"][MACHINE]
         return found
 
+    def machines(self) -> dict[str, dict[str, Any]]:
+        """What intake says of all machines. Raises ``CommandFailed``."""
+        return dict(self._ask()["machines"])
+
     def settle(self) -> None:
         """Wait until everything written is in the vault and no gap is open."""
 

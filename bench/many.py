@@ -19,18 +19,20 @@ from bench.subjects import BackstayCopy
 
 MACHINE_BYTES = 1 << 20  # of the disk of each, a part of it with content
 _CONTENT = 64 << 10
-_LOOK_SECONDS = 0.25  # each look makes the supervisor tell of all machines
+_LOOK_SECONDS = 0.5  # at intake; the supervisor is asked once intake says that all is well there
+_TOLD_SECONDS = 1.0  # each look makes the supervisor tell of all machines, which is not free
 _PATIENCE = 600.0
 _REST_SECONDS = 25.0  # until what a start leaves to be done is done: regions cool in two cycles
 
 
 @dataclass
 class Started:
-    """Seconds from the command: until intake serves all disks, until the supervisor is ready, and
-    until every machine replicates; processor seconds of all processes until then."""
+    """Seconds from the command: until intake serves all disks, until everything they hold is in the
+    vault, and until the supervisor says of every machine that it replicates; processor seconds of
+    all processes until then."""
 
     serving: float = 0.0
-    ready: float = 0.0
+    captured: float = 0.0
     replicating: float = 0.0
     cpu: float = 0.0
 
@@ -56,7 +58,7 @@ class Many:
         assert isinstance(copy, BackstayCopy)
         self._copy = copy
         self._machines()
-        self.daemon = Daemon(copy, folder / "unused.sock")
+        self.daemon: Daemon
 
     def _machines(self) -> None:
         settings = self._copy.settings(None)
@@ -76,20 +78,16 @@ class Many:
     @contextmanager
     def started(self) -> Iterator[Started]:
         """Start, wait for all to replicate; killed at the end unless it was ended."""
+        self.daemon = Daemon(self._copy, self.folder / "unused.sock")
         began, found = time.monotonic(), Started()
         try:
             self.daemon.begin()
             found.serving = time.monotonic() - began
-            while True:
-                states = self._states()
-                now = time.monotonic() - began
-                if states is not None:
-                    found.ready = found.ready or now
-                    if states == ["replicating"] * self.count:
-                        break
-                if now > _PATIENCE:
-                    raise CommandFailed(f"not all replicate after {_PATIENCE:g} s: {states}")
-                time.sleep(_LOOK_SECONDS)
+            while not self._captured():
+                self._wait(began, _LOOK_SECONDS)
+            found.captured = time.monotonic() - began
+            while self._states() != ["replicating"] * self.count:
+                self._wait(began, _TOLD_SECONDS)
             found.replicating = time.monotonic() - began
             found.cpu = sum(used(pid) for pids in self.processes().values() for pid in pids)
             yield found
@@ -121,6 +119,19 @@ class Many:
     def remove(self) -> None:
         """All of it."""
         shutil.rmtree(self.folder)
+
+    @staticmethod
+    def _wait(began: float, seconds: float) -> None:
+        if time.monotonic() - began > _PATIENCE:
+            raise CommandFailed(f"not all machines replicate after {_PATIENCE:g} s")
+        time.sleep(seconds)
+
+    def _captured(self) -> bool:
+        """Intake says of all that no gap is open, and that all they hold is in the vault."""
+        found = self.daemon.machines().values()
+        return all(
+            one["state"] == "replicating" and one["committed"] >= one["head"] for one in found
+        )
 
     def _states(self) -> list[str] | None:
         """Of all machines, as the API tells them; None while it does not answer."""

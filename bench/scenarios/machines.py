@@ -12,7 +12,7 @@ IDLE_GOAL = 0.05  # processors
 _PROCESSES = ("supervisor", "intake", "delivery")
 COLUMNS = (
     ("serving", "serves s"),
-    ("ready", "API s"),
+    ("captured", "all shipped s"),
     ("replicating", "all replicate s"),
     ("again", "again: serves s"),
     ("again_replicating", "again: all s"),
@@ -80,7 +80,7 @@ def _turn(context: Context, gathered: Gathered, count: int) -> None:
 def _sample(first: Started, again: Started, idle: Idle) -> Sample:
     figures = {
         "serving": first.serving,
-        "ready": first.ready,
+        "captured": first.captured,
         "replicating": first.replicating,
         "again": again.serving,
         "again_replicating": again.replicating,

@@ -20,7 +20,7 @@ from pipeline.daemon.orders import DRAIN, Order, encode, encode_begin
 from pipeline.state import StateFolder
 from stages.errors import BackstayError
 from stages.ports import Machine
-from stages.stage import crew
+from stages.stage import Signal, crew
 
 FIRST, MOST, STEADY = 0.1, 10.0, 60.0  # seconds
 _LINE = 1 << 20
@@ -89,6 +89,7 @@ class DeliveryChild:
         self._pending: dict[str, dict[str, Any]] = {}  # notes by path, not yet kept
         self._shown: dict[str, tuple[str, Any]] = {}  # state and consistency, by machine
         self._kept_at = -_NOTE_SECONDS
+        self._changed = Signal()
         self._restarts = Restarts()
 
     async def run(self) -> None:
@@ -96,6 +97,7 @@ class DeliveryChild:
         async with crew() as nursery:
             nursery.start_soon(self._keep_notes)
             await self._keep_running()
+            await self._keep()
             nursery.cancel_scope.cancel()
 
     async def _keep_running(self) -> None:
@@ -219,9 +221,10 @@ class DeliveryChild:
         shown = state, fields.get("consistent")
         late = self._ports.clock.monotonic() - self._kept_at >= _NOTE_SECONDS
         if late or shown != self._shown.get(name):
-            await self._keep()
+            self._changed.set()
         self._shown[name] = shown
         if state in ("failed", "waiting"):
+            await self._keep()  # whoever reads of it below finds it in the note
             again = fields.get("again_in")
             when = f"; again in {again:g} s" if again else ""
             with logs.about(machine=name):
@@ -230,8 +233,10 @@ class DeliveryChild:
                     self._tell(f"  hint: {fields['hint']}")
 
     async def _keep_notes(self) -> None:
+        """Beside what listens: hundreds of machines that begin together have much to note."""
         while True:
-            await self._ports.clock.sleep(_NOTE_SECONDS)
+            with trio.move_on_after(_NOTE_SECONDS):
+                await self._changed.wait()
             await self._keep()
 
     async def _keep(self) -> None:

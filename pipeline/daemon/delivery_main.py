@@ -22,6 +22,7 @@ from pipeline.assembly import vault_stores
 from pipeline.config import load
 from pipeline.config.model import Config
 from pipeline.daemon import lock
+from pipeline.daemon.collecting import collect_rarely
 from pipeline.daemon.delivering import Delivering, say
 from pipeline.daemon.orders import DRAIN, MAX_LINE, Begin, Order, Orders, decode, decode_begin
 from pipeline.daemon.probes import Probes
@@ -49,6 +50,7 @@ def main() -> int:
     """The process: 0 if all was shipped, ``UNSHIPPED``, or the code of an error."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     os.nice(_NICE)
+    collect_rarely()
     try:
         config = load(sys.argv[1])
         logs.configure(config.daemon.log.format, config.daemon.log.level)

@@ -22,6 +22,7 @@ from pipeline.config import load
 from pipeline.config.model import Config
 from pipeline.daemon import lock
 from pipeline.daemon.capturing import Capturing
+from pipeline.daemon.collecting import collect_rarely
 from pipeline.daemon.link_server import LinkServer
 from pipeline.daemon.opening import THREADS, failed_over, open_all
 from pipeline.daemon.points import Points
@@ -42,6 +43,7 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 def main() -> int:
     """The process."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)  # its memory is what guests write
+    collect_rarely()
     try:
         config = load(sys.argv[1])
         logs.configure(config.daemon.log.format, config.daemon.log.level)

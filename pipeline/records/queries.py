@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, func, select
 
 from pipeline.control.model import EventView, JobState
 from pipeline.records import chain
@@ -20,6 +20,11 @@ ACTIVE = tuple(state.value for state in JobState if not state.is_over)
 UNFINISHED = (JobState.NOT_STARTED.value, JobState.IN_PROGRESS.value)
 ANCHOR = "audit anchor"  # the newest entry that was removed for its age
 TAIL = "audit tail"
+
+# Made once: to put a statement together takes longer than SQLite takes to answer it.
+_NUMBER: BindParameter[int] = bindparam("number")
+_JOB = select(JOBS).where(JOBS.c.id == _NUMBER)
+_TASKS = select(TASKS).where(TASKS.c.job == _NUMBER).order_by(TASKS.c.position)
 
 
 def machines(connection: Connection) -> list[MachineRecord]:
@@ -55,15 +60,15 @@ def unfinished(connection: Connection) -> list[StoredJob]:
 
 def job(connection: Connection, number: int) -> StoredJob:
     """One job. ``NotFound``."""
-    found = _with_tasks(connection, select(JOBS).where(JOBS.c.id == number))
-    if not found:
+    row = connection.execute(_JOB, {"number": number}).first()
+    if row is None:
         raise NotFound(
             "there is no such job",
             operation="job",
             subject=f"#{number}",
             hint="see 'backstay job list'",
         )
-    return found[0]
+    return stored_job(row, list(connection.execute(_TASKS, {"number": number})))
 
 
 def job_of(connection: Connection, by: str, key: str) -> StoredJob | None:

@@ -23,6 +23,7 @@ from stages.errors import BackstayError, StateDamaged
 from stages.ports import Machine
 
 _SOON_SECONDS = 1.0
+_SOON_SHARE = 0.02  # more for each job under way: a second of progress costs a write of each
 _RETAIN_SECONDS = 3600.0
 _LAST_SECONDS = 5.0
 _MOST_JOBS = 10_000  # under way at the same time
@@ -62,7 +63,7 @@ class DatabaseRecords:
     async def _keep(self) -> None:
         retained = self._ports.clock.monotonic() - _RETAIN_SECONDS
         while True:
-            await self._ports.clock.sleep(_SOON_SECONDS)
+            await self._ports.clock.sleep(_SOON_SECONDS + _SOON_SHARE * len(self._live))
             with suppress(BackstayError):  # it is tried again; who has to know of it waits for it
                 await self._catch_up()
                 if self._ports.clock.monotonic() - retained >= _RETAIN_SECONDS:
@@ -152,7 +153,7 @@ class DatabaseRecords:
         found = await self.job(job)
         if job not in self._live:
             return found  # it is over
-        self._live[job] = replace(
+        now = replace(
             found,
             percent=found.percent if percent is None else percent,
             bytes_done=bytes_done or found.bytes_done,
@@ -160,8 +161,10 @@ class DatabaseRecords:
             description=found.description if description is None else description,
             tasks=found.tasks if tasks is None else tuple(tasks),
         )
-        self._behind.add(job)
-        return self._live[job]
+        if now != found:
+            self._live[job] = now
+            self._behind.add(job)
+        return now
 
     async def note(self, job: int, note: str) -> JobView:
         """See ``Records``."""
