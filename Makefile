@@ -49,8 +49,8 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.demo
 
 # An emulator of Azure Blob Storage, for the tests: beside the packages of the virtual environment.
-$(VENV)/.azurite: | $(VENV)/bin/python
-	npm install --prefix $(VENV)/azurite --no-audit --no-fund --silent azurite@$(AZURITE)
+$(VENV)/.azurite: $(VENV)/.test
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm install --prefix $(VENV)/azurite --no-audit --no-fund --silent azurite@$(AZURITE)
 	touch $@
 
 clean:

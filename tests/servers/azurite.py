@@ -1,11 +1,10 @@
 """Azurite, Microsoft's own emulator of Azure Blob Storage: from npm, on node.
 
-``make`` puts it beside the packages of the virtual environment.
+``make`` puts both beside the packages of the virtual environment.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +15,16 @@ from tests.servers.ports import free_ports, listening
 ACCOUNT = "devstoreaccount1"
 # Of every Azurite in the world.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+NODE = Path(sys.prefix) / "bin/node"
 PROGRAM = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
 
 
 def missing() -> str:
     """Why it cannot be started here, or ""."""
-    if shutil.which("node") is None:
-        return "node is not installed"
-    return "" if PROGRAM.exists() else f"azurite is not installed at {PROGRAM}"
+    for file in (NODE, PROGRAM):
+        if not file.exists():
+            return f"azurite is not whole: no {file}"
+    return ""
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
@@ -31,7 +32,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     (port,) = free_ports(1)
     process = subprocess.Popen(
         [
-            *("node", str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
+            *(str(NODE), str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
             *("--location", str(folder), "--silent", "--skipApiVersionCheck"),
             "--disableTelemetry",
         ],
