@@ -52,8 +52,8 @@ DISKS = {"root": "root.img", "data": "data.img"}
 class _Impatient(RetryStore):
     """Gives up at once: what takes longer to go away is what these tests are about."""
 
-    def __init__(self, *inner: object, seconds: float) -> None:
-        super().__init__(*inner, seconds=0.0)  # type: ignore[arg-type]
+    def __init__(self, *inner: object, seconds: float, **other: object) -> None:
+        super().__init__(*inner, seconds=0.0, **other)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

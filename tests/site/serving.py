@@ -87,6 +87,8 @@ clients:
         )
 
     def start(self) -> None:
+        log_file = self.place / "site.log"
+        begun = log_file.stat().st_size if log_file.exists() else 0
         with (self.place / "site.log").open("ab") as log:
             arguments = [str(self.place / "site.yaml"), "--create"]
             words = ["site", *arguments] if self.module == "pipeline.cli.main" else arguments
@@ -94,7 +96,6 @@ clients:
                 [*self.prefix, *command(*words, module=self.module)],
                 cwd=REPOSITORY, stdout=log, stderr=log,
             )  # fmt: skip
-        begun = (self.place / "site.log").stat().st_size
         end = time.monotonic() + _SECONDS
         while b"serving standby" not in (self.place / "site.log").read_bytes()[begun:]:
             assert self.process.poll() is None, self.log
