@@ -9,7 +9,7 @@ from pipeline.stores import Traffic, VaultStores
 from stages.ports import Clock
 from stages.store.observe import OperationStatistics
 
-TELL_SECONDS = 5.0  # between two words; none where nothing has happened
+TELL_SECONDS = 2.0  # between two words; none where nothing has happened
 
 _NAMES = {"page": "list"}  # as operators know them
 

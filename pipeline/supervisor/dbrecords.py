@@ -104,7 +104,11 @@ class DatabaseRecords:
         return list(self._machines.values())
 
     async def save(
-        self, record: MachineRecord, new: NewJob | None = None, ended: Ended | None = None
+        self,
+        record: MachineRecord,
+        new: NewJob | None = None,
+        ended: Ended | None = None,
+        said: Mapping[str, Any] | None = None,
     ) -> JobView | None:
         """See ``Records``."""
         changes: list[model.JobChange] = []
@@ -128,7 +132,10 @@ class DatabaseRecords:
         kept = model.MachineRecord(
             record.name, situation.state, situation.direction, situation.test, bare.as_fields()
         )
-        applied = await self._apply(machines=[kept], new_job=begun, jobs=changes)
+        events = []
+        if said is not None:
+            events = [model.NewEvent("state", str(situation), record.name, None, dict(said))]
+        applied = await self._apply(machines=[kept], new_job=begun, jobs=changes, events=events)
         made = None
         if begun is not None:
             made = applied.jobs[-1]

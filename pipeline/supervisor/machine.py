@@ -255,25 +255,20 @@ class Protected:
         new = self._new_job(kinds[0], by, parameters or {}, key) if kinds else None
         made = None
         if after != before or new is not None or ended is not None:
-            made = await self.parts.records.save(after, new, ended)
+            said = None if after.situation == before.situation else _said(before, after, event)
+            made = await self.parts.records.save(after, new, ended, said)
         if ended is not None:
             after = after.without(ended.job)
         if made is not None:
             after = after.beginning(made)
         self.record = after
         if after.situation != before.situation:
-            await self._say(before, event)
+            self.parts.tell(f"{self.name}: {after.situation}")
         await self._perform(found)
         if made is not None:
             self._start(made, parameters or {}, resumed=False)
         self._moved.unpark_all()
         return made
-
-    async def _say(self, before: MachineRecord, event: Event) -> None:
-        now = self.record.situation
-        self.parts.tell(f"{self.name}: {now}")
-        fields = now.as_fields() | {"event": event.value, "before": before.situation.state.value}
-        await self.parts.event("state", self.name, str(now), fields)
 
     async def _perform(self, found: Step) -> None:
         """What is not seen from the state alone."""
@@ -403,3 +398,9 @@ class Protected:
 def _arranged(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
     """What intake does of what it can be told: rest, hold scans, let no client in."""
     return bool(row["resting"]), bool(row["held"]), bool(row["closed"])
+
+
+def _said(before: MachineRecord, after: MachineRecord, event: Event) -> Mapping[str, Any]:
+    """Of an event that the state is another."""
+    fields = {"event": event.value, "before": before.situation.state.value}
+    return after.situation.as_fields() | fields

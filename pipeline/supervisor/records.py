@@ -121,10 +121,15 @@ class Records(Protocol):
         """All machines that were ever saved, also those that the configuration has no more."""
 
     async def save(
-        self, record: MachineRecord, new: NewJob | None = None, ended: Ended | None = None
+        self,
+        record: MachineRecord,
+        new: NewJob | None = None,
+        ended: Ended | None = None,
+        said: Mapping[str, Any] | None = None,
     ) -> JobView | None:
         """Durably, and all of it or nothing: a machine, a job that begins (it is returned, and
-        its number stands in the record from then on), a job that has ended."""
+        its number stands in the record from then on), a job that has ended, and with ``said`` the
+        event that its state is another."""
 
     async def progress(
         self,
