@@ -178,7 +178,7 @@ ROWS = (
         _init_unknown_store,
         2,
         sees="backstay: open the store: ftp://host/vault: not a store",
-        hint="accepted: file:/absolute/dir, file:./relative/dir, file:///absolute/dir, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix, memory:",
+        hint="accepted: file:/absolute/dir, file:./relative/dir, file:///absolute/dir, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix, site://host:port/vault, memory:",
     ),
     Row(
         "the folder holds no vault",
