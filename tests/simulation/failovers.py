@@ -80,11 +80,13 @@ class Failovers(Scene):
 
     async def comes_back(self) -> bool:
         """May its listeners be opened? A source that was failed over is told that it was."""
+        if not self.tried:
+            return True
         if self.quiet:
             for late in self.late:
                 await late.settle()
         group = await self._whole()
-        if group is None or not self.tried:
+        if group is None:
             return True
         scope, charter = group.scope, (await open_vault(self.world.store, self.world.key)).charter
         phase = (await load_failovers(self.world.store, scope, charter)).state.phase
