@@ -20,9 +20,9 @@ def reached(_: click.Context, __: click.Parameter, url: str) -> str:
     """A vault's URL; what a site's leaves out is taken from the environment, if it is there."""
     if not url.startswith("site://"):
         return url
-    from stages.store.site.address import OPTIONS, with_options
+    from stages.store.address import OPTIONS, with_options
 
-    names = {name: f"{SITE_VARIABLE}{name.upper()}" for name in OPTIONS}
+    names = {name: f"{SITE_VARIABLE}{name.upper()}" for name in OPTIONS["site"]}
     return with_options(url, {name: os.environ.get(each, "") for name, each in names.items()})
 
 

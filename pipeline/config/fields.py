@@ -32,9 +32,9 @@ from pipeline.config.units import (
     parse_duration,
     parse_size,
 )
-from stages.store.address import CLOUDS, BadAddress
+from stages.store.address import OPTIONS, BadAddress
 from stages.store.cloud.settings import split_place
-from stages.store.site.address import BadSite, parse_site
+from stages.store.site.address import parse_site
 
 MAX_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without the final NUL
@@ -226,10 +226,8 @@ def optional(check: Callable[[object, ValidationInfo], str]) -> PlainValidator:
 def _url(value: object, info: ValidationInfo) -> str:
     url = text(value)
     scheme, colon, rest = url.partition(":")
-    if scheme in CLOUDS and rest.startswith("//"):
-        return _cloud_url(url)
-    if scheme == "site" and rest.startswith("//"):
-        return _site_url(url)
+    if scheme in OPTIONS and rest.startswith("//"):
+        return _network_url(url, scheme)
     if not colon or "/" in scheme:
         raise Wrong(f"{quote(url)} is not the address of a vault", f"write {quote('file:' + url)}")
     if scheme != "file":
@@ -243,24 +241,17 @@ def _url(value: object, info: ValidationInfo) -> str:
     return "file:" + resolve(rest, folder_of(info))
 
 
-def _cloud_url(url: str) -> str:
-    scheme, _, place = url.partition("://")
-    if "?" in place:
-        raise Wrong("options stand beside the url here", "for example endpoint: https://HOST")
+def _network_url(url: str, scheme: str) -> str:
+    if "?" in url:
+        example = "ca: /etc/backstay/ca.crt" if scheme == "site" else "endpoint: https://HOST"
+        raise Wrong("options stand beside the url here", f"for example {example}")
     try:
-        bucket, prefix = split_place(scheme, place)
+        if scheme == "site":
+            return parse_site(url).url
+        bucket, prefix = split_place(scheme, url.partition("://")[2])
     except BadAddress as error:
         raise Wrong(error.message, error.hint) from None
     return f"{scheme}://{bucket}/{prefix}".rstrip("/")
-
-
-def _site_url(url: str) -> str:
-    if "?" in url:
-        raise Wrong("options stand beside the url here", "for example ca: /etc/backstay/ca.crt")
-    try:
-        return parse_site(url).url
-    except BadSite as error:
-        raise Wrong(error.message, error.hint) from None
 
 
 def address(value: object, folder: str) -> str:

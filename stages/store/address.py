@@ -189,6 +189,20 @@ def parse(url: str) -> Address:
     return Address(scheme, place, options)
 
 
+def resolved(path: str, base: str) -> str:
+    """A path of an option, from ``base`` if it is relative; "" stays."""
+    if not path or path.startswith("/"):
+        return path
+    return f"{base.rstrip('/') or '/'}/{path.removeprefix('./')}"
+
+
+def with_options(url: str, options: Mapping[str, str]) -> str:
+    """``url`` with those options that it does not have itself; empty ones are none."""
+    place, _, query = url.partition("?")
+    given = {name: value for name, value in options.items() if value}
+    return compose(place, given | dict(parse_qsl(query, keep_blank_values=True)))
+
+
 def compose(url: str, options: Mapping[str, str]) -> str:
     """``url`` with options added, in the one way to write them. Nothing is checked."""
     if not options:

@@ -20,7 +20,8 @@ import trio
 from stages.errors import BackstayError
 from stages.ports import Buffer, Clock
 from stages.store.bucket import Bucket, Line, Ticket
-from stages.store.port import PAGE, ObjectInfo, ObjectStore, Put
+from stages.store.port import ObjectStore, Put
+from stages.store.through import Through
 
 _LOOK_SECONDS = 15.0  # between two looks which rate holds, while somebody waits
 _SHORTEST = 0.001  # seconds: less is lost in rounding
@@ -98,7 +99,7 @@ class Limiter:
             self._called[ticket].set()
 
 
-class LimitedStore:
+class LimitedStore(Through):
     """A store as ``flow`` uses it. A limiter that is None does not limit."""
 
     def __init__(
@@ -109,8 +110,7 @@ class LimitedStore:
         upload: Limiter | None = None,
         download: Limiter | None = None,
     ):
-        self.url = inner.url
-        self._inner = inner
+        super().__init__(inner)
         self._flow = flow
         self._upload = upload
         self._download = download
@@ -134,19 +134,3 @@ class LimitedStore:
             raise
         self._download.charge(len(data) - asked)
         return data
-
-    async def info(self, key: str) -> ObjectInfo | None:
-        """Info."""
-        return await self._inner.info(key)
-
-    async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
-        """Page."""
-        return await self._inner.page(prefix, after, limit)
-
-    async def delete(self, key: str) -> bool:
-        """Delete."""
-        return await self._inner.delete(key)
-
-    async def aclose(self) -> None:
-        """Close the inner store."""
-        await self._inner.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.errors import UsageError
 from stages.ports import Machine
-from stages.store.address import CLOUDS, MAX_URL, BadAddress
+from stages.store.address import CLOUDS, MAX_URL, OPTIONS, BadAddress
 from stages.store.file import FileStore
 from stages.store.memory import MemoryStore
 from stages.store.port import ObjectStore
@@ -28,10 +28,8 @@ def open_store(url: str, machine: Machine, base: str = ".") -> ObjectStore:
     scheme, _, path = url.partition(":")
     if scheme == "file":
         return FileStore(_directory(url, path, base), machine)
-    if scheme in CLOUDS and path.startswith("//"):
-        return _cloud(url, machine, base)
-    if scheme == "site" and path.startswith("//"):
-        return _site(url, machine, base)
+    if scheme in OPTIONS and path.startswith("//"):
+        return _behind_network(url, scheme, machine, base)
     raise _refused(url, "not a store")
 
 
@@ -51,10 +49,16 @@ async def create_store(url: str, machine: Machine, base: str = ".") -> ObjectSto
     return store
 
 
-def _cloud(url: str, machine: Machine, base: str) -> ObjectStore:
-    from stages.store.cloud.settings import Settings
-
+def _behind_network(url: str, scheme: str, machine: Machine, base: str) -> ObjectStore:
+    """Libraries that other stores do not need are imported here."""
     try:
+        if scheme == "site":
+            from stages.store.site.address import parse_site
+            from stages.store.site.store import SiteStore
+
+            return SiteStore(parse_site(url, base), machine)
+        from stages.store.cloud.settings import Settings
+
         settings = Settings.of(url, base)
     except BadAddress as error:
         about = f"{error.option}: " if error.option else ""
@@ -64,24 +68,9 @@ def _cloud(url: str, machine: Machine, base: str) -> ObjectStore:
             subject=url.partition("?")[0].rpartition("@")[2][:MAX_URL],  # no secret is repeated
             hint=error.hint or f"accepted: {FORMS}",
         ) from None
-    from stages.store.cloud.store import CloudStore  # a library that file vaults do not need
+    from stages.store.cloud.store import CloudStore
 
     return CloudStore(url, settings, machine)
-
-
-def _site(url: str, machine: Machine, base: str) -> ObjectStore:
-    from stages.store.site.address import BadSite, parse_site
-    from stages.store.site.store import SiteStore  # what file vaults do not need
-
-    try:
-        return SiteStore(parse_site(url, base), machine)
-    except BadSite as error:
-        raise UsageError(
-            f"{error.option}: {error.message}" if error.option else error.message,
-            operation="open the store",
-            subject=url[:MAX_URL],
-            hint=error.hint or f"accepted: {FORMS}",
-        ) from None
 
 
 def _directory(url: str, path: str, base: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from stages.errors import OutcomeUnknown, StoreUnreachable
 from stages.ports import Buffer
 from stages.store.faults import Fault, Operation, Rule
-from stages.store.port import PAGE, ObjectInfo, ObjectStore, Put
+from stages.store.port import ObjectStore, Put
+from stages.store.through import Through
 
 
 def rule_of(dice: random.Random, rate: float) -> Rule:
@@ -30,12 +31,11 @@ def rule_of(dice: random.Random, rate: float) -> Rule:
     return rule
 
 
-class Twice:
+class Twice(Through):
     """A way to the store on which a put may arrive twice; the second answer is the one heard."""
 
     def __init__(self, inner: ObjectStore, dice: random.Random, rate: float):
-        self.url = inner.url
-        self._inner = inner
+        super().__init__(inner)
         self._dice = dice
         self._rate = rate
 
@@ -44,18 +44,3 @@ class Twice:
         if self._dice.random() < self._rate:
             return await self._inner.put(key, parts)
         return found
-
-    async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        return await self._inner.get(key, offset, length)
-
-    async def info(self, key: str) -> ObjectInfo | None:
-        return await self._inner.info(key)
-
-    async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
-        return await self._inner.page(prefix, after, limit)
-
-    async def delete(self, key: str) -> bool:
-        return await self._inner.delete(key)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import trio
 
+from stages.store.address import with_options
 from stages.store.open import open_store
 from stages.store.port import ObjectStore
-from stages.store.site.address import with_options
 from stages.system import this_machine
 
 REPOSITORY = Path(__file__).parents[2]

@@ -17,9 +17,9 @@ from pipeline.https.peer import Peer
 from pipeline.site.access import who
 from pipeline.site.config import Client
 from stages.errors import StoreDenied, StoreError
+from stages.store.address import with_options
 from stages.store.open import open_store
 from stages.store.port import ObjectStore, Put
-from stages.store.site.address import with_options
 from stages.store.site.protocol import collection
 from stages.system import this_machine
 from tests.site.serving import Served

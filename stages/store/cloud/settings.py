@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stages.store.address import BadAddress, parse, seconds
+from stages.store.address import BadAddress, parse, resolved, seconds
 
 TIMEOUT = 30.0  # seconds without progress that are taken for an answer that never comes
 MAX_PREFIX = 400  # bytes: with the longest key and a slash still below what all clouds allow
@@ -59,9 +59,9 @@ class Settings:
             endpoint=said.get("endpoint", "").rstrip("/"),
             region=said.get("region", ""),
             account=said.get("account", ""),
-            ca=_path(said.get("ca", ""), base),
+            ca=resolved(said.get("ca", ""), base),
             proxy=said.get("proxy", ""),
-            credentials=_path(said.get("credentials", ""), base),
+            credentials=resolved(said.get("credentials", ""), base),
             timeout=seconds(said["timeout"]) if "timeout" in said else TIMEOUT,
         )
 
@@ -88,9 +88,3 @@ def split_place(scheme: str, place: str) -> tuple[str, str]:
             f'words of A-Z, a-z, 0-9, ".", "_", "=" and "-", joined by "/"; {MAX_PREFIX} at most',
         )
     return bucket, prefix
-
-
-def _path(path: str, base: str) -> str:
-    if not path or path.startswith("/"):
-        return path
-    return f"{base.rstrip('/') or '/'}/{path.removeprefix('./')}"
