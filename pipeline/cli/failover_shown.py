@@ -8,11 +8,9 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from pipeline.cli.confirming import confirmed
 from pipeline.cli.console import human, say
 from pipeline.cli.moment import both_times, parse_at
-from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.control.model import Stake
@@ -62,26 +60,13 @@ class Asking:
             for line in lines:
                 say(line)
         if stake.irreversible or self.confirm is not None:
-            self._confirmed(stake)
-
-    def _confirmed(self, stake: Stake) -> None:
-        given = self.confirm
-        hint = f"read what is at stake above; if that is right: --confirm {self.machine}"
-        if given is None and not os.isatty(0):
-            raise UsageError(
-                "has to be confirmed, and there is no terminal to ask on",
-                operation=stake.operation.value,
-                subject=self.machine,
-                hint=hint,
-            )
-        if given is None:
-            given = click.prompt(f"Type the machine's name ({self.machine}) to go on", err=True)
-        if given not in (self.machine, stake.machine):
-            raise UsageError(
-                "not confirmed: nothing was done",
-                operation=stake.operation.value,
-                subject=self.machine,
-                hint=hint,
+            confirmed(
+                stake.operation.value,
+                self.machine,
+                self.confirm,
+                hint=f"read what is at stake above; if that is right: --confirm {self.machine}",
+                also=(stake.machine,),
+                nothing="nothing was done",
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from pipeline.cli.client import Client, api_options
+from pipeline.cli.confirming import confirmed
 from pipeline.cli.console import emit, end_with, fail, json_option, say
 from stages.errors import UsageError
 
@@ -51,7 +51,8 @@ def operate(
     if stake["irreversible"]:
         if not as_json:
             say("\n".join(stake["lines"]))
-        confirm = confirm or _typed(operation, machine)
+        hint = f"--confirm {machine}; or see with --dry-run what is at stake"
+        confirm = confirmed(operation, machine, confirm or None, hint=hint)
     answer = client.post(path, {**body, "confirm": confirm}, _key())
     job = answer["job"]
     if job is None:
@@ -69,20 +70,6 @@ def _key() -> str:
     import secrets
 
     return secrets.token_hex(16)
-
-
-def _typed(operation: str, machine: str) -> str:
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "cannot be undone, and was not confirmed",
-            operation=operation,
-            subject=machine,
-            hint=f"--confirm {machine}; or see with --dry-run what is at stake",
-        )
-    typed: str = click.prompt("Type the machine's name to go on", default="", err=True)
-    if typed != machine:
-        raise UsageError("not confirmed: nothing is done", operation=operation, subject=machine)
-    return typed
 
 
 def finish(client: Client, job: dict[str, Any], as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.access import access_options, make_access
+from pipeline.cli.confirming import confirmed
 from pipeline.cli.console import emit, end_with, human, json_option, run_async, say
 from pipeline.cli.moment import both_times, parse_at
 from pipeline.cli.progress import progress_bar
@@ -228,24 +228,8 @@ def _expected(text: str | None) -> tuple[int, bytes] | None:
 
 def _confirm(machine: str, given: str | None) -> None:
     """What is there now is lost: the machine's name has to be typed."""
-    if given is None and not os.isatty(0):
-        raise UsageError(
-            "has to be confirmed, and there is no terminal to ask on",
-            operation="restore",
-            subject=machine,
-            hint=f"what is there now is lost; if that is right: --confirm {machine}",
-        )
-    if given is None:
-        given = click.prompt(
-            f"This cannot be undone. Type the machine's name ({machine}) to go on", err=True
-        )
-    if given != machine:
-        raise UsageError(
-            "not confirmed: nothing was written",
-            operation="restore",
-            subject=machine,
-            hint=f"what is there now is lost; if that is right: --confirm {machine}",
-        )
+    hint = f"what is there now is lost; if that is right: --confirm {machine}"
+    confirmed("restore", machine, given, hint=hint, nothing="nothing was written")
 
 
 def _notes(choice: Choice) -> None:
