@@ -142,8 +142,8 @@ class Records:
     # reading
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
-        async with self._reading:
-            self._check_open()
+        self._check_open()
+        async with self._reading:  # whoever waits here is served before all is closed
             return await self._machine.offload.run(partial(self._query, query))
 
     def _query(self, query: Callable[[Connection], T]) -> T:

@@ -11,6 +11,7 @@ from stages.crypto import passphrase
 from stages.model import BLOCK, FRAME_BLOCKS, MAX_DISKS
 from stages.recover.opened import MAX_GROUPS
 from stages.recover.points import COMPLETE_WINDOW
+from stages.store import canary
 from stages.vault import (
     charter,
     checkpoint,
@@ -122,6 +123,7 @@ def test_names() -> None:
         layout.floor(GID, 1),
         layout.hold(GID, 1),
         layout.pack(GID, 1),
+        canary.KEY,
     }
     shaped = set()
     for name in names:
