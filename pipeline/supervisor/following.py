@@ -7,13 +7,14 @@ over, or that is away. Others cost the vault nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.control.model import Direction, State
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.away import toward
 from pipeline.notice import Looked, notice_fields, source_notices
-from stages.errors import BackstayError, Fenced
+from stages.errors import BackstayError, Fenced, SourceBusy
 from stages.vault.failover_log import FailoverNotice
 from stages.vault.failover_state import Phase
 
@@ -72,6 +73,8 @@ async def _follow(parts: Parts, one: Protected, looked: Looked) -> None:
     try:
         for happening in toward(one.record.situation, phase):
             await one.happen(happening, failover=kept)
+        if looked.notice is not None and looked.notice.planned:
+            await _close(one)
         if not phase.is_over and _is_unserved(one):
             for line in (await parts.capturing.ask("open", machine=one.name))["said"]:
                 parts.tell(line)
@@ -79,6 +82,14 @@ async def _follow(parts: Parts, one: Protected, looked: Looked) -> None:
         return  # the next one opens what may be opened
     except BackstayError as error:
         parts.tell(f"{one.name}: {error}")  # again at the next look
+
+
+async def _close(one: Protected) -> None:
+    """Its guest was stopped for this: none may come back here. One that is there is served (R14),
+    and looked at again."""
+    if one.look.row is not None and not one.record.closed:
+        with suppress(SourceBusy):
+            await one.let_guests(come=False)
 
 
 def _kept(notice: FailoverNotice) -> dict[str, object]:

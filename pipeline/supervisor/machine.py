@@ -23,10 +23,10 @@ from pipeline.lifecycle.rules import (
     delivers,
     illegal,
     is_legal,
-    rests,
     start_time,
     step,
 )
+from pipeline.supervisor.arranging import HANDED_OVER, Arrangement, arranged
 from pipeline.supervisor.facts import Look, heard, seen
 from pipeline.supervisor.jobrun import JobRun
 from pipeline.supervisor.parts import Parts
@@ -38,7 +38,6 @@ from stages.stream import Position
 
 _AGAIN_SECONDS = 5.0  # after the state folder could not be written
 _NEVER = Look(float("-inf"), None)
-HANDED_OVER = "its machine is prepared for a planned failover"
 
 
 class Protected:
@@ -55,10 +54,7 @@ class Protected:
         self._moved = trio.lowlevel.ParkingLot()
         self._attention = trio.Event()
         self._unheard: Mapping[str, Any] | None = None
-        self._told: tuple[bool, bool, bool] | None = (
-            None  # does intake rest, hold scans, let none in
-        )
-        self._arranged = float("-inf")  # when it was told that
+        self._arrangement = Arrangement(parts, record.name)
         self._settled = float("-inf")  # looks that began before this are too old
         self._shown: object = None  # of the look that was reacted to last
         self._reacted = float("-inf")  # when that look was
@@ -99,7 +95,7 @@ class Protected:
         elif self._scan_from is None and look.row is not None:
             self._scan_from = look.at, int(look.row["scan_done"])
         self._moved.unpark_all()
-        shown = look.row and (look.capture, *_arranged(look.row))
+        shown = look.row and (look.capture, *arranged(look.row))
         # Hundreds of machines are looked at each second: most have nothing new to react to.
         if shown != self._shown or self._settled >= self._reacted or self.record.start_us:
             self._shown = shown
@@ -281,50 +277,33 @@ class Protected:
     async def _reconcile(self) -> None:
         """Have intake and delivery do what the state means. Said again it costs nothing."""
         await self.parts.shipping.pause(self.name, paused=not delivers(self.record.situation))
-        if self.look.row is None:
-            self._told = None  # the next intake knows nothing
-            return
-        try:
-            await self._arrange(self.look.row)
-        except IntakeGone:
-            self._told = None
+        await self._arrangement.keep(self.record, self.look)
+        if self.record.compare and self.look.row is not None:
+            await self._compare()
 
-    async def _arrange(self, row: Mapping[str, Any]) -> None:
-        now, record = self.record.situation, self.record
-        resting = rests(now, scheduled=record.start_us is not None)
-        if self.look.at > self._arranged:
-            self._told = _arranged(row)
-        wanted = resting, record.held, record.closed
-        if self._told != wanted:
-            reason = f"protection is {now.state.value}" if resting else ""
-            closed = HANDED_OVER if record.closed else ""
-            await self.parts.capturing.ask(
-                "arrange", machine=self.name, rest=reason, held=record.held, closed=closed
-            )
-            self._told = wanted
-            self._arranged = self.parts.ports.clock.monotonic()
-        if record.compare:
+    async def _compare(self) -> None:
+        try:
             await self.parts.capturing.ask("resync", machine=self.name)
-            self._settled = self.parts.ports.clock.monotonic()
-            done = replace(self.record, compare=False)
-            await self.parts.records.save(done)
-            self.record = done
+        except IntakeGone:
+            return  # the next one is told
+        self._settled = self.parts.ports.clock.monotonic()
+        await self._changed(replace(self.record, compare=False))
 
     async def let_guests(self, *, come: bool) -> None:
         """See ``Work``. A kill between the two steps leaves listeners that are opened again."""
         async with self._lock:
             if come:
-                await self._save_closed(closed=False)
-                self._told = None
+                await self._changed(replace(self.record, closed=False))
+                self._arrangement.forget()
                 await self._reconcile()
             else:
                 await self.parts.capturing.ask("close", machine=self.name, reason=HANDED_OVER)
-                await self._save_closed(closed=True)
+                await self._changed(replace(self.record, closed=True))
 
-    async def _save_closed(self, *, closed: bool) -> None:
-        changed = replace(self.record, closed=closed)
-        await self.parts.records.save(changed)
-        self.record = changed
+    async def _changed(self, record: MachineRecord) -> None:
+        """The lock is held. Durably, and without an event."""
+        await self.parts.records.save(record)
+        self.record = record
 
     # jobs
 
@@ -393,11 +372,6 @@ class Protected:
                 subject=self.name,
             )
         return start_time(at, self.parts.ports.clock.wall_us(), self.name)
-
-
-def _arranged(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    """What intake does of what it can be told: rest, hold scans, let no client in."""
-    return bool(row["resting"]), bool(row["held"]), bool(row["closed"])
 
 
 def _said(before: MachineRecord, after: MachineRecord, event: Event) -> Mapping[str, Any]:

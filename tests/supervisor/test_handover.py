@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.daemon.link_client import IntakeGone
 from tests.cli.support import KEYS, Place
 from tests.daemon.running import PATIENCE, ask, died, prepare, qemu_io, replicating, running
 
@@ -120,7 +121,7 @@ def serves_nobody(place: Place) -> bool:
     """Intake is there, and says that it lets nobody in."""
     try:
         found = ask(place / "state", "status")["machines"]["web1"]
-    except Exception:  # noqa: BLE001 - it is being started
+    except (IntakeGone, KeyError):  # it is being started
         return False
     return "planned failover" in found["closed"]
 
@@ -139,6 +140,16 @@ def test_prepare_is_undone(place: Place) -> None:
         until(place, "replicating")
         qemu_io(place, "write -P 7 0 64k", "flush")
         protected(place)
+        # Somebody fails it over all the same, as planned: it is closed then, and until a cancel.
+        place.json("failover", "planned", *WEB, *CONFIRMED, "--drained")
+        qemu_io(place, "write -P 6 0 64k", "flush")  # served; its commit is fenced, which is seen
+        until(place, "failed over, commit pending")
+        while not refuses(place):
+            select.select([], [], [], 0.05)
+        place.json("failover", "cancel", *WEB, *CONFIRMED)
+        until(place, "replicating")
+        while refuses(place):
+            select.select([], [], [], 0.05)
         daemon.end()
 
 
