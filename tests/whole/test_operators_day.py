@@ -150,7 +150,7 @@ def cut_off(place: Place) -> None:
     point(place)
 
 
-def tested(place: Place) -> None:
+def rehearsed(place: Place) -> None:
     """A test failover, while the source is written to."""
     with busy(place, WEB_DISK):
         over(place, "test", *WEB)
@@ -223,7 +223,7 @@ def test_a_day(place: Place) -> None:
         guest(place, WEB_DISK, "write -P 1 0 64k", "flush")
         point(place)
         cut_off(place)
-        tested(place)
+        rehearsed(place)
         the_other_side(place, daemon)
     with running(place) as daemon:
         until(place, "replicating")
