@@ -7,7 +7,7 @@ from typing import Any
 
 import h11
 import trio
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
@@ -17,9 +17,11 @@ from pipeline.https.sockets import peer_uid
 
 class Connection(TCPServer):
     """hypercorn's, which tells nobody who the peer is, would wait for ever, and shielded, for a
-    client that does not read, and speaks more protocols than are of use here."""
+    client that does not read, speaks more protocols than are of use here, and keeps the place of a
+    client that has hung up until it would have been idle for too long."""
 
     send_seconds = 30.0
+    _hung_up = False
 
     async def run(self) -> None:
         """Note who is there for all that this connection asks."""
@@ -54,10 +56,14 @@ class Connection(TCPServer):
                 break
             except (H2ProtocolAssumedError, H2CProtocolRequiredError):
                 break
+        self._hung_up = True
         await http.handle(Closed())
+        await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         """Send, for a bounded time; then the connection ends, whatever waits behind it."""
+        if self._hung_up and isinstance(event, Updated):
+            return  # there is no next request to wait for
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.api.settings import Limits
+from pipeline.cli.client import Client, DaemonGone, Where
 from tests.api.operator import Operator
 from tests.api.serving import Serving, served
 
@@ -69,6 +71,27 @@ async def test_what_is_no_request(
         assert b" 500 " not in answer.partition(b"\r\n")[0]
         await _lives(serving)
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR], caplog.text
+
+
+async def test_who_has_hung_up_takes_no_place(tmp_path: Path) -> None:
+    """However long a connection may be idle, and however few there may be. In a thread: a client
+    that hangs up as soon as it has its answer, while the server still ends it."""
+    control = Operator()
+    limits = Limits(idle_seconds=3600, connections=4)
+
+    def ask(client: Client) -> None:
+        for _ in range(100):
+            with suppress(DaemonGone):
+                client.get("/v1/machines")
+
+    async with served(control, control.refused, tmp_path, limits=limits) as serving:
+        client = Client(Where(f"unix:{serving.unix}"))
+        await trio.to_thread.run_sync(ask, client)
+        with trio.fail_after(30):
+            while True:
+                with suppress(DaemonGone):
+                    await trio.to_thread.run_sync(client.get, "/v1/machines")
+                    break
 
 
 @settings(
