@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from bench.context import Context, Gathered
-from bench.inputs import clone, warm
+from bench.inputs import warm
 from bench.live import NBDKIT, LiveBackstay, Serving, missing, nbdkit, used
 from bench.lives import Life, left_out, lived, memory_entries, memory_goals
-from bench.load import put
+from bench.load import make_disk, put
 from bench.results import MIB, Goal, Outcome, Sample
 from bench.scenarios.splitter import WRITES, Point
 from bench.subjects import BACKSTAY
@@ -78,7 +78,7 @@ def _one(
     notes: list[str],
 ) -> None:
     with lived(context, ours, "sustained", gathered, peaks) as life:
-        other = clone(life.disk, life.folder / "other")
+        other = make_disk(life.folder / "other", context.scale.live, 0)
         warm(life.disk, other)
         with nbdkit(other) as plain:
             theirs = _write(context, life, point, plain)
