@@ -60,6 +60,7 @@ class Served:
     port: int = field(default_factory=free_port)
     prefix: Sequence[str] = ()  # of the command, as "ip netns exec X"
     limits: str = ""
+    more: str = ""  # of the configuration
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,6 +86,7 @@ vaults:
   other: {{path: ./other}}
 clients:
 {clients}
+{self.more}
 """
         )
 

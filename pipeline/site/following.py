@@ -1,0 +1,92 @@
+"""The tasks in which a site's replicas follow their machines: one each, a few at work at a time."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from pipeline import logs
+from pipeline.retry import Steps
+from pipeline.site.config import Replica, SiteConfig
+from pipeline.site.replicas import access_of, bring_up, note
+from stages.errors import BackstayError, IllegalOperation, NotAVault, NotFound, StateLocked
+from stages.ports import Machine
+from stages.replica.replica import Brought
+from stages.stage import crew
+
+AT_WORK = 2  # replicas that are brought somewhere at a time: each takes up to 150 MiB then
+_WAIT = 10.0  # seconds, while there is no vault or no point yet
+_NOT_YET = (NotAVault, NotFound)
+
+
+class Followers:
+    """Owns the tasks. ``exchange`` begins them anew, so that errors are tried again at once."""
+
+    def __init__(self, ports: Machine, config: SiteConfig):
+        self._ports = ports
+        self._config = config
+        self._scope = trio.CancelScope()
+        self._room = trio.CapacityLimiter(AT_WORK)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            self._scope = trio.CancelScope()
+            config = self._config
+            with self._scope:
+                async with crew() as nursery:
+                    for machine, settings in config.replicas.items():
+                        nursery.start_soon(self._follow, config, machine, settings)
+                    await trio.sleep_forever()
+
+    def exchange(self, config: SiteConfig) -> None:
+        """Another configuration; a round under way is left where it is, and goes on."""
+        self._config = config
+        self._scope.cancel()
+
+    async def _follow(self, config: SiteConfig, machine: str, settings: Replica) -> None:
+        """Rounds of one replica. Errors that can heal are tried again by the ladder, others not."""
+        steps, attempt, quiet = Steps(), 0, False
+        with logs.about(machine=machine):
+            while True:
+                try:
+                    async with self._room:
+                        brought = await self._round(config, machine, settings)
+                except (*_NOT_YET, StateLocked, IllegalOperation) as error:
+                    # Nothing to follow yet; someone gives it away, or has; or it is not ours now.
+                    if not quiet:
+                        logs.event("site.replica", f"{machine}: waits: {error}")
+                    quiet, wait = True, max(settings.every, _WAIT)
+                except BackstayError as error:
+                    attempt += 1
+                    wait = steps.after(attempt) if error.recoverable else float("inf")
+                    await self._failed(machine, settings, error, wait)
+                    quiet = False
+                else:
+                    self._tell(machine, brought, loud=attempt > 0 or not quiet)
+                    if attempt or not quiet:
+                        await self._ports.offload.run(partial(note, self._ports, settings, ""))
+                    attempt, quiet, wait = 0, True, settings.every
+                if wait == float("inf"):
+                    await trio.sleep_forever()
+                await self._ports.clock.sleep(wait)
+
+    async def _round(self, config: SiteConfig, machine: str, settings: Replica) -> Brought:
+        ports = self._ports
+        access = await ports.offload.run(partial(access_of, ports, config, settings))
+        return await bring_up(ports, access, settings, machine)
+
+    async def _failed(
+        self, machine: str, settings: Replica, error: BackstayError, wait: float
+    ) -> None:
+        again = "not tried again until SIGHUP" if wait == float("inf") else f"again in {wait:g} s"
+        text = f"{machine}: {error}{f' ({error.hint})' if error.hint else ''}; {again}"
+        logs.error("site.replica", text, error=type(error).__name__)
+        await self._ports.offload.run(partial(note, self._ports, settings, text))
+
+    def _tell(self, machine: str, brought: Brought, *, loud: bool) -> None:
+        if loud or brought.compared:
+            seq, written = brought.at.seq, brought.written
+            text = f"{machine}: is at point #{seq}"
+            logs.event("site.replica", text, point=seq, written=written)
