@@ -17,6 +17,7 @@ from stages.stage import crew
 
 AT_WORK = 2  # replicas that are brought somewhere at a time: each takes up to 150 MiB then
 _WAIT = 10.0  # seconds, while there is no vault or no point yet
+_REST = 4  # times what a round took: it is at work for a fifth of the time, at most
 _NOT_YET = (NotAVault, NotFound)
 
 
@@ -52,6 +53,7 @@ class Followers:
             while True:
                 try:
                     async with self._room:
+                        begun = self._ports.clock.monotonic()
                         brought = await self._round(config, machine, settings)
                 except (*_NOT_YET, StateLocked, IllegalOperation) as error:
                     # Nothing to follow yet; someone gives it away, or has; or it is not ours now.
@@ -67,7 +69,8 @@ class Followers:
                     self._tell(machine, brought, loud=attempt > 0 or not quiet)
                     if attempt or not quiet:
                         await self._ports.offload.run(partial(note, self._ports, settings, ""))
-                    attempt, quiet, wait = 0, True, settings.every
+                    took = self._ports.clock.monotonic() - begun
+                    attempt, quiet, wait = 0, True, max(settings.every, _REST * took)
                 if wait == float("inf"):
                     await trio.sleep_forever()
                 await self._ports.clock.sleep(wait)

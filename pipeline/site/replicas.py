@@ -175,14 +175,13 @@ def standing(files: Files, config: SiteConfig) -> list[Standing]:
     """All replicas as they are now. Blocks."""
     found = []
     for machine, settings in config.replicas.items():
-        trouble, kept = "", None
+        trouble, kept, path = "", None, f"{settings.path}/{TROUBLE}"
         try:
-            kept = record.read(files, settings.path)
-            path = f"{settings.path}/{TROUBLE}"
             if files.stat(path) is not None:
                 trouble = files.read(path, _MAX_TROUBLE).decode(errors="replace")
+            kept = record.read(files, settings.path)
         except (BackstayError, OSError) as error:
-            trouble = str(error)
+            trouble = trouble or str(error)
         found.append(Standing(machine, settings.path, kept, trouble))
     return found
 

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from tests.cli.support import ROOT, Place
 from tests.daemon.running import CONFIG, PATIENCE, SIZE
 from tests.site.serving import Served, command
 
+REPLICAS = """replicas:
+  web1: {{vault: standby, path: ./replica, key: ./{key}, trust: ./op.pub, every: 100ms}}
+"""
 GUEST = """\
 i=0
 while :; do
@@ -61,6 +65,14 @@ def source(root: Path, site: Served, *recipients: str) -> Place:
     return place
 
 
+def configured(site: Served, key: str) -> None:
+    """It keeps a replica, opened with a key, from here on."""
+    assert site.process is not None
+    site.more = REPLICAS.format(key=key)
+    site.write()
+    site.process.send_signal(signal.SIGHUP)
+
+
 class Guest:
     """It writes, flushes, writes; where nobody answers it tries again."""
 
@@ -87,7 +99,7 @@ class Guest:
     def end(self) -> None:
         """Turn it off, with what it has started."""
         if self._process.poll() is None:
-            os.killpg(self._process.pid, 9)
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(PATIENCE)
 
 

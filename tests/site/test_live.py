@@ -16,7 +16,7 @@ from tests.cli.support import Place, same
 from tests.daemon.running import Daemon, died, qemu_io, replicating, running
 from tests.site.lan import Lan, lan
 from tests.site.serving import Served, served
-from tests.site.story import Guest, give, guest, point, source
+from tests.site.story import Guest, configured, give, guest, point, source
 
 DISK = "nbd+unix:///root?socket=root.sock"
 
@@ -87,7 +87,10 @@ def test_every_part_is_killed_and_the_site_takes_over() -> None:
         served(Path(other), host=net.host, prefix=net.prefix) as site,
     ):
         here, there = Place(Path(one)), Path(other)
-        source(here.root, site)
+        source(here.root, site, "replica")
+        for name in ("replica.key", "op.pub"):
+            shutil.copy(here / name, there)
+        configured(site, "replica.key")
         last = _shipped(here, site, net)
         # The house burns down: what is left is a key, and what the site has.
         kept = there / "root.was"
@@ -118,5 +121,9 @@ def test_every_part_is_killed_and_the_site_takes_over() -> None:
             assert same(there / "copy.img", kept)
             replica.end()
         give(there, "failover", "commit", "web1", *where, "--confirm", "web1", prefix=net.prefix)
+        promote = ("site", "replica", "promote", "site.yaml", "web1", "--to", "guests")
+        given = give(there, *promote, prefix=net.prefix)
+        assert (given["point"], given["disks"]) == (last, [f"{there}/guests/web1-root.img"])
+        assert same(there / "guests/web1-root.img", kept)
         give(there, "restore", "web1", *where, "--to", "back", prefix=net.prefix)
         assert same(there / "back/web1-root.img", kept)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import select
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,8 @@ from stages.system import SystemFiles
 from tests.cli.support import Place, put
 from tests.daemon.running import PATIENCE
 from tests.site.serving import Served, served
-from tests.site.story import source
+from tests.site.story import configured, source
 
-REPLICAS = """replicas:
-  web1: {{vault: standby, path: ./replica, key: ./{key}, trust: ./op.pub, every: 100ms}}
-"""
 THERE = """daemon: {{state: ./there-state}}
 vaults:
   standby: {{url: "file:{vault}", trust: ./op.pub}}
@@ -79,13 +75,6 @@ def _written(here: Place, told: _Told, dice: random.Random) -> int:
     return int(run["seq"])
 
 
-def _configured(site: Served, key: str) -> None:
-    assert site.process is not None
-    site.more = REPLICAS.format(key=key)
-    site.write()
-    site.process.send_signal(signal.SIGHUP)
-
-
 def _listed(there: Place) -> dict[str, Any]:
     (found,) = there.json("site", "replica", "list", "site.yaml")["replicas"]
     return dict(found)
@@ -105,11 +94,11 @@ def test_it_follows_and_becomes_the_machine(tmp_path: Path, site_process: Served
         (here / "c.yaml").write_text(text.replace(live, "capture: scan"))
         for name in ("replica.key", "op.key", "op.pub"):
             shutil.copy(here / name, there.root)
-        _configured(site, "op.key")
+        configured(site, "op.key")
         told.troubled("this is the operator's key")
         (there / "op.key").rename(there / "away.key")
         seq = _written(here, told, dice)
-        _configured(site, "replica.key")
+        configured(site, "replica.key")
         told.until(seq)
         assert told.now()[2] == ""
         for _ in range(3):
