@@ -70,7 +70,8 @@ class Followers:
                     if attempt or not quiet:
                         await self._ports.offload.run(partial(note, self._ports, settings, ""))
                     took = self._ports.clock.monotonic() - begun
-                    attempt, quiet, wait = 0, True, max(settings.every, _REST * took)
+                    rest = 0.0 if brought.compared else _REST * took  # comparing is not repeated
+                    attempt, quiet, wait = 0, True, max(settings.every, rest)
                 if wait == float("inf"):
                     await trio.sleep_forever()
                 await self._ports.clock.sleep(wait)

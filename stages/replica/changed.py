@@ -5,11 +5,12 @@ More may be named than has changed, never less: beyond a bound of memory whole w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from stages.model import Bools, Disk, Runs
+from stages.model import U64, Bools, Disk, Ints, Runs
 from stages.recover.opened import Group
 from stages.replica.record import At
 from stages.vault.fold import CopyRefs, SetData, SetZero, check_bounds, steps
@@ -18,6 +19,7 @@ from stages.vault.rollup import SPAN
 from stages.vault.sealing import EpochKeys
 
 WINDOW_BLOCKS = 1 << 16  # 256 MiB of disk
+_TOGETHER = 1 << 18  # blocks of short runs that are looked at together
 MAX_BYTES = 64 << 20  # of masks, a byte for each block of a window that was touched
 
 
@@ -34,14 +36,24 @@ class Changed:
         self._held = 0
 
     def add(self, disk: int, runs: Runs) -> None:
-        """Blocks of runs."""
-        for start, count in zip(runs.start.tolist(), runs.count.tolist(), strict=True):
+        """Blocks of runs; of many short ones together, as guests write here and there."""
+        short = runs.count < np.uint64(self.window)
+        for start, count in zip(
+            runs.start[~short].tolist(), runs.count[~short].tolist(), strict=True
+        ):
             at, end = start, start + count
             while at < end:
                 number, low = divmod(at, self.window)
                 step = min(self.window - low, end - at)
                 self._mark(disk, number, slice(low, low + step))
                 at += step
+        starts, counts = runs.start[short], runs.count[short]
+        ends, at = np.cumsum(counts), 0
+        while at < len(starts):
+            before = int(ends[at - 1]) if at else 0
+            until = max(at + 1, int(np.searchsorted(ends, before + _TOGETHER)))
+            self._scatter(disk, Runs(starts[at:until], counts[at:until]).blocks())
+            at = until
 
     def windows(self, disk: int) -> Iterator[tuple[int, int, Bools]]:
         """First block, count and mask (count,) of each window that was touched, ascending."""
@@ -63,7 +75,17 @@ class Changed:
                     for disk in np.unique(disks).tolist():
                         self.add(disk, Runs.of(np.unique(blocks[disks == disk])))
 
-    def _mark(self, disk: int, number: int, part: slice) -> None:
+    def _scatter(self, disk: int, blocks: U64) -> None:
+        if not len(blocks):
+            return
+        numbers, low = np.divmod(blocks, np.uint64(self.window))
+        order = np.argsort(numbers, kind="stable")
+        numbers, low = numbers[order], low[order].astype(np.int64)
+        heads = np.flatnonzero(np.concatenate(([True], numbers[1:] != numbers[:-1])))
+        for start, end in itertools.pairwise([*heads.tolist(), len(numbers)]):
+            self._mark(disk, int(numbers[start]), low[start:end])
+
+    def _mark(self, disk: int, number: int, part: slice | Ints) -> None:
         key = (disk, number)
         if key not in self._masks:
             fits = self._held < self._most

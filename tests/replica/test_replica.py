@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from stages.errors import (
     TargetError,
 )
 from stages.model import BLOCK, Disk, Runs
+from stages.ports import FileStat
 from stages.replica.changed import Changed
 from stages.replica.record import NAME, Status, path_of
 from stages.replica.replica import Bounds, Replica
@@ -27,6 +29,7 @@ from tests.ports.watched import Tripwire
 from tests.recover.past import PEOPLE, CountingStore, machine, noise
 from tests.replica.support import FOLDER, SMALL, follow, opened, point_of, promised
 from tests.replica.test_crashes import DISKS, ROOT, THERE, Story, empty, story
+from tests.whole.memfiles import MemFiles
 
 __all__ = ["story"]
 
@@ -118,6 +121,14 @@ async def test_damage_leaves_it_on_its_way() -> None:
         promised(files, (main,))
 
 
+class Elsewhere(MemFiles):
+    """Another file system is mounted there."""
+
+    def stat(self, path: str) -> FileStat | None:
+        found = super().stat(path)
+        return found and replace(found, device=2 if path.startswith(THERE) else 1)
+
+
 async def test_what_is_refused(story: Story) -> None:
     files = empty()
     group, point = await point_of(story.forest, story.main, 4)
@@ -145,6 +156,14 @@ async def test_what_is_refused(story: Story) -> None:
     assert files.read(f"{THERE}/new/web1-root.img", 1 << 30) == story.main.moments[4].image(ROOT)
     with pytest.raises(StateError, match="the replica of web1"):
         await Replica.open(machine(files), FOLDER, PEOPLE.charter.vault, "web2")
+    elsewhere = empty(Elsewhere())
+    await follow(story.forest, story.main, elsewhere, seq=2)
+    replica = await opened(elsewhere)
+    with pytest.raises(TargetError, match="another file system"):
+        await replica.give(THERE)
+    assert replica.record is not None
+    assert replica.record.status is Status.WHOLE
+    replica.close()
     with pytest.raises(NoSpace, match="more than the replica may"):
         await follow(story.forest, story.main, files, seq=2, bounds=Bounds(size=1000))
     files.put(f"{FOLDER}/{NAME}", b"{}")

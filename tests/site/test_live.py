@@ -35,7 +35,7 @@ def _the_site(site: Served, writes: Guest) -> None:
 
 def _the_network(net: Lan, writes: Guest) -> None:
     net.cut()
-    writes.goes_on()
+    writes.goes_on(8)
     net.mend()
 
 
@@ -103,8 +103,8 @@ def test_every_part_is_killed_and_the_site_takes_over() -> None:
         third = here.root
         shutil.copy(there / "op.key", third / "op.key")
         over_there = ("web1", "--vault", site.url("admin"), "--key", "op.key")
-        give(third, "failover", "test", *over_there, "--at", f"#{last}")
-        give(third, "failover", "cleanup", *over_there, "--note", "it is there")
+        Place(third).json("failover", "test", *over_there, "--at", f"#{last}")
+        Place(third).json("failover", "cleanup", *over_there, "--note", "it is there")
         site.kill()
         net.cut()
 
@@ -125,5 +125,5 @@ def test_every_part_is_killed_and_the_site_takes_over() -> None:
         given = give(there, *promote, prefix=net.prefix)
         assert (given["point"], given["disks"]) == (last, [f"{there}/guests/web1-root.img"])
         assert same(there / "guests/web1-root.img", kept)
-        give(there, "restore", "web1", *where, "--to", "back", prefix=net.prefix)
+        Place(there).json("restore", "web1", *where, "--to", "back")
         assert same(there / "back/web1-root.img", kept)
