@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -9,7 +10,7 @@ import trio
 from pipeline import logs
 from pipeline.retry import Steps
 from pipeline.site.config import Replica, SiteConfig
-from pipeline.site.replicas import access_of, bring_up, note
+from pipeline.site.replicas import Seen, access_of, bring_up, is_news, note
 from stages.errors import BackstayError, IllegalOperation, NotAVault, NotFound, StateLocked
 from stages.ports import Machine
 from stages.replica.replica import Brought
@@ -17,8 +18,17 @@ from stages.stage import crew
 
 AT_WORK = 2  # replicas that are brought somewhere at a time: each takes up to 150 MiB then
 _WAIT = 10.0  # seconds, while there is no vault or no point yet
+_ROUND = 60.0  # seconds after which one is made though there is no news of the group
 _REST = 4  # times what a round took: it is at work for a fifth of the time, at most
 _NOT_YET = (NotAVault, NotFound)
+
+
+@dataclass
+class _Seen:
+    """What the last round has seen, and when."""
+
+    last: Seen | None = None
+    at: float = 0.0
 
 
 class Followers:
@@ -48,38 +58,46 @@ class Followers:
 
     async def _follow(self, config: SiteConfig, machine: str, settings: Replica) -> None:
         """Rounds of one replica. Errors that can heal are tried again by the ladder, others not."""
-        steps, attempt, quiet = Steps(), 0, False
+        steps, attempt, quiet, seen = Steps(), 0, False, _Seen()
         with logs.about(machine=machine):
             while True:
                 try:
-                    async with self._room:
-                        begun = self._ports.clock.monotonic()
-                        brought = await self._round(config, machine, settings)
+                    wait, brought = await self._look(config, machine, settings, seen)
                 except (*_NOT_YET, StateLocked, IllegalOperation) as error:
                     # Nothing to follow yet; someone gives it away, or has; or it is not ours now.
                     if not quiet:
                         logs.event("site.replica", f"{machine}: waits: {error}")
-                    quiet, wait = True, max(settings.every, _WAIT)
+                    quiet, wait, seen.last = True, max(settings.every, _WAIT), None
                 except BackstayError as error:
                     attempt += 1
                     wait = steps.after(attempt) if error.recoverable else float("inf")
                     await self._failed(machine, settings, error, wait)
-                    quiet = False
+                    quiet, seen.last = False, None
                 else:
-                    self._tell(machine, brought, loud=attempt > 0 or not quiet)
+                    if brought is not None:
+                        self._tell(machine, brought, loud=attempt > 0 or not quiet)
                     if attempt or not quiet:
                         await self._ports.offload.run(partial(note, self._ports, settings, ""))
-                    took = self._ports.clock.monotonic() - begun
-                    rest = 0.0 if brought.compared else _REST * took  # comparing is not repeated
-                    attempt, quiet, wait = 0, True, max(settings.every, rest)
+                    attempt, quiet = 0, True
                 if wait == float("inf"):
                     await trio.sleep_forever()
                 await self._ports.clock.sleep(wait)
 
-    async def _round(self, config: SiteConfig, machine: str, settings: Replica) -> Brought:
+    async def _look(
+        self, config: SiteConfig, machine: str, settings: Replica, seen: _Seen
+    ) -> tuple[float, Brought | None]:
+        """A round if there is news, or if the last one is long ago; seconds until the next look."""
         ports = self._ports
-        access = await ports.offload.run(partial(access_of, ports, config, settings))
-        return await bring_up(ports, access, settings, machine)
+        async with self._room:
+            begun = ports.clock.monotonic()
+            access = await ports.offload.run(partial(access_of, ports, config, settings))
+            last = seen.last if begun < seen.at + _ROUND else None
+            if last is not None and not await is_news(access, last):
+                return settings.every, None
+            brought, seen.last = await bring_up(ports, access, settings, machine)
+            seen.at = ports.clock.monotonic()
+        rest = 0.0 if brought.compared else _REST * (seen.at - begun)  # comparing is not repeated
+        return max(settings.every, rest), brought
 
     async def _failed(
         self, machine: str, settings: Replica, error: BackstayError, wait: float

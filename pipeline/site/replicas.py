@@ -7,6 +7,7 @@ from functools import partial
 
 import trio
 
+from pipeline.assembly import read_pins, vault_store
 from pipeline.config.units import format_duration
 from pipeline.failover.ground import Ground, stand_on
 from pipeline.recovery import Access
@@ -27,12 +28,14 @@ from stages.recover.points import Point, choose
 from stages.replica import record
 from stages.replica.record import Record, Status
 from stages.replica.replica import Bounds, Brought, Replica
+from stages.vault import layout
 from stages.vault.failover_state import Phase
-from stages.vault.keyfile import MAX_SIZE, decode_private, decode_public, needs_passphrase
+from stages.vault.keyfile import MAX_SIZE, decode_private, needs_passphrase
 
 TROUBLE = "trouble"  # a file beside the record: the last error, while it lasts
 _MAX_TROUBLE = 16 << 10
 _LOCK_SECONDS = 60.0  # for which giving waits until a round has ended
+_PATIENCE = 2.0  # seconds of blips of the vault's disk
 _GOING_ON = (Phase.OPEN, Phase.COMMITTED)
 
 
@@ -44,6 +47,16 @@ class Goal:
     group: Group
     point: Point
     failover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a round has seen of a group: its newest commit, the number of the next failover record.
+    Nothing else of it can move the goal; a new group with the machine's name can."""
+
+    group: bytes
+    tail: int
+    next_failover: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ def access_of(ports: Machine, config: SiteConfig, settings: Settings) -> Access:
 
     Raises ``KeyFailure``, for the operator's key too: this machine is on a network.
     """
-    secret = _read(ports.files, settings.key, "private key")
+    secret = _read(ports.files, settings.key)
     if needs_passphrase(secret, settings.key):
         raise KeyFailure(
             "a replica's key has no passphrase: nobody is there to type it",
@@ -95,39 +108,58 @@ def access_of(ports: Machine, config: SiteConfig, settings: Settings) -> Access:
             hint="'backstay keygen --no-passphrase' makes one; admit it with 'init --recipient'",
         )
     key = decode_private(secret, None, settings.key)
-    trust = decode_public(_read(ports.files, settings.trust, "trust file"), settings.trust)
-    if key.signer.public in {pin.operator for pin in (*key.pins, *trust.pins)}:
+    pins = read_pins(ports, settings.trust)
+    if key.signer.public in {pin.operator for pin in (*key.pins, *pins)}:
         raise KeyFailure(
             "this is the operator's key: it could do far more than follow",
             operation="open replica",
             subject=settings.key,
             hint="give the replica a key of its own, a recipient of the vault, and move this away",
         )
-    return Access(ports, f"file:{config.vaults[settings.vault].path}", key, trust.pins)
+    return Access(ports, f"file:{config.vaults[settings.vault].path}", key, pins)
 
 
-def _read(files: Files, path: str, what: str) -> bytes:
+def _read(files: Files, path: str) -> bytes:
     try:
         return files.read(path, MAX_SIZE)
     except OSError as error:
         raise KeyFailure(
-            f"the {what} cannot be read: {error.strerror or error}",
+            f"the private key cannot be read: {error.strerror or error}",
             operation="open replica",
             subject=path,
             hint="it must be readable for the user that runs the site",
         ) from None
 
 
-async def bring_up(ports: Machine, access: Access, settings: Settings, machine: str) -> Brought:
-    """One round: bring the files to where they should be. Raises what ``Replica.bring`` does,
-    ``NotFound`` while there is no point yet."""
+async def bring_up(
+    ports: Machine, access: Access, settings: Settings, machine: str
+) -> tuple[Brought, Seen | None]:
+    """One round: bring the files to where they should be, as it was seen (None: there is more to
+    do). Raises what ``Replica.bring`` does, ``NotFound`` while there is no point yet."""
     async with stand_on(access, machine) as ground:
         goal = await _goal(ground, machine)
+        seen = Seen(goal.group.scope.group, goal.group.tail, ground.log.next_number)
         replica = await _opened(ports, settings, goal, machine)
         try:
-            return await replica.bring(goal.group, goal.point)
+            brought = await replica.bring(goal.group, goal.point)
         finally:
             replica.close()
+        return brought, seen if brought.at.seq == goal.point.seq else None
+
+
+async def is_news(access: Access, seen: Seen) -> bool:
+    """Has the group another commit or failover record than was seen? Two looks, no list."""
+    store = vault_store(access.ports, access.url, patience=_PATIENCE)
+    try:
+        for key in (
+            layout.commit(seen.group, seen.tail + 1),
+            layout.failover(seen.group, seen.next_failover),
+        ):
+            if await store.info(key) is not None:
+                return True
+        return False
+    finally:
+        await store.aclose()
 
 
 async def promote(ports: Machine, config: SiteConfig, machine: str, to: str) -> Given:

@@ -101,6 +101,29 @@ async def test_what_is_not_there_yet_comes(tmp_path: Path, autojump_clock: MockC
         made.author.end()
 
 
+async def test_an_idle_machine_costs_two_looks(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, gets = _Scene(tmp_path), list[str]()
+    made = await scene.found()
+    really = FileStore.get
+
+    async def counted(store: FileStore, key: str, *more: int) -> bytes:
+        gets.append(key)
+        return await really(store, key, *more)
+
+    async with _at_work(scene):
+        await _until(lambda: scene.point == made.tail)
+        monkeypatch.setattr(FileStore, "get", counted)
+        del gets[:]
+        await trio.sleep(10 * 60)
+        rounds = gets.count("vault.json")
+        assert 7 <= rounds <= 10
+        await made.write((ROOT, noise(3, 1, word="x")))
+        assert await _until(lambda: scene.point == made.tail) <= EVERY + 1
+        made.author.end()
+
+
 async def test_the_ladder_and_what_is_not_tried_again(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

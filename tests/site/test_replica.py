@@ -110,6 +110,8 @@ def test_it_follows_and_becomes_the_machine(tmp_path: Path, site_process: Served
             site.start()
             told.until(seq)
         assert _listed(there)["recovery_point"]
+        listed = there.backstay("site", "replica", "list", "site.yaml").out
+        assert f"web1: whole, at point #{seq}, " in listed
         give = ("site", "replica", "promote", "site.yaml", "web1", "--to", "guests")
         refused = there.backstay(*give)
         assert refused.code == 11
