@@ -13,7 +13,7 @@ from pipeline.site.config import Replica, SiteConfig
 from pipeline.site.replicas import Seen, access_of, bring_up, is_news, note
 from stages.errors import BackstayError, IllegalOperation, NotAVault, NotFound, StateLocked
 from stages.ports import Machine
-from stages.replica.replica import Brought
+from stages.replica.bounds import Brought
 from stages.stage import crew
 
 AT_WORK = 2  # replicas that are brought somewhere at a time: each takes up to 150 MiB then

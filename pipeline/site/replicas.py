@@ -26,8 +26,9 @@ from stages.ports import Files, Machine
 from stages.recover.opened import Group
 from stages.recover.points import Point, choose
 from stages.replica import record
+from stages.replica.bounds import Bounds, Brought
 from stages.replica.record import Record, Status
-from stages.replica.replica import Bounds, Brought, Replica
+from stages.replica.replica import Replica
 from stages.vault import layout
 from stages.vault.failover_state import Phase
 from stages.vault.keyfile import MAX_SIZE, decode_private, needs_passphrase

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -22,39 +22,16 @@ from stages.ports import Machine, OpenFile
 from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Point
-from stages.recover.sweep import WINDOW_BLOCKS, Sweep
+from stages.recover.sweep import Sweep
 from stages.replica import changed, record, trouble
 from stages.replica.apply import open_disk, write_window
+from stages.replica.bounds import Bounds, Brought
 from stages.replica.give import give, marks_of
 from stages.replica.record import At, Record, Status, path_of
 
 T = TypeVar("T")
 
 _LOCK = "lock"
-
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """How the files came to a point: bytes held against it, and bytes that were written.
-
-    ``compared`` True: everything was compared, not only what commits had changed.
-    """
-
-    at: At
-    looked: int
-    written: int
-    compared: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """``size``: bytes of all disks together, at most (0: no limit). Blocks of a window while
-    everything is compared, and while changes are written; frames opened at a time."""
-
-    size: int = 0
-    window: int = WINDOW_BLOCKS
-    changes: int = changed.WINDOW_BLOCKS
-    workers: int = 2
 
 
 class Replica:

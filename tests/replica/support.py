@@ -8,8 +8,9 @@ from stages.ports import Files
 from stages.recover.opened import Group, open_vault
 from stages.recover.points import Point, choose
 from stages.replica import record
+from stages.replica.bounds import Bounds, Brought
 from stages.replica.record import Record, Status, path_of
-from stages.replica.replica import Bounds, Brought, Replica
+from stages.replica.replica import Replica
 from tests.branches.support import Branch, Forest
 from tests.ports.watched import Around, WatchedFiles
 from tests.recover.past import PEOPLE, machine

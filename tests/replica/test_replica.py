@@ -22,9 +22,10 @@ from stages.errors import (
 )
 from stages.model import BLOCK, Disk, Runs
 from stages.ports import FileStat
+from stages.replica.bounds import Bounds
 from stages.replica.changed import Changed
 from stages.replica.record import NAME, Status, path_of
-from stages.replica.replica import Bounds, Replica
+from stages.replica.replica import Replica
 from tests.branches.support import Branch, forest
 from tests.ports.watched import Tripwire
 from tests.recover.past import PEOPLE, CountingStore, machine, noise

@@ -10,8 +10,9 @@ import pytest
 from stages.recover.opened import open_vault
 from stages.recover.points import choose
 from stages.replica import record
+from stages.replica.bounds import Brought
 from stages.replica.record import Status, path_of
-from stages.replica.replica import Brought, Replica
+from stages.replica.replica import Replica
 from tests.keeper.world import GRACE, World, make_world
 from tests.recover.past import machine
 from tests.replica.support import FOLDER, SMALL
