@@ -125,7 +125,7 @@ def _scale(quick: bool, size: int | None, away: int | None) -> Scale:
 
 def _measure(context: Context, only: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Run, show, write; leaves with the exit code."""
-    recorder = Recorder(context.work, sys.argv[1:])
+    recorder = Recorder(context.work, sys.argv[1:], context.scale)
     chosen = {name: one for name, one in SCENARIOS.items() if not only or name in only}
     try:
         outcomes = run_all(

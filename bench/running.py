@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import machine
-from bench.context import Context
+from bench.context import Context, Scale
 from bench.record import Result
 from bench.report import show
 from bench.results import Outcome
@@ -20,15 +21,16 @@ from bench.subjects import BACKSTAY
 
 WRONG_DATA = 1
 DID_NOT_RUN = 3
-_WIDTH = 150  # columns where nobody says how wide the terminal is
+WIDTH = 150  # columns where nobody says how wide the terminal is
 
 
 class Recorder:
     """What is known of a run besides its outcomes, from its beginning."""
 
-    def __init__(self, work: Path, command: Sequence[str]):
+    def __init__(self, work: Path, command: Sequence[str], scale: Scale):
         self._began = datetime.now(UTC).isoformat(timespec="seconds")
         self._command = tuple(command)
+        self._scale = {name: float(one) for name, one in asdict(scale).items() if _single(one)}
         self._before = machine.load()
         self._machine = machine.look(work)
         self._revision = machine.revision()
@@ -45,6 +47,7 @@ class Recorder:
             load_after=machine.load(),
             scenarios=tuple(outcomes),
             took=dict(self.took),
+            scale=self._scale,
         )
 
 
@@ -57,7 +60,7 @@ def run_all(
     keep: Callable[[Result], None] = lambda _: None,
 ) -> list[Outcome]:
     """In the given order; each is shown as soon as it is measured, then ``keep`` is called."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     outcomes: list[Outcome] = []
     for name, (title, scenario) in scenarios.items():
         context.say(title)
@@ -68,6 +71,10 @@ def run_all(
             show(console, outcomes[-1])
         keep(recorder.result(outcomes))
     return outcomes
+
+
+def _single(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def code_of(outcomes: Sequence[Outcome]) -> int:
