@@ -28,7 +28,7 @@ class Scale:
 
     For disks that are written to: ``live`` bytes; ``burst``, ``sustained``, ``paced`` and ``away``
     seconds of writing; ``journal`` bytes that may wait to be shipped. ``machines`` of one daemon,
-    and ``idle`` seconds of looking at them.
+    and ``idle`` seconds of looking at them. ``sizes``: bytes of images that are set side by side.
     """
 
     content: int = 1300 << 20
@@ -45,6 +45,7 @@ class Scale:
     journal: int = 8 << 30
     machines: tuple[int, ...] = (1, 10, 100, 500)
     idle: float = 60.0
+    sizes: tuple[int, ...] = (1 << 30, 2 << 30, 4 << 30, 8 << 30)
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""
@@ -70,6 +71,7 @@ QUICK = Scale(
     journal=1 << 30,
     machines=(1, 10),
     idle=5.0,
+    sizes=(16 << 20, 32 << 20),
 )
 
 
