@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -58,15 +59,22 @@ def run_all(
     quiet: bool,
     recorder: Recorder,
     keep: Callable[[Result], None] = lambda _: None,
+    within: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Outcome]:
-    """In the given order; each is shown as soon as it is measured, then ``keep`` is called."""
+    """In the given order; each is shown as soon as it is measured, then ``keep`` is called.
+
+    None is begun later than ``within`` seconds after the first; those that are left out say so.
+    """
+    started = clock()
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     outcomes: list[Outcome] = []
     for name, (title, scenario) in scenarios.items():
         context.say(title)
-        began = time.monotonic()
-        outcomes.append(scenario(context))
-        recorder.took[name] = round(time.monotonic() - began, 3)
+        began = clock()
+        late = began - started > within
+        outcomes.append(_left_out(name, title, within) if late else scenario(context))
+        recorder.took[name] = round(clock() - began, 3)
         if not quiet:
             show(console, outcomes[-1])
         keep(recorder.result(outcomes))
@@ -75,6 +83,11 @@ def run_all(
 
 def _single(value: object) -> bool:
     return isinstance(value, int | float)
+
+
+def _left_out(name: str, title: str, within: float) -> Outcome:
+    note = f"left out: the {within:g} s of this run were over (--only {name} measures it)"
+    return Outcome(name, title, (), notes=(note,))
 
 
 def code_of(outcomes: Sequence[Outcome]) -> int:
