@@ -84,6 +84,16 @@ def speeds(entry: Entry | None) -> list[float]:
     return [found for sample in samples if (found := speed_of(sample))]
 
 
+def turns(mine: list[float], theirs: list[float]) -> list[float]:
+    """Ratios within each turn where all turns are there, else to the median."""
+    if not mine or not theirs:
+        return []
+    if len(mine) == len(theirs):
+        return [one / other for one, other in zip(mine, theirs, strict=True)]
+    middle = statistics.median(theirs)
+    return [one / middle for one in mine]
+
+
 def speed_ratio(entry: Entry, other: Entry | None) -> float | None:
     """How many times as fast as ``other``, by medians; None beside itself or where both do not
     count the same thing."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.pictures.plan import turns
 from bench.results import Entry, Outcome, Sample
-from bench.roles import RATE, Role, beside, role_of
+from bench.roles import RATE, Role, beside, role_of, turns
 
 
 @dataclass(frozen=True, slots=True)
