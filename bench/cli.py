@@ -21,7 +21,7 @@ from bench.scenarios import SCENARIOS
 from bench.subjects import Backstay, Subject
 
 DEFAULT_OUT = "bench-report"
-QUICK_WITHIN = 240  # seconds: with the last scenario and the pictures it ends within five minutes
+QUICK_WITHIN = 210  # seconds: with the last scenario and the pictures it ends within five minutes
 
 _COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("bench.cli_compare", "Say what differs between two result files."),

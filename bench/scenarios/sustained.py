@@ -39,7 +39,8 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
     peaks: dict[str, Peak] = {}
     ratios: dict[str, float] = {}
     notes: list[str] = []
-    for point in WRITES:
+    points = WRITES[: context.scale.loads]
+    for point in points:
         context.say(point.load.name)
         gathered.attempt(BACKSTAY, _one, context, ours, point, gathered, peaks, ratios, notes)
     return Outcome(
@@ -49,7 +50,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
         goals=(
             *(
                 Goal(f"{point.load.name}, of nbdkit's rate", ratios.get(point.load.name), *goal)
-                for point in WRITES
+                for point in points
                 for goal in [(point.goal, True)]
             ),
             *memory_goals(peaks),
