@@ -18,6 +18,11 @@ class Sample:
     all its processes. ``peak``: bytes resident, summed over its processes; ``shared_out``: with
     pages that they share divided among them. ``stored``: bytes it keeps. ``figures``: what only
     some subjects have, by name.
+
+    ``series``: what changed while it ran, by name: (seconds since its start, value) in ascending
+    order of seconds; a name ends in its unit (``rate MiB/s``). ``stages``: how each stage spent its
+    time, by the stage's name: ``busy``, ``wait_in`` (for something to do) and ``wait_out`` (for
+    whom it hands on to) as shares of the run's time, of one worker, 0 to 1.
     """
 
     seconds: float
@@ -28,6 +33,8 @@ class Sample:
     shared_out: int | None = None
     stored: int | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,10 @@ class Outcome:
     """What one scenario gave. ``reference`` names the subject that the others are compared with.
 
     ``columns``: figures to show, by name, and their headings. ``wrong``: copies that were not what
-    they should be; ``failed``: subjects that did not run.
+    they should be; ``failed``: subjects that did not run. ``ceiling`` and ``peer`` name the subject
+    that shows what the machine can do at most, and the program that Backstay is held against; in a
+    scenario of several loads the part after ``LOAD: ``. ``axis``: the figure that says how large
+    the input was, and what to call it.
     """
 
     scenario: str
@@ -102,6 +112,9 @@ class Outcome:
     wrong: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
+    ceiling: str = ""
+    peer: str = ""
+    axis: tuple[str, str] | None = None
 
     def entry(self, subject: str) -> Entry | None:
         """The entry of a subject."""
