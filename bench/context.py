@@ -167,7 +167,11 @@ class Gathered:
 
 
 def sample_of(
-    run: Run, *, stored: int | None = None, figures: Mapping[str, float] | None = None
+    run: Run,
+    *,
+    stored: int | None = None,
+    figures: Mapping[str, float] | None = None,
+    stages: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Sample:
     """A run as a sample."""
     known = dict(figures or {})
@@ -180,6 +184,7 @@ def sample_of(
         shared_out=run.shared_out or None,
         stored=stored,
         figures=known,
+        stages=stages or {},
     )
 
 

@@ -75,7 +75,12 @@ def ceilings(context: Context) -> list[tuple[str, str, int]]:
 def _one(context: Context, gathered: Gathered, subject: Subject) -> None:
     copy = subject.open(context.folder("copy"), context.image())
     done = timed(copy.backup(), copy.folder, copy.image)
-    sample = sample_of(done, stored=copy.stored(), figures=copy.figures(done.output))
+    sample = sample_of(
+        done,
+        stored=copy.stored(),
+        figures=copy.figures(done.output),
+        stages=copy.stages(done.output),
+    )
     if brought_back(context, copy, gathered, f"initial: the copy of {subject.name}"):
         gathered.add(subject.name, sample)
     shutil.rmtree(copy.folder)
