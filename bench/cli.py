@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from bench import output, pictures
 from bench.context import QUICK, Context, Scale
 from bench.inputs import SOURCES, InputFailed
 from bench.peers import PEERS
-from bench.report import as_fields, show
-from bench.results import Outcome
+from bench.record import as_fields
+from bench.running import Recorder, code_of, run_all
 from bench.scenarios import SCENARIOS
-from bench.subjects import BACKSTAY, Backstay, Subject
+from bench.subjects import Backstay, Subject
 
-WRONG_DATA = 1
-DID_NOT_RUN = 3
+DEFAULT_OUT = "bench-report"
+
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": ("bench.cli_compare", "Say what differs between two result files."),
+    "report": ("bench.cli_compare", "Draw pictures and page anew from a result file."),
+}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands beside the measuring itself, which is what is done without one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in _COMMANDS:
+            return None
+        found = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return found if isinstance(found, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND [ARGUMENTS]...]",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--list", "list_only", is_flag=True, help="Show scenarios and subjects, and leave.")
 @click.option("--only", multiple=True, metavar="SCENARIO", help="Run these only; repeatable.")
 @click.option("--quick", is_flag=True, help="Small inputs, once: does it work? Not for figures.")
@@ -32,8 +62,16 @@ DID_NOT_RUN = 3
 @click.option("--from", "sources", multiple=True, help="Fill the image from this folder instead.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep disk images in this folder.")
 @click.option("--work", type=click.Path(path_type=Path, exists=True), help="Where copies go.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write result.json, pictures and report.html there.  "
+    f"[default: {DEFAULT_OUT}; nowhere with --json]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
 def bench(
+    ctx: click.Context,
     list_only: bool,
     only: tuple[str, ...],
     quick: bool,
@@ -43,6 +81,7 @@ def bench(
     sources: tuple[str, ...],
     cache: Path | None,
     work: Path | None,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Measure Backstay beside other programs and beside what this machine can do at most.
@@ -50,6 +89,8 @@ def bench(
     Every figure is measured in this run. A goal that is short is a result, not an error: the exit
     code is 0. It is 1 if any copy came back with other bytes, and 3 if Backstay did not run.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     subjects: tuple[Subject, ...] = (Backstay(), *(peer() for peer in PEERS))
     if list_only:
         _list(subjects, as_json)
@@ -59,49 +100,60 @@ def bench(
         raise click.UsageError(
             f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
         )
-    scale = QUICK if quick else Scale()
-    if size:
-        scale = scale.with_content(size << 20)
-    if away:
-        scale = scale.with_away(away)
-    with tempfile.TemporaryDirectory(prefix="backstay-bench-", dir=work) as folder:
+    folder = out or (None if as_json else Path(DEFAULT_OUT))
+    if folder:
+        _prepare(folder)
+    with tempfile.TemporaryDirectory(prefix="backstay-bench-", dir=work) as made:
         context = Context(
-            work=Path(folder),
-            cache=cache or Path(folder, "images"),
+            work=Path(made),
+            cache=cache or Path(made, "images"),
             repeat=repeat or (1 if quick else 3),
             subjects=subjects,
-            scale=scale,
+            scale=_scale(quick, size, away),
             sources=tuple(str(Path(source).resolve()) for source in sources) or SOURCES,
             say=lambda text: click.echo(f"… {text}", err=True),
         )
-        try:
-            outcomes = run_all(context, only or tuple(SCENARIOS), quiet=as_json)
-        except InputFailed as error:
-            raise click.ClickException(str(error)) from None
+        _measure(context, only, folder, as_json)
+
+
+def _scale(quick: bool, size: int | None, away: int | None) -> Scale:
+    scale = QUICK if quick else Scale()
+    if size:
+        scale = scale.with_content(size << 20)
+    return scale.with_away(away) if away else scale
+
+
+def _measure(context: Context, only: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
+    """Run, show, write; leaves with the exit code."""
+    recorder = Recorder(context.work, sys.argv[1:])
+    chosen = {name: one for name, one in SCENARIOS.items() if not only or name in only}
+    try:
+        outcomes = run_all(
+            context,
+            chosen,
+            quiet=as_json,
+            recorder=recorder,
+            keep=lambda found: output.keep(folder, found) if folder else None,
+        )
+    except InputFailed as error:
+        raise click.ClickException(str(error)) from None
+    result = recorder.result(outcomes)
     if as_json:
-        click.echo(json.dumps(as_fields(outcomes), indent=1))
+        click.echo(json.dumps(as_fields(result), indent=1))
+    if folder:
+        report = output.write(folder, result)[-1]
+        click.echo(f"… written: {report} and {report.with_name(output.RESULT)}", err=True)
+        if lacking := pictures.missing():
+            click.echo(f"… {lacking}", err=True)
     sys.exit(code_of(outcomes))
 
 
-def run_all(context: Context, names: tuple[str, ...], *, quiet: bool) -> list[Outcome]:
-    """Run scenarios in the order of the table; each is shown as soon as it is measured."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    outcomes = []
-    for name, (title, scenario) in SCENARIOS.items():
-        if name in names:
-            context.say(title)
-            outcomes.append(scenario(context))
-            if not quiet:
-                show(console, outcomes[-1])
-    return outcomes
-
-
-def code_of(outcomes: list[Outcome]) -> int:
-    """The exit code: wrong data is an error, slowness is a measurement."""
-    if any(outcome.wrong for outcome in outcomes):
-        return WRONG_DATA
-    failed = [line for outcome in outcomes for line in outcome.failed]
-    return DID_NOT_RUN if any(line.startswith(f"{BACKSTAY}:") for line in failed) else 0
+def _prepare(folder: Path) -> None:
+    """Before an hour of measuring rather than after it."""
+    try:
+        output.prepare(folder)
+    except OSError as error:
+        raise click.BadParameter(f"{folder}: {error.strerror}", param_hint="--out") from None
 
 
 def _list(subjects: tuple[Subject, ...], as_json: bool) -> None:

@@ -11,7 +11,7 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ from bench.measure import CommandFailed
 _GRACE = 240.0  # seconds that fio may take longer than it was told
 _MICRO = 1e3  # ns
 _CHUNK = 16 << 20
+LOG_MS = 100  # of a point in a series
+POINTS = 1200  # of a series at most: neighbours are averaged beyond
+RATE_SERIES, LATENCY_SERIES = "rate, MiB/s", "latency, µs"
+_LOG = "series"
+_SERIES = ((RATE_SERIES, "bw", 1 / 1024), (LATENCY_SERIES, "clat", 1 / 1e3))
+
+Series = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,9 @@ class Load:
             *(() if self.reads else data),
             *(("--fsync=1",) if self.flush else ()),
             *((f"--rate={self.rate}",) if self.rate else ()),
+            f"--write_bw_log={_LOG}",
+            f"--write_lat_log={_LOG}",
+            f"--log_avg_msec={LOG_MS}",
             "--output-format=json",
         )
 
@@ -65,7 +75,7 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Done:
     """What fio measured. Seconds; bytes; latencies in µs from handing a request over to its
-    answer; ``flush_`` those of flushes, 0 if there were none."""
+    answer; ``flush_`` those of flushes, 0 if there were none. ``series``: means of each 100 ms."""
 
     seconds: float
     requests: int
@@ -74,6 +84,7 @@ class Done:
     p99: float
     flush_p50: float = 0.0
     flush_p99: float = 0.0
+    series: Mapping[str, Series] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -118,7 +129,40 @@ def put(load: Load, uri: str, size: int, seconds: float, folder: Path, seed: int
     if done.returncode:
         said = f"{done.stderr.strip()} {done.stdout.strip()}"[-500:]
         raise CommandFailed(f"fio ({load.name}) ended with {done.returncode}: {said}")
-    return parsed(done.stdout)
+    return replace(parsed(done.stdout), series=_logged(folder))
+
+
+def _logged(folder: Path) -> dict[str, Series]:
+    """What fio wrote of each moment; its files are removed."""
+    found = {}
+    for name, kind, unit in _SERIES:
+        file = folder / f"{_LOG}_{kind}.1.log"
+        if file.exists() and (points := series_of(file.read_text(), unit)):
+            found[name] = points
+    for file in folder.glob(f"{_LOG}_*.log"):
+        file.unlink()
+    return found
+
+
+def series_of(log: str, unit: float) -> Series:
+    """Points (seconds, value times ``unit``) of a log of fio: lines ``ms, value, direction, …``.
+
+    Neighbours are averaged where there are more than ``POINTS``. Raises ``CommandFailed``.
+    """
+    try:
+        rows = [[float(one) for one in line.split(",")[:2]] for line in log.splitlines() if line]
+    except ValueError as error:
+        raise CommandFailed(f"fio's log is not understood: {error}") from None
+    rows.sort(key=lambda row: row[0])
+    together = -(-len(rows) // POINTS) or 1
+    return tuple(
+        (
+            sum(at for at, _ in part) / len(part) / 1e3,
+            sum(value for _, value in part) / len(part) * unit,
+        )
+        for begin in range(0, len(rows), together)
+        for part in [rows[begin : begin + together]]
+    )
 
 
 def _copied(load: Load, uri: str, size: int, seconds: float) -> Done:

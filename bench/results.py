@@ -97,8 +97,10 @@ class Outcome:
     """What one scenario gave. ``reference`` names the subject that the others are compared with.
 
     ``columns``: figures to show, by name, and their headings. ``wrong``: copies that were not what
-    they should be; ``failed``: subjects that did not run. ``missing``: programs left out since they
-    are not installed. ``ceiling`` names the subject that shows what the machine can do at most.
+    they should be; ``failed``: subjects that did not run. ``ceiling`` and ``peer`` name the subject
+    that shows what the machine can do at most, and the program that Backstay is held against; in a
+    scenario of several loads the part after ``LOAD: ``. ``axis``: the figure that says how large
+    the input was, and what to call it.
     """
 
     scenario: str
@@ -111,7 +113,8 @@ class Outcome:
     failed: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     ceiling: str = ""
-    missing: tuple[str, ...] = ()
+    peer: str = ""
+    axis: tuple[str, str] | None = None
 
     def entry(self, subject: str) -> Entry | None:
         """The entry of a subject."""

@@ -23,6 +23,8 @@ MEMORY_SECONDS = 0.5
 _DEAR = 4  # looks between two that read proportional sizes
 BACKLOG_SECONDS = 1.0
 AGE_SECONDS = 0.1
+AGE_POINTS = 6000
+AGE_SERIES = "age, s"
 _MICRO = 1_000_000
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -185,13 +187,21 @@ class Age(_Looking):
         self._tail = tail
         self.began = time.time()
         self.seconds: list[float] = []
+        self.looked: list[float] = []  # when, in seconds since then
         self.first = self.last = tail.look().seq
 
     def look(self) -> None:
         """See the class."""
         newest = self._tail.look()
         self.last = newest.seq
-        self.seconds.append(time.time() - max(newest.stamp / _MICRO, self.began))
+        now = time.time()
+        self.seconds.append(now - max(newest.stamp / _MICRO, self.began))
+        self.looked.append(now - self.began)
+
+    def series(self) -> tuple[tuple[float, float], ...]:
+        """Each look: seconds since the beginning, age in seconds; every nth of very many."""
+        every = -(-len(self.seconds) // AGE_POINTS) or 1
+        return tuple(zip(self.looked, self.seconds, strict=True))[::every]
 
     def figures(self) -> dict[str, float]:
         """Percentiles in seconds, and how many points were made."""

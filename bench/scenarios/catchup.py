@@ -104,4 +104,5 @@ def _put(context: Context, life: Life, seconds: float, seed: int) -> Done:
 
 
 def _sample(life: Life, name: str, done: Done, **more: float) -> None:
-    life.samples.append((name, Sample(done.seconds, figures={**done.figures(), **more})))
+    sample = Sample(done.seconds, figures={**done.figures(), **more}, series=done.series)
+    life.samples.append((name, sample))

@@ -52,6 +52,7 @@ def run(context: Context) -> Outcome:
         reference=BACKSTAY,
         wrong=tuple(gathered.wrong),
         failed=gathered.failures(),
+        peer=Restic.name,
         columns=(("sent per changed", "sent/changed"), ("stored per changed", "stored/changed")),
     )
 

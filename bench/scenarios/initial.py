@@ -60,6 +60,8 @@ def run(context: Context) -> Outcome:
         reference=BACKSTAY,
         wrong=tuple(gathered.wrong),
         failed=gathered.failures(),
+        ceiling=FRAMES.format(context.workers),
+        peer=Restic.name,
     )
 
 

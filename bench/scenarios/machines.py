@@ -9,6 +9,7 @@ from bench.results import MIB, Goal, Outcome, Sample, find
 TITLE = "many machines in one daemon"
 START_GOAL = 10.0  # seconds
 IDLE_GOAL = 0.05  # processors
+AXIS = "machines"
 _PROCESSES = ("supervisor", "intake", "delivery")
 COLUMNS = (
     ("serving", "serves s"),
@@ -59,6 +60,7 @@ def run(context: Context) -> Outcome:
         wrong=tuple(gathered.wrong),
         failed=gathered.failures(),
         columns=COLUMNS,
+        axis=(AXIS, "machines"),
     )
 
 
@@ -73,12 +75,13 @@ def _turn(context: Context, gathered: Gathered, count: int) -> None:
         many.end()
     with many.started() as again:
         many.end()
-    gathered.add(_name(count), _sample(first, again, idle))
+    gathered.add(_name(count), _sample(count, first, again, idle))
     many.remove()
 
 
-def _sample(first: Started, again: Started, idle: Idle) -> Sample:
+def _sample(count: int, first: Started, again: Started, idle: Idle) -> Sample:
     figures = {
+        AXIS: float(count),
         "serving": first.serving,
         "captured": first.captured,
         "replicating": first.replicating,

@@ -8,7 +8,7 @@ from bench.lives import left_out, lived, memory_entries, memory_goals
 from bench.load import COLUMNS, Load, put
 from bench.results import Goal, Outcome, Sample, find
 from bench.subjects import BACKSTAY
-from bench.watching import Age, Peak, VaultTail
+from bench.watching import AGE_SERIES, Age, Peak, VaultTail
 
 TITLE = "age of the newest recoverable point"
 LOAD = Load("20 MB/s of 4-64k writes", "4k-64k", 8, rate=20_000_000)
@@ -67,5 +67,7 @@ def _turn(
         with age:
             done = put(LOAD, daemon.uri, scale.live, scale.paced, life.folder, turn)
         figures = {**done.figures(), **age.figures()}
-        sample = Sample(done.seconds, cpu=daemon.cpu() - before, figures=figures)
+        series = {**done.series, AGE_SERIES: age.series()}
+        cpu = daemon.cpu() - before
+        sample = Sample(done.seconds, cpu=cpu, figures=figures, series=series)
         life.samples.append((BACKSTAY, sample))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.context import Context, Gathered
@@ -94,6 +94,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
         ),
         wrong=tuple(measured.gathered.wrong),
         failed=measured.gathered.failures(),
+        peer=NBDKIT,
         columns=(*COLUMNS, ("ratio", "of nbdkit")),
     )
 
@@ -141,7 +142,7 @@ def _one(
         done = put(load, server.uri, context.scale.live, context.scale.burst, folder, seed)
         cpu = server.cpu() - before
     server.settle()
-    return Sample(done.seconds, cpu=cpu, figures=done.figures())
+    return Sample(done.seconds, cpu=cpu, figures=done.figures(), series=done.series)
 
 
 def _count(measured: Measured, samples: list[tuple[str, str, Sample]]) -> None:
@@ -149,8 +150,7 @@ def _count(measured: Measured, samples: list[tuple[str, str, Sample]]) -> None:
     for load, name, sample in sorted(samples, key=_row):
         rate = sample.figures["rate"]
         figures = {**sample.figures, "ratio": rate / plain[load] if plain[load] else 0.0}
-        entry = Sample(sample.seconds, cpu=sample.cpu, figures=figures)
-        measured.gathered.add(f"{load}: {name}", entry)
+        measured.gathered.add(f"{load}: {name}", replace(sample, figures=figures))
         measured.rates.setdefault((load, name), []).append(rate)
         if "flush_p99" in figures:
             measured.flushes.setdefault((load, name), []).append(figures["flush_p99"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from bench.context import Context, Gathered
 from bench.inputs import clone, warm
@@ -64,6 +65,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
         ),
         wrong=tuple(gathered.wrong),
         failed=gathered.failures(),
+        peer=NBDKIT,
         columns=COLUMNS,
     )
 
@@ -84,7 +86,7 @@ def _one(
             theirs = _write(context, life, point, plain)
         mine, tracked = _ours(context, life, point)
         ratio = mine.figures["rate"] / max(theirs.figures["rate"], 1e-9)
-        with_ratio = Sample(mine.seconds, cpu=mine.cpu, figures={**mine.figures, "ratio": ratio})
+        with_ratio = replace(mine, figures={**mine.figures, "ratio": ratio})
         life.samples += [
             (f"{point.load.name}: {BACKSTAY}", with_ratio),
             (f"{point.load.name}: {NBDKIT}", theirs),
@@ -100,7 +102,7 @@ def _write(context: Context, life: Life, point: Point, server: Serving) -> Sampl
     done = put(point.load, server.uri, context.scale.live, seconds, life.folder, 0)
     idle, waiting = machine.since()
     figures = {**done.figures(), "idle": idle, "waiting": waiting}
-    return Sample(done.seconds, cpu=server.cpu() - before, figures=figures)
+    return Sample(done.seconds, cpu=server.cpu() - before, figures=figures, series=done.series)
 
 
 def _ours(context: Context, life: Life, point: Point) -> tuple[Sample, str]:
@@ -124,4 +126,4 @@ def _ours(context: Context, life: Life, point: Point) -> tuple[Sample, str]:
         shipped = after["committed"][1] - before["committed"][1]
         figures["shipped"] = shipped / MIB / found.seconds
     tracked = f"writes were tracked: {backlog.tracked}" if backlog.tracked else ""
-    return Sample(found.seconds, cpu=found.cpu, figures=figures), tracked
+    return replace(found, figures=figures), tracked

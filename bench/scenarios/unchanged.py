@@ -55,6 +55,8 @@ def run(context: Context) -> Outcome:
         reference=BACKSTAY,
         wrong=tuple(gathered.wrong),
         failed=gathered.failures(),
+        ceiling=PLAIN,
+        peer=Restic.name,
     )
 
 

@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import cli
+from bench import cli, machine
 from bench.context import Context
 from bench.results import Entry, Goal, Outcome, Sample
 from bench.scenarios import SCENARIOS
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run leaves does not lie in the sources; versions are asked of one program only."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    monkeypatch.setattr(machine, "PROGRAMS", {"sh": ("sh", "-c", "echo sh 1")})
 
 
 def invoke(*arguments: str) -> tuple[int, str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import code_of
 from bench.context import Context
 from bench.live import Daemon, LiveBackstay
 from bench.load import Load, make_disk, parsed
 from bench.measure import CommandFailed
 from bench.results import Outcome
+from bench.running import code_of
 from bench.scenarios import catchup, rpo, splitter, sustained
 from bench.subjects import BACKSTAY, BackstayCopy
 from bench.watching import Age, VaultTail

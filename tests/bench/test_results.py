@@ -5,7 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from bench.report import as_fields, show
+from bench.record import outcomes_as_fields
+from bench.report import show
 from bench.results import Entry, Goal, Outcome, Sample, peak_of, ratio, speedup
 
 QUICK = Entry("quick", (Sample(1.0, inner=0.5, peak=3 << 20), Sample(4.0), Sample(2.0)))
@@ -72,8 +73,7 @@ def test_a_report_shows_everything_and_is_json_too() -> None:
         "5.000",
     ):
         assert part in text
-    found = json.loads(json.dumps(as_fields([outcome])))
-    scenario = found["scenarios"][0]
+    (scenario,) = json.loads(json.dumps(outcomes_as_fields([outcome])))
     assert [goal["verdict"] for goal in scenario["goals"]] == ["reached", "short"]
     assert scenario["entries"][0]["median"]["seconds"] == 2.0
     assert scenario["entries"][0]["samples"][1]["seconds"] == 4.0

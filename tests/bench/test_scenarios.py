@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import code_of
 from bench.context import Context
 from bench.results import Outcome
+from bench.running import code_of
 from bench.scenarios import changed, initial, restore, unchanged
 from bench.subjects import BACKSTAY
 from stages.usage import bottleneck
