@@ -24,6 +24,7 @@ DEFAULT_OUT = "bench-report"
 _COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("bench.cli_compare", "Say what differs between two result files."),
     "report": ("bench.cli_compare", "Draw pictures and page anew from a result file."),
+    "tune": ("bench.tune.command", "Find a faster pipeline for a configuration."),
 }
 
 

@@ -118,9 +118,13 @@ class Backstay(Subject):
             there = None
         return "" if there else "pipeline.cli"
 
+    def copy(self, folder: Path, image: Path) -> BackstayCopy:
+        """What lies in ``folder``, or will."""
+        return BackstayCopy(folder, image)
+
     def open(self, folder: Path, image: Path) -> Copy:
         """Key, vault and configuration."""
-        copy = BackstayCopy(folder, image)
+        copy = self.copy(folder, image)
         checked(copy.command("keygen", "--out", str(copy.key), "--no-passphrase"), folder)
         made = ("init", copy.url, "--key", f"{copy.key}.key", "--single-recipient")
         checked(copy.command(*made, "--state", str(folder / "state")), folder)
