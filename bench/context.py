@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec
 
-from bench import inputs
+from bench import images, inputs
 from bench.measure import Command, CommandFailed, Run, checked
 from bench.results import Entry, Sample
 from bench.subjects import Copy, Subject, json_of, python_command
@@ -84,15 +84,18 @@ class Context:
     scale: Scale = field(default_factory=Scale)
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     sources: tuple[str, ...] = inputs.SOURCES
+    input: str = "system"  # one of ``images.KINDS``
     say: Callable[[str], None] = lambda _: None
     _image: Path | None = None
 
     def image(self) -> Path:
         """The disk image, made when first asked for."""
         if self._image is None:
-            self.say("making the disk image")
+            self.say(f"making the disk image ({self.input})")
             self.cache.mkdir(parents=True, exist_ok=True)
-            self._image = inputs.image(self.cache.resolve(), self.scale.content, self.sources)
+            self._image = images.made(
+                self.input, self.cache.resolve(), self.scale.content, self.sources
+            )
         return self._image
 
     def folder(self, name: str) -> Path:
@@ -122,7 +125,7 @@ class Context:
         """What the image holds."""
         found = inputs.content_of(self.image())
         return (
-            f"image: ext4, {found.size >> 20} MiB, {found.allocated >> 20} MiB allocated, "
+            f"image ({self.input}): {found.size >> 20} MiB, {found.allocated >> 20} MiB allocated, "
             f"{found.nonzero >> 20} MiB in blocks that are not zero"
         )
 

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from bench.context import MEMORY_GOAL, QUICK, Context, Scale
-from bench.inputs import SOURCES, InputFailed
+from bench.images import KINDS
+from bench.inputs import InputFailed
 from bench.measure import CommandFailed
 from bench.results import MIB
 from bench.tune.edit import changed, difference
@@ -54,6 +55,7 @@ QUICK_RULES = {"pairs": 3, "final": 5, "step_alpha": 0.125}
 )
 @click.option("--quick", is_flag=True, help="Under two minutes: small image, few pairs.")
 @click.option("--size", type=click.IntRange(8, 65536), help="MiB of files in the disk image.")
+@click.option("--input", type=click.Choice(KINDS), default="system", help="What the image holds.")
 @click.option("--seconds", type=click.IntRange(1), help="Begin nothing new after so long.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep disk images in this folder.")
 @click.option("--work", type=click.Path(path_type=Path, exists=True), help="Where copies go.")
@@ -69,6 +71,7 @@ def tune(
     memory: int,
     quick: bool,
     size: int | None,
+    input: str,  # noqa: A002 - as the option is called
     seconds: int | None,
     cache: Path | None,
     work: Path | None,
@@ -103,7 +106,7 @@ def tune(
             repeat=1,
             subjects=(),
             scale=scale.with_content(size << 20) if size else scale,
-            sources=SOURCES,
+            input=input,
             say=lambda text: click.echo(f"… {text}", err=True),
         )
         budget = Budget(seconds or (QUICK_SECONDS if quick else None), rules.final)
