@@ -193,8 +193,9 @@ def sample_of(
 
 def ceiling(context: Context, kind: str, image: Path, workers: int) -> Sample:
     """Run one ceiling over a warmed image."""
-    command = python_command("bench.ceilings", kind, str(image), "--workers", str(workers))
-    run = timed(command, context.folder("ceiling"), image)
+    folder, how = context.folder("ceiling"), ("--workers", str(workers))
+    command = python_command("bench.ceilings", kind, str(image), *how, cwd=folder)
+    run = timed(command, folder, image)
     found = json_of(run.output)
     stored = found.get("stored")
     inner = {"inner": float(found["seconds"])}
