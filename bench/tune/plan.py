@@ -97,6 +97,7 @@ class Verdict:
     why: str = ""
 
 
+_NOISE = "the gain is within the noise"
 Asking = Generator[Pair, Answer, Verdict]
 
 
@@ -158,7 +159,7 @@ class _Search:
         if gain(row.ratios) < self.rules.least:
             return "it is not faster"
         if chance(row.ratios) > alpha:
-            return "the gain is within the noise"
+            return _NOISE
         return ""
 
     def _limits(self, row: _Row) -> str:
@@ -185,21 +186,24 @@ def search(start: Setting, options: tuple[Option, ...], rules: Rules) -> Asking:
 
 
 def _climb(found: _Search, option: Option) -> Generator[Pair, Answer, bool]:
-    """One option as far as it gains: upwards, or else downwards."""
+    """One option as far as it gains: upwards, or else downwards. Where a step is lost in the noise
+    the next one is tried too: a larger difference is easier to see."""
     moved = False
     for values in option.around(found.incumbent[option.name]):
         for value in values:
             if found.over:
                 return moved
-            if not (yield from _step(found, option, value)):
+            why = yield from _step(found, option, value)
+            moved = moved or not why
+            if why not in ("", _NOISE):
                 break
-            moved = True
         if moved:
             break
     return moved
 
 
-def _step(found: _Search, option: Option, value: Value) -> Generator[Pair, Answer, bool]:
+def _step(found: _Search, option: Option, value: Value) -> Generator[Pair, Answer, str]:
+    """Why it is not taken, or nothing."""
     before = found.incumbent
     candidate: Setting = MappingProxyType({**before, option.name: value})
     what = f"{option.name} {option.shown(value)}"
@@ -210,7 +214,7 @@ def _step(found: _Search, option: Option, value: Value) -> Generator[Pair, Answe
     )
     if not why:
         found.incumbent = candidate
-    return not why
+    return why
 
 
 def _confirm(found: _Search) -> Asking:
