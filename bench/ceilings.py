@@ -1,7 +1,8 @@
 """What the machine can do at most: each ceiling is a plain process that does nothing else.
 
-``python -m bench.ceilings read|hash|hash-each|frames IMAGE [--workers N]`` prints one line of
-JSON: seconds without start-up, and what it counted. Imports are kept to what a ceiling needs,
+``python -m bench.ceilings KIND IMAGE [--workers N]``, KIND one of ``KINDS``, prints one line of
+JSON: seconds without start-up, and what it counted. ``write`` writes in the folder that it is
+started in. Imports are kept to what a ceiling needs,
 because its start-up is part of what is compared.
 """
 
@@ -123,11 +124,71 @@ def _nonzero_frames(path: str) -> Iterator[bytes]:
         yield held
 
 
+def aead(path: str, workers: int) -> dict[str, float]:
+    """AEGIS-256, as this program seals, over frames of 256 KiB, on ``workers`` threads."""
+    from concurrent.futures import ThreadPoolExecutor
+    from itertools import islice
+
+    from stages.crypto.aead import CIPHERS, KEY_SIZE
+
+    cipher, key = CIPHERS["aegis256"], os.urandom(KEY_SIZE)
+    frames, total = _nonzero_frames(path), 0
+
+    def seal(frame: bytes) -> int:
+        return len(cipher.encrypt(frame, b"", os.urandom(cipher.nonce_size), key))
+
+    with ThreadPoolExecutor(workers) as pool:
+        while some := list(islice(frames, 8 * workers)):
+            total += sum(pool.map(seal, some))
+    return {"bytes": total}
+
+
+def write(path: str, _workers: int) -> dict[str, float]:
+    """Read all data, write it to another file, one fsync at the end."""
+    source, total = os.open(path, os.O_RDONLY), 0
+    target = os.open("written", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        for offset, length in extents(source):
+            data = os.pread(source, length, offset)
+            if os.pwrite(target, data, offset) != len(data):
+                raise SystemExit("the disk is full")
+            total += len(data)
+        os.fsync(target)
+    finally:
+        os.unlink("written")
+    return {"bytes": total}
+
+
+def socket_copy(path: str, _workers: int) -> dict[str, float]:
+    """All data through a Unix socket from another process, 256 KiB at a time."""
+    import socket
+
+    mine, theirs = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        mine.close()
+        source = os.open(path, os.O_RDONLY)
+        for offset, length in extents(source):
+            for at in range(offset, offset + length, FRAME):
+                theirs.sendall(os.pread(source, min(FRAME, offset + length - at), at))
+        os._exit(0)
+    theirs.close()
+    buffer, total = bytearray(FRAME), 0
+    while got := mine.recv_into(buffer):
+        total += got
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit("the sending process failed")
+    return {"bytes": total}
+
+
 KINDS: dict[str, Callable[[str, int], dict[str, float]]] = {
     "read": read_only,
     "hash": hash_all,
     "hash-each": hash_each,
     "frames": frames,
+    "aead": aead,
+    "write": write,
+    "socket": socket_copy,
 }
 
 

@@ -13,6 +13,7 @@ import click
 
 from bench import output, pictures
 from bench.context import QUICK, Context, Scale
+from bench.images import KINDS
 from bench.inputs import SOURCES, InputFailed
 from bench.peers import PEERS
 from bench.record import as_fields
@@ -26,6 +27,7 @@ QUICK_WITHIN = 210  # seconds: with the last scenario and the pictures it ends w
 _COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("bench.cli_compare", "Say what differs between two result files."),
     "report": ("bench.cli_compare", "Draw pictures and page anew from a result file."),
+    "tune": ("bench.tune.command", "Find a faster pipeline for a configuration."),
 }
 
 
@@ -61,6 +63,7 @@ class _Commands(click.Group):
 @click.option("--repeat", type=click.IntRange(1, 100), help="Turns of each subject.  [default: 3]")
 @click.option("--size", type=click.IntRange(8, 65536), help="MiB of files in the disk image.")
 @click.option("--away", type=click.IntRange(1, 7200), help="Seconds without a vault (catchup).")
+@click.option("--input", type=click.Choice(KINDS), default="system", help="What the image holds.")
 @click.option("--from", "sources", multiple=True, help="Fill the image from this folder instead.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep disk images in this folder.")
 @click.option("--work", type=click.Path(path_type=Path, exists=True), help="Where copies go.")
@@ -86,6 +89,7 @@ def bench(
     repeat: int | None,
     size: int | None,
     away: int | None,
+    input: str,  # noqa: A002 - as the option is called
     sources: tuple[str, ...],
     cache: Path | None,
     work: Path | None,
@@ -119,6 +123,7 @@ def bench(
             repeat=repeat or (1 if quick else 3),
             subjects=subjects,
             scale=_scale(quick, size, away),
+            input=input,
             sources=tuple(str(Path(source).resolve()) for source in sources) or SOURCES,
             say=lambda text: click.echo(f"… {text}", err=True),
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec
 
-from bench import inputs
+from bench import images, inputs
 from bench.measure import Command, CommandFailed, Run, checked
 from bench.results import Entry, Sample
 from bench.subjects import Copy, Subject, json_of, python_command
@@ -89,15 +89,18 @@ class Context:
     scale: Scale = field(default_factory=Scale)
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     sources: tuple[str, ...] = inputs.SOURCES
+    input: str = "system"  # one of ``images.KINDS``
     say: Callable[[str], None] = lambda _: None
     _image: Path | None = None
 
     def image(self) -> Path:
         """The disk image, made when first asked for."""
         if self._image is None:
-            self.say("making the disk image")
+            self.say(f"making the disk image ({self.input})")
             self.cache.mkdir(parents=True, exist_ok=True)
-            self._image = inputs.image(self.cache.resolve(), self.scale.content, self.sources)
+            self._image = images.made(
+                self.input, self.cache.resolve(), self.scale.content, self.sources
+            )
         return self._image
 
     def folder(self, name: str) -> Path:
@@ -127,7 +130,7 @@ class Context:
         """What the image holds."""
         found = inputs.content_of(self.image())
         return (
-            f"image: ext4, {found.size >> 20} MiB, {found.allocated >> 20} MiB allocated, "
+            f"image ({self.input}): {found.size >> 20} MiB, {found.allocated >> 20} MiB allocated, "
             f"{found.nonzero >> 20} MiB in blocks that are not zero"
         )
 
@@ -172,7 +175,11 @@ class Gathered:
 
 
 def sample_of(
-    run: Run, *, stored: int | None = None, figures: Mapping[str, float] | None = None
+    run: Run,
+    *,
+    stored: int | None = None,
+    figures: Mapping[str, float] | None = None,
+    stages: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Sample:
     """A run as a sample."""
     known = dict(figures or {})
@@ -185,13 +192,15 @@ def sample_of(
         shared_out=run.shared_out or None,
         stored=stored,
         figures=known,
+        stages=stages or {},
     )
 
 
 def ceiling(context: Context, kind: str, image: Path, workers: int) -> Sample:
     """Run one ceiling over a warmed image."""
-    command = python_command("bench.ceilings", kind, str(image), "--workers", str(workers))
-    run = timed(command, context.folder("ceiling"), image)
+    folder, how = context.folder("ceiling"), ("--workers", str(workers))
+    command = python_command("bench.ceilings", kind, str(image), *how, cwd=folder)
+    run = timed(command, folder, image)
     found = json_of(run.output)
     stored = found.get("stored")
     inner = {"inner": float(found["seconds"])}

@@ -35,6 +35,17 @@ class Command:
     cwd: Path | None = None
     stdout: Path | None = None
 
+    def popen(self) -> subprocess.Popen[bytes]:
+        """Start it, to run beside; what it says is dropped."""
+        return subprocess.Popen(
+            self.argv,
+            env={**os.environ, **self.env},
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

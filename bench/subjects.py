@@ -45,6 +45,15 @@ def json_of(output: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def machine_of(output: str) -> dict[str, Any]:
+    """What a JSON report says, and what it says of its first machine, in one."""
+    found = json_of(output)
+    machines = found.get("machines")
+    if isinstance(machines, list) and machines and isinstance(machines[0], dict):
+        return {**found, **machines[0]}
+    return found
+
+
 class Copy(ABC):
     """A repository in ``folder`` for copies of one image, made empty."""
 
@@ -71,6 +80,10 @@ class Copy(ABC):
 
     def figures(self, output: str) -> Mapping[str, float]:
         """What it says of a run by itself; ``inner`` is seconds without start-up."""
+        return {}
+
+    def stages(self, output: str) -> Mapping[str, Mapping[str, float]]:
+        """How its stages spent the time, as in ``Sample.stages``; most cannot say."""
         return {}
 
 
@@ -105,9 +118,13 @@ class Backstay(Subject):
             there = None
         return "" if there else "pipeline.cli"
 
+    def copy(self, folder: Path, image: Path) -> BackstayCopy:
+        """What lies in ``folder``, or will."""
+        return BackstayCopy(folder, image)
+
     def open(self, folder: Path, image: Path) -> Copy:
         """Key, vault and configuration."""
-        copy = BackstayCopy(folder, image)
+        copy = self.copy(folder, image)
         checked(copy.command("keygen", "--out", str(copy.key), "--no-passphrase"), folder)
         made = ("init", copy.url, "--key", f"{copy.key}.key", "--single-recipient")
         checked(copy.command(*made, "--state", str(folder / "state")), folder)
@@ -157,10 +174,7 @@ class BackstayCopy(Copy):
 
     def figures(self, output: str) -> Mapping[str, float]:
         """Numbers of the JSON report, of its only machine."""
-        found = json_of(output)
-        machines = found.get("machines")
-        if isinstance(machines, list) and machines and isinstance(machines[0], dict):
-            found = {**found, **machines[0]}
+        found = machine_of(output)
         figures = {
             name: float(value) for name, value in found.items() if type(value) in (int, float)
         }
@@ -170,3 +184,11 @@ class BackstayCopy(Copy):
             left_out = figures.get("zero_bytes", 0.0) + figures.get("deduplicated_bytes", 0.0)
             figures["sent"] = figures["changed_bytes"] - left_out
         return figures
+
+    def stages(self, output: str) -> Mapping[str, Mapping[str, float]]:
+        """As ``run --once --json`` says it."""
+        found = machine_of(output).get("stages", {})
+        return {
+            str(name): {str(key): float(share) for key, share in shares.items()}
+            for name, shares in found.items()
+        }

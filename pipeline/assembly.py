@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from stages.ship.ledger import Ledger
     from stages.ship.session import LogSession, Writer
     from stages.ship.stage import Ship
-    from stages.stage import Stage
+    from stages.stage import Stage, StageStatistics
     from stages.stream import Position, Upstream
     from stages.vault.commit import Header
 
@@ -66,6 +66,18 @@ class Line:
     def stages(self) -> tuple[Stage, ...]:
         """In the order of the data."""
         return (self.scan, self.cache, self.compress, self.encrypt, self.ship)
+
+    def statistics(self) -> tuple[StageStatistics, ...]:
+        """Of each stage, and of the tasks inside that can hold it up by themselves."""
+        return (
+            self.scan.statistics(),
+            self.scan.decide_statistics(),
+            self.cache.statistics(),
+            self.compress.statistics(),
+            self.encrypt.statistics(),
+            self.ship.statistics(),
+            self.ship.commit_statistics(),
+        )
 
 
 def vault_store(ports: Machine, url: str, *, patience: float = _RETRY_SECONDS) -> ObjectStore:
@@ -190,9 +202,10 @@ def build_line(
     )
     geometry = session.ledger.machine
     cache = PassThrough(stream, segments, seal_bytes=seal_bytes, geometry=geometry)
-    compress, encrypt = _packing(ports, tuned, session, segments, sealed)
+    packed = _packed()
+    compress, encrypt = _packing(ports, tuned, session, segments, packed, sealed)
     ship = Ship(session, sealed, in_flight=tuned.ship.in_flight, inline=tuned.ship.inline)
-    return Line(scan, cache, compress, encrypt, ship, (stream, segments, sealed))
+    return Line(scan, cache, compress, encrypt, ship, (stream, segments, packed, sealed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +221,13 @@ class Leg:
     def stages(self) -> tuple[Stage, ...]:
         """In the order of the data."""
         return (self.fold, self.compress, self.encrypt, self.ship)
+
+    def statistics(self) -> tuple[StageStatistics, ...]:
+        """Of each stage, and of the task inside shipping that writes the log."""
+        return (
+            *(stage.statistics() for stage in self.stages),
+            self.ship.commit_statistics(),
+        )
 
 
 def build_leg(
@@ -251,7 +271,7 @@ def build_leg(
         seal_after=seal_seconds(config, machine),
         seal_bytes=tuned.cache.seal_bytes,
     )
-    compress, encrypt = _packing(ports, tuned, session, segments, sealed)
+    compress, encrypt = _packing(ports, tuned, session, segments, _packed(), sealed)
     ship = Ship(
         session,
         sealed,
@@ -262,19 +282,24 @@ def build_leg(
     return Leg(fold, compress, encrypt, ship)
 
 
+def _packed() -> Channel[PackedSegment]:
+    from stages.channel import Channel
+
+    return Channel("packed", max_bytes=_PACKED_BYTES, max_items=64)
+
+
 def _packing(
     ports: Machine,
     tuned: Pipeline,
     session: LogSession,
     segments: Channel[Segment],
+    packed: Channel[PackedSegment],
     sealed: Channel[SealedSegment],
 ) -> tuple[Compress, Encrypt]:
     """The two stages between segments and sealed segments."""
-    from stages.channel import Channel
     from stages.compress.stage import Compress
     from stages.encrypt.stage import Encrypt
 
-    packed: Channel[PackedSegment] = Channel("packed", max_bytes=_PACKED_BYTES, max_items=64)
     offload = ports.offload
     compress = Compress(
         segments, packed, offload, level=tuned.compress.level, workers=tuned.compress.workers

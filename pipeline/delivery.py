@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import trio
 
-from pipeline.assembly import build_leg, open_writer
+from pipeline.assembly import Leg, build_leg, open_writer
 from pipeline.config.model import Config
 from pipeline.protect import record_machine
 from pipeline.state import Identity, StateFolder
@@ -29,7 +29,7 @@ from stages.ship.group import found_group
 from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession
 from stages.ship.trouble import in_words
-from stages.stage import crew
+from stages.stage import StageStatistics, crew
 from stages.stream import ORIGIN, Digests, JournalGap, MarkedPoint, Position, Upstream
 from stages.vault.commit import Header
 
@@ -42,7 +42,7 @@ Attach = Callable[[Digests], AbstractAsyncContextManager[None]]
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
     """A snapshot. ``stamp`` µs of the newest commit; ``position`` behind it; ``shipped`` bytes
-    since delivery began."""
+    since delivery began; ``stages`` since the disks changed last."""
 
     seq: int
     stamp: int
@@ -50,6 +50,7 @@ class DeliveryStatus:
     commits: int
     consistent: bool
     shipped: int
+    stages: tuple[StageStatistics, ...] = ()
 
 
 @dataclass
@@ -145,6 +146,7 @@ class Delivery:
         self._stores = stores
         self._pace = Pace()
         self._fold: Fold | None = None
+        self._now: Leg | None = None
         self._session: LogSession
         self._kept_at = 0.0
         self._commits = 0
@@ -188,6 +190,7 @@ class Delivery:
             self._commits,
             self._consistent,
             self._shipped + self._session.shipped,
+            () if self._now is None else self._now.statistics(),
         )
 
     def hurry(self) -> None:
@@ -257,7 +260,7 @@ class Delivery:
             pace=self._pace,
             on_commit=self._on_commit,
         )
-        self._fold = leg.fold
+        self._fold, self._now = leg.fold, leg
         if self._hurried:
             self._fold.hurry()
         self._pace.on_the_way = 0

@@ -20,8 +20,9 @@ from stages.ship.group import found_group
 from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession
 from stages.ship.trouble import in_words
-from stages.stage import StageStatistics, crew
+from stages.stage import crew
 from stages.store.port import Put
+from stages.usage import bottleneck, channel_shares, stage_shares
 from stages.vault import layout
 from stages.vault.records import MachineRecord, machine_object
 
@@ -30,7 +31,11 @@ _MACHINE_TRIES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run did for one machine. Bytes; ``stamp`` µs of the new point."""
+    """What one run did for one machine. Bytes; ``stamp`` µs of the new point.
+
+    ``stages`` and ``channels``: as ``stages.usage`` gives them, of the time that the stages ran;
+    ``bottleneck``: the stage that was busiest.
+    """
 
     machine: str
     group: str
@@ -46,7 +51,9 @@ class Outcome:
     deduplicated_bytes: int
     stored_bytes: int
     seconds: float
-    stages: tuple[StageStatistics, ...]
+    stages: dict[str, dict[str, float]]
+    channels: dict[str, dict[str, float]]
+    bottleneck: str | None
 
     def as_fields(self) -> dict[str, object]:
         """For JSON and for the state folder."""
@@ -99,9 +106,11 @@ async def _protect(
         line = build_line(ports, config, machine, session, identity, targets, snapshot=still)
         if watch is not None:
             watch(line)
+        began = ports.clock.monotonic()
         await run_line(line)
+        ran = ports.clock.monotonic() - began
         await ports.offload.run(ledger.checkpoint_state)
-        return _outcome(name, line, session, ports.clock.monotonic() - started)
+        return _outcome(name, line, session, ports.clock.monotonic() - started, ran)
 
 
 async def run_line(line: Line) -> None:
@@ -190,10 +199,10 @@ async def record_machine(session: LogSession, name: str, disks: tuple[Disk, ...]
     raise BackstayError("no free number for a machine record", subject=name)
 
 
-def _outcome(name: str, line: Line, session: LogSession, seconds: float) -> Outcome:
+def _outcome(name: str, line: Line, session: LogSession, seconds: float, ran: float) -> Outcome:
     newest = line.ship.newest
     progress = line.scan.progress()
-    statistics = tuple(stage.statistics() for stage in line.stages)
+    stages = stage_shares(line.statistics(), ran)
     tail = session.ledger.tail
     return Outcome(
         machine=name,
@@ -210,7 +219,9 @@ def _outcome(name: str, line: Line, session: LogSession, seconds: float) -> Outc
         deduplicated_bytes=progress.deduplicated,
         stored_bytes=line.ship.statistics().bytes_out,
         seconds=seconds,
-        stages=statistics,
+        stages=stages,
+        channels=channel_shares((one.statistics() for one in line.channels), ran),
+        bottleneck=bottleneck(stages),
     )
 
 

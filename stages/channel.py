@@ -27,7 +27,8 @@ class ChannelClosed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
-    """A snapshot. Waits are in seconds, summed over the channel's life."""
+    """A snapshot. Waits are in seconds, summed over the channel's life. ``mean_bytes``: held,
+    reserved ones too, on average from the first item on."""
 
     name: str
     items: int
@@ -40,6 +41,7 @@ class ChannelStatistics:
     send_wait: float
     receive_wait: float
     closed: bool
+    mean_bytes: float = 0.0
 
 
 class _Waiter:
@@ -71,6 +73,9 @@ class Channel(Generic[T]):
         self._abandoned = False
         self._peak = self._total_items = self._total_bytes = 0
         self._send_wait = self._receive_wait = 0.0
+        self._since: float | None = None  # when the first item came
+        self._counted = 0.0  # up to when the fill has been summed
+        self._byte_seconds = 0.0
 
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes and one item fit. Follow with ``push`` or ``release``."""
@@ -95,6 +100,7 @@ class Channel(Generic[T]):
 
     def release(self, size: int) -> None:
         """Give back credit that was reserved and is not used."""
+        self._count()
         self._held_bytes -= size
         self._held_items -= 1
         self._grant()
@@ -148,6 +154,7 @@ class Channel(Generic[T]):
             send_wait=self._send_wait,
             receive_wait=self._receive_wait,
             closed=self._closed,
+            mean_bytes=self._mean(),
         )
 
     def __aiter__(self) -> Channel[T]:
@@ -199,7 +206,21 @@ class Channel(Generic[T]):
             waiter.granted = True
             waiter.woken.set()
 
+    def _count(self) -> None:
+        now = trio.current_time()
+        if self._since is None:
+            self._since = now
+        else:
+            self._byte_seconds += self._held_bytes * (now - self._counted)
+        self._counted = now
+
+    def _mean(self) -> float:
+        """Up to the last change: what does not move any more is not counted."""
+        lived = 0.0 if self._since is None else self._counted - self._since
+        return self._byte_seconds / lived if lived else 0.0
+
     def _take(self, size: int) -> None:
+        self._count()
         self._held_bytes += size
         self._held_items += 1
         self._peak = max(self._peak, self._held_bytes)

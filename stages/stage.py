@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -18,7 +18,10 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, slots=True)
 class StageStatistics:
-    """A snapshot: ``busy`` is seconds of work summed over workers."""
+    """A snapshot. Seconds are summed over workers: ``busy`` at work, ``wait_in`` with nothing to
+    do, ``wait_out`` with something finished that the next stage had no room for. What is left of
+    ``workers`` times the wall clock went by waiting for one's turn, or after the input had ended.
+    """
 
     name: str
     workers: int
@@ -26,6 +29,8 @@ class StageStatistics:
     busy: float
     bytes_in: int
     bytes_out: int
+    wait_in: float = 0.0
+    wait_out: float = 0.0
 
 
 class Stage(Protocol):
@@ -42,7 +47,11 @@ class Stage(Protocol):
 
 @dataclass
 class Meter:
-    """Mutable counters behind ``StageStatistics``."""
+    """Mutable counters behind ``StageStatistics``.
+
+    The clock is looked at when something changes hands, a few times for each item. ``ordered_map``
+    drives it for stages made of it; a plain loop says ``running``, ``hungry`` and ``blocked``.
+    """
 
     name: str
     workers: int = 1
@@ -50,12 +59,90 @@ class Meter:
     busy: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    wait_in: float = 0.0
+    wait_out: float = 0.0
+    _at: float | None = None  # up to when time has been counted; None: it does not run
+    _working: int = 0
+    _finished: int = 0  # results that have not been handed on
+    _starving: bool = False
+    _blocked: bool = False
 
     def snapshot(self) -> StageStatistics:
-        """Freeze the counters."""
+        """Freeze the counters; what is still going on is counted up to now."""
+        self._count()
         return StageStatistics(
-            self.name, self.workers, self.items, self.busy, self.bytes_in, self.bytes_out
+            self.name,
+            self.workers,
+            self.items,
+            self.busy,
+            self.bytes_in,
+            self.bytes_out,
+            self.wait_in,
+            self.wait_out,
         )
+
+    def change(
+        self,
+        *,
+        working: int = 0,
+        finished: int = 0,
+        starving: bool | None = None,
+        blocked: bool | None = None,
+    ) -> None:
+        """From now on that many more work or have finished; is one waiting for either side?"""
+        self._count()
+        self._working += working
+        self._finished += finished
+        self._starving = self._starving if starving is None else starving
+        self._blocked = self._blocked if blocked is None else blocked
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Time counts inside."""
+        self._at = trio.current_time()
+        try:
+            yield
+        finally:
+            self._count()
+            self._at = None
+            self._working = self._finished = 0
+            self._starving = self._blocked = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A loop of one worker: at work wherever it is neither ``hungry`` nor ``blocked``."""
+        with self.counting():
+            self.change(working=1)
+            yield
+
+    @contextmanager
+    def hungry(self) -> Iterator[None]:
+        """The loop waits for its input."""
+        self.change(working=-1, starving=True)
+        try:
+            yield
+        finally:
+            self.change(working=1, starving=False)
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """The loop waits for room behind it."""
+        self.change(working=-1, finished=1, blocked=True)
+        try:
+            yield
+        finally:
+            self.change(working=1, finished=-1, blocked=False)
+
+    def _count(self) -> None:
+        if self._at is None:
+            return
+        now = trio.current_time()
+        passed, self._at = now - self._at, now
+        self.busy += passed * self._working
+        if self._starving:
+            self.wait_in += passed * max(0, self.workers - self._working - self._finished)
+        if self._blocked:
+            self.wait_out += passed * self._finished
 
 
 class _Slot(Generic[B]):
@@ -119,6 +206,7 @@ async def ordered_map(
     *,
     workers: int,
     size: Callable[[B], int],
+    meter: Meter | None = None,
 ) -> None:
     """Apply ``work`` to up to ``workers`` items at a time; send results in the order of the input.
 
@@ -126,32 +214,41 @@ async def ordered_map(
 
     At most ``workers`` items are inside at any time, counting finished ones that wait for their
     turn. The first failure cancels the rest. Closes ``sink`` at the end, abandons ``source`` if
-    it leaves early.
+    it leaves early. ``meter`` is told who works and who waits.
     """
+    told = meter or Meter("")
+    told.workers = workers
     places = trio.Semaphore(workers)
     order: Channel[_Slot[B]] = Channel("order", max_bytes=workers, max_items=workers)
 
     async def one(begun: Awaitable[B], slot: _Slot[B]) -> None:
         slot.set(await begun)
+        told.change(working=-1, finished=1)
 
     async def emit() -> None:
         async for slot in order:
             await slot.done.wait()
+            told.change(blocked=True)
             await sink.send(slot.value, size(slot.value))
+            told.change(finished=-1, blocked=False)
             places.release()
             del slot  # or its value is held until the next one is ready
 
     try:
-        with sink:
+        with sink, told.counting():
             async with crew() as nursery:
                 nursery.start_soon(emit)
                 with order:
                     while True:
                         await places.acquire()
+                        told.change(starving=True)
                         try:
                             item = await source.receive()
                         except trio.EndOfChannel:
                             break
+                        finally:
+                            told.change(starving=False)
+                        told.change(working=1)
                         slot: _Slot[B] = _Slot()
                         await order.send(slot, 1)
                         nursery.start_soon(one, work(item), slot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from bench.context import (
     MEMORY_GOAL,
@@ -14,11 +15,13 @@ from bench.context import (
     timed,
 )
 from bench.peers import Restic
-from bench.results import Goal, Outcome, find, peak_of, ratio, speedup
+from bench.results import Entry, Goal, Outcome, find, peak_of, ratio, speedup
 from bench.subjects import BACKSTAY, Subject
 
 TITLE = "initial replication of a disk image"
 FRAMES = "ceiling: zstd 1, 256 KiB frames, {} threads"
+AEAD = "ceiling: AEGIS-256, 256 KiB frames, {} threads"
+WRITE = "ceiling: read + write + fsync"
 SPEED, SPEED_AIM = 2.5, 4.0  # times restic
 SIZE_AIM = 1.05  # of restic's repository
 
@@ -55,6 +58,7 @@ def run(context: Context) -> Outcome:
             context.image_note(),
             "page cache: the image was read before every run, of every subject",
             "every copy was restored and compared byte for byte, outside the timing",
+            *fractions(entries, BACKSTAY),
             *context.absent(),
         ),
         reference=BACKSTAY,
@@ -70,14 +74,33 @@ def ceilings(context: Context) -> list[tuple[str, str, int]]:
     return [
         ("ceiling: read only", "read", 1),
         ("ceiling: read + blake3 of 4 KiB, 1 process", "hash", 1),
+        (AEAD.format(context.workers), "aead", context.workers),
+        (WRITE, "write", 1),
         (FRAMES.format(context.workers), "frames", context.workers),
     ]
+
+
+def fractions(entries: Sequence[Entry], subject: str) -> list[str]:
+    """Which part of each ceiling the subject reaches, start-up left out on both sides."""
+    mine = find(entries, subject)
+    inner = mine.median("inner") if mine else None
+    found = [
+        (entry.subject, ratio(entry.median("inner"), inner))
+        for entry in entries
+        if entry.subject.startswith("ceiling: ")
+    ]
+    return [f"{share:.2f} of {name}" for name, share in found if share is not None]
 
 
 def _one(context: Context, gathered: Gathered, subject: Subject) -> None:
     copy = subject.open(context.folder("copy"), context.image())
     done = timed(copy.backup(), copy.folder, copy.image)
-    sample = sample_of(done, stored=copy.stored(), figures=copy.figures(done.output))
+    sample = sample_of(
+        done,
+        stored=copy.stored(),
+        figures=copy.figures(done.output),
+        stages=copy.stages(done.output),
+    )
     if brought_back(context, copy, gathered, f"initial: the copy of {subject.name}"):
         gathered.add(subject.name, sample)
     shutil.rmtree(copy.folder)

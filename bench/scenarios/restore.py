@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-from bench.context import MEMORY_GOAL, Context, Gathered, sample_of, timed
+from bench.context import MEMORY_GOAL, Context, Gathered, ceiling, sample_of, timed
 from bench.measure import Command, checked
 from bench.peers import Restic
 from bench.results import Goal, Outcome, find, peak_of, speedup
+from bench.scenarios.initial import WRITE, fractions
 from bench.subjects import BACKSTAY, Copy, Subject
 
 TITLE = "restore of a disk image"
@@ -25,6 +26,7 @@ def run(context: Context) -> Outcome:
     for turn in range(context.repeat):
         context.say(f"turn {turn + 1}")
         _plain(context, gathered)
+        gathered.add(WRITE, ceiling(context, "write", context.image(), 1))
         for name, copy in copies.items():
             gathered.attempt(name, _one, context, gathered, name, copy)
     entries = gathered.entries()
@@ -40,6 +42,7 @@ def run(context: Context) -> Outcome:
         ),
         notes=(
             context.image_note(),
+            *fractions(entries, BACKSTAY),
             "page cache: the repository was read before every run, of every subject",
             "every restored image was compared byte for byte, outside the timing",
             "to disk: until what was written had been synced by the system",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from pipeline.control.model import DaemonView, Health, MachineView, OperationView, StoreView
+from pipeline.control.model import (
+    DaemonView,
+    Health,
+    MachineView,
+    OperationView,
+    StageView,
+    StoreView,
+)
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _HEALTH = {Health.NORMAL: 0, Health.WARNING: 1, Health.CRITICAL: 2}
@@ -48,6 +55,12 @@ _MACHINE: Sequence[tuple[str, str, str, Callable[[MachineView], float | None]]] 
     ),
 )
 
+_STAGE: Sequence[tuple[str, str, Callable[[StageView], float]]] = (
+    ("busy", "Worker-seconds at work.", lambda one: one.busy_seconds),
+    ("wait_in", "Worker-seconds without anything to do.", lambda one: one.wait_in_seconds),
+    ("wait_out", "Worker-seconds held up by the next stage.", lambda one: one.wait_out_seconds),
+)
+
 
 def exposition(daemon: DaemonView, machines: Sequence[MachineView]) -> str:
     """All metrics, sorted as they are written here."""
@@ -68,8 +81,25 @@ def exposition(daemon: DaemonView, machines: Sequence[MachineView]) -> str:
         lines += _family(f"machine_{name}", kind, said, samples)
     states = [({"machine": one.name, "state": one.state.value}, 1.0) for one in machines]
     lines += _family("machine_state", "gauge", "1 for the state that it is in.", states)
+    lines += _of_stages(machines)
     lines += _of_stores(daemon.stores)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _of_stages(machines: Sequence[MachineView]) -> Iterable[str]:
+    """A rate of these, divided by the workers, is the share of the time."""
+    each = [
+        ({"machine": one.name, "stage": stage.name}, stage)
+        for one in machines
+        for stage in one.stages
+    ]
+    if not each:
+        return
+    said = "Workers of a stage of delivery."
+    yield from _family("stage_workers", "gauge", said, [(a, one.workers) for a, one in each])
+    for name, said, value_of in _STAGE:
+        samples = [(labels, value_of(one)) for labels, one in each]
+        yield from _family(f"stage_{name}_seconds_total", "counter", said, samples)
 
 
 def _of_stores(stores: Sequence[StoreView]) -> Iterable[str]:

@@ -189,6 +189,18 @@ class FailoverView:
 
 
 @dataclass(frozen=True, slots=True)
+class StageView:
+    """How a stage of delivery spent its time since delivery last began, in seconds summed over
+    ``workers``: at work, waiting for something to do, waiting for room in the next stage."""
+
+    name: str
+    workers: int
+    busy_seconds: float
+    wait_in_seconds: float
+    wait_out_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class MachineView:
     """One protected machine now. ``rpo_seconds`` as in R19, None without a consistent point."""
 
@@ -212,6 +224,7 @@ class MachineView:
     scan: Scan | None
     failover: FailoverView | None
     job: int | None  # the job under way
+    stages: tuple[StageView, ...] = ()  # of delivery, in the order of the data
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pipeline.state import StateFolder
 from pipeline.stores import VaultStores
 from stages.errors import BackstayError, leaves
 from stages.ports import Machine
+from stages.stage import StageStatistics
 from stages.stream import Position
 
 INTAKE_SECONDS = 0.5  # between two looks for an intake that is gone
@@ -154,6 +155,7 @@ class Delivering:
                 stamp=status.stamp,
                 consistent=status.consistent,
                 shipped_bytes=status.shipped,
+                stages=[_stage(one) for one in status.stages],
             )
 
     # errors
@@ -244,6 +246,17 @@ class Delivering:
 
     def _tell(self, state: str, **more: Any) -> None:
         self.say({"machine": self.name, "state": state, **more})
+
+
+def _stage(found: StageStatistics) -> dict[str, Any]:
+    """As the supervisor shows it: to the millisecond."""
+    return {
+        "name": found.name,
+        "workers": found.workers,
+        "busy_seconds": round(found.busy, 3),
+        "wait_in_seconds": round(found.wait_in, 3),
+        "wait_out_seconds": round(found.wait_out, 3),
+    }
 
 
 def _failure_of(raised: BaseException) -> BackstayError:

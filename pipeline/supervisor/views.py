@@ -17,6 +17,7 @@ from pipeline.control.model import (
     Problem,
     Reason,
     Scan,
+    StageView,
     State,
 )
 from pipeline.lifecycle.rules import allowed
@@ -72,6 +73,7 @@ def machine_view(
         scan=_scan(look, eta),
         failover=failover_view(record.failover),
         job=record.job,
+        stages=tuple(StageView(**one) for one in said.get("stages", ())),
     )
 
 

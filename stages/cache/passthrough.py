@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import trio
+
 from stages.channel import Channel
 from stages.model import (
     BLOCK,
@@ -55,8 +57,8 @@ class PassThrough:
     async def run(self) -> None:
         """Fold until the input ends. What is left inside a gap is sealed too."""
         try:
-            with self._sink:
-                async for item in self._source:
+            with self._sink, self._meter.running():
+                while (item := await self._next()) is not None:
                     await self._take(item)
                 if self._size:
                     await self._seal()
@@ -66,6 +68,14 @@ class PassThrough:
     def statistics(self) -> StageStatistics:
         """Counters of this stage."""
         return self._meter.snapshot()
+
+    async def _next(self) -> StreamItem | None:
+        """None at the end of the input."""
+        with self._meter.hungry():
+            try:
+                return await self._source.receive()
+            except trio.EndOfChannel:
+                return None
 
     async def _take(self, item: StreamItem) -> None:
         match item:
@@ -114,7 +124,8 @@ class PassThrough:
         segment = Segment(batches, self._in_gap, self._grade, self._geometry, final)
         self._meter.items += 1
         self._meter.bytes_out += segment.payload_bytes
-        await self._sink.send(segment, max(1, segment.payload_bytes))
+        with self._meter.blocked():
+            await self._sink.send(segment, max(1, segment.payload_bytes))
 
 
 def split_batch(batch: Batch, at: int) -> tuple[Batch, Batch]:

@@ -88,12 +88,17 @@ class Scan:
         self._decider = Decider(known, dedup_bytes)
         self._snapshot = snapshot
         self._meter = Meter(self.name)
+        self._deciding = Meter("decide")
         self._total = sum(target.disk.size for target in self._disks)
         self._scanned = self._read = self._data = self._zero = self._refs = 0
 
     def statistics(self) -> StageStatistics:
         """An immutable snapshot: bytes of disk in, of content out."""
         return self._meter.snapshot()
+
+    def decide_statistics(self) -> StageStatistics:
+        """Of the one task behind the examiners that decides what to send, in order."""
+        return self._deciding.snapshot()
 
     def progress(self) -> ScanProgress:
         """An immutable snapshot."""
@@ -147,10 +152,18 @@ class Scan:
                     looked,
                     workers=examiner.slots,
                     size=lambda _: 1,
+                    meter=self._meter,
                 )
             )
-            async for item in looked:
-                await self._emit(item, sources)
+            with self._deciding.running():
+                while True:
+                    try:
+                        with self._deciding.hungry():
+                            item = await looked.receive()
+                    except trio.EndOfChannel:
+                        break
+                    await self._emit(item, sources)
+                    del item  # or what it holds is held until the next one is ready
 
     async def _plan(self, sources: Sequence[Source], batch: int, pieces: Channel[Piece]) -> None:
         with pieces:
@@ -164,9 +177,7 @@ class Scan:
     async def _look(self, examiner: Examiner, piece: Piece) -> _Looked:
         if isinstance(piece, Hole):
             return _Looked(piece, None)
-        started = trio.current_time()
         found = await examiner.examine(piece.disk, piece.offset, piece.length, piece.known)
-        self._meter.busy += trio.current_time() - started
         return _Looked(piece, found)
 
     async def _emit(self, looked: _Looked, sources: Sequence[Source]) -> None:
@@ -190,7 +201,9 @@ class Scan:
     async def _send(self, batch: Batch | None) -> None:
         if batch is None:
             return
-        await self._sink.send(batch, max(batch.payload_bytes, BLOCK))
+        with self._deciding.blocked():
+            await self._sink.send(batch, max(batch.payload_bytes, BLOCK))
+        self._deciding.items += 1
         self._data += len(batch.data)
         self._zero += batch.zero.total
         self._refs += len(batch.refs)

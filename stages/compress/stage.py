@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import trio
 import zstandard
 
 from stages.channel import Channel
@@ -54,6 +53,7 @@ class Compress:
             self._sink,
             workers=self._workers,
             size=lambda packed: max(1, sum(len(frame.data) for frame in packed.frames)),
+            meter=self._meter,
         )
 
     def statistics(self) -> StageStatistics:
@@ -61,7 +61,6 @@ class Compress:
         return self._meter.snapshot()
 
     async def _pack(self, segment: Segment) -> PackedSegment:
-        started = trio.current_time()
         try:
             compressor = self._idle.popleft()
         except IndexError:
@@ -69,7 +68,6 @@ class Compress:
         frames = await self._offload.run(lambda: pack_frames(segment.batches, compressor))
         self._idle.append(compressor)
         self._meter.items += 1
-        self._meter.busy += trio.current_time() - started
         self._meter.bytes_in += segment.payload_bytes
         self._meter.bytes_out += sum(len(frame.data) for frame in frames)
         return PackedSegment(_without_payload(segment), frames)

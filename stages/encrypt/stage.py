@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-import trio
-
 from stages.channel import Channel
 from stages.model import PackedSegment, SealedSegment
 from stages.ports import Entropy, Offload
@@ -51,6 +49,7 @@ class Encrypt:
             self._sink,
             workers=self._workers,
             size=lambda sealed: max(1, sealed.stored_bytes),
+            meter=self._meter,
         )
 
     def statistics(self) -> StageStatistics:
@@ -63,13 +62,11 @@ class Encrypt:
         return self._seal(packed, first)
 
     async def _seal(self, packed: PackedSegment, first: int) -> SealedSegment:
-        started = trio.current_time()
         if packed.frames:
             frames = await self._offload.run(lambda: self._seal_frames(packed, first))
         else:
             frames = ()
         self._meter.items += 1
-        self._meter.busy += trio.current_time() - started
         self._meter.bytes_in += sum(len(frame.data) for frame in packed.frames)
         sealed = SealedSegment(
             segment=packed.segment,

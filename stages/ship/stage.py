@@ -65,6 +65,7 @@ class Ship:
         self._checkpointer = Checkpointer(session)
         self._rollups = Rollups(session)
         self._meter = Meter(self.name, in_flight)
+        self._committing = Meter("commit")
         self.commits = 0
         self.newest: Header | None = None
 
@@ -80,6 +81,10 @@ class Ship:
         """Counters of this stage."""
         return self._meter.snapshot()
 
+    def commit_statistics(self) -> StageStatistics:
+        """Of the one task behind the uploads that writes the log."""
+        return self._committing.snapshot()
+
     async def _upload_all(self) -> None:
         await ordered_map(
             self._whole,
@@ -87,6 +92,7 @@ class Ship:
             self._uploaded,
             workers=self._in_flight,
             size=lambda stored: max(1, stored.stored_bytes),
+            meter=self._meter,
         )
 
     async def _upload(self, sealed: SealedSegment) -> Stored:
@@ -100,7 +106,6 @@ class Ship:
                 sealed.segment, sealed.epoch, sealed.first_frame, spans, None, sealed.frames
             )
         number, self._next_object = self._next_object, self._next_object + 1
-        started = trio.current_time()
         writer = self._session.writer
         name = await writer.machine.offload.run(lambda: digest(sealed.frames))
         key = layout.data(writer.scope.group, sealed.epoch, number)
@@ -111,18 +116,23 @@ class Ship:
                 subject=key,
                 hint="the store does not keep create-only puts, or someone else writes there",
             )
-        self._meter.busy += trio.current_time() - started
         self._meter.bytes_out += size
         ref = ObjectRef(number, size, name)
         return Stored(sealed.segment, sealed.epoch, sealed.first_frame, spans, ref, ())
 
     async def _commit_all(self) -> None:
-        async for first in self._uploaded:
-            group = [first]
-            while self._may_join(group) and self._uploaded.statistics().items:
-                group.append(await self._uploaded.receive())
-            await self._commit(group)
-            del group, first
+        with self._committing.running():
+            while True:
+                try:
+                    with self._committing.hungry():
+                        group = [await self._uploaded.receive()]
+                except trio.EndOfChannel:
+                    return
+                while self._may_join(group) and self._uploaded.statistics().items:
+                    group.append(await self._uploaded.receive())
+                await self._commit(group)
+                self._committing.items += 1
+                del group
 
     @staticmethod
     def _may_join(group: list[Stored]) -> bool:

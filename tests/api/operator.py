@@ -27,6 +27,7 @@ from pipeline.control.model import (
     Problem,
     Reason,
     Scan,
+    StageView,
     Stake,
     State,
 )
@@ -102,6 +103,7 @@ class Operator:
             Ladder(3, failed, self._time + 2_000_000) if name == "db" else Ladder(),
             Scan(5, 10, 12.0) if state is State.RESYNCHRONIZING else None, None,
             None if job is None else job.id,
+            (StageView("compress", 2, 3.5, 1.0, 0.25),) if name == "web1" else (),
         )  # fmt: skip
 
     async def stake(

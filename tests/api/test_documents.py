@@ -121,6 +121,10 @@ async def test_metrics(tmp_path: Path) -> None:
     assert found["backstay_machine_health", 'machine="db"'] == 2
     assert found["backstay_machine_journal_bytes", 'machine="db"'] == 4096
     assert found["backstay_machine_shipped_bytes_total", 'machine="db"'] == 12345
+    stage = 'machine="web1",stage="compress"'
+    assert found["backstay_stage_workers", stage] == 2
+    assert found["backstay_stage_busy_seconds_total", stage] == 3.5
+    assert found["backstay_stage_wait_out_seconds_total", stage] == 0.25
     names = re.findall(r"^# TYPE (\S+)", response.text, re.MULTILINE)
     assert len(set(names)) == len(names)
 

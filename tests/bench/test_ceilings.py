@@ -27,7 +27,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", list(ceilings.KINDS))
 def test_each_ceiling_runs_as_a_process(image: Path, tmp_path: Path, kind: str) -> None:
-    command = python_command("bench.ceilings", kind, str(image), "--workers", "2")
+    command = python_command("bench.ceilings", kind, str(image), "--workers", "2", cwd=tmp_path)
     found = json_of(checked(command, tmp_path).output)
     assert found["seconds"] > 0
 
@@ -49,3 +49,22 @@ def test_frames_hold_what_is_not_zero_in_pieces_of_256_kib(image: Path) -> None:
     found = ceilings.frames(str(image), 2)
     assert found["frames"] == len(pieces)
     assert found["stored"] <= stored < found["stored"] + 100 * len(pieces)
+
+
+def test_all_data_is_sealed_written_and_sent(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = ceilings.read_only(str(image), 1)["bytes"]
+    assert ceilings.write(str(image), 1)["bytes"] == data
+    assert not (tmp_path / "written").exists()
+    nonzero = np.frombuffer(image.read_bytes(), np.uint8).reshape(-1, 4096).any(axis=1).sum() * 4096
+    sealed = ceilings.aead(str(image), 2)["bytes"]
+    frames = -(-nonzero // (256 << 10))
+    assert sealed == nonzero + frames * 32  # a tag each
+
+
+def test_what_is_sent_is_counted_by_who_receives_it(image: Path, tmp_path: Path) -> None:
+    command = python_command("bench.ceilings", "socket", str(image))
+    found = json_of(checked(command, tmp_path).output)
+    assert found["bytes"] == ceilings.read_only(str(image), 1)["bytes"]

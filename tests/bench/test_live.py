@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from bench.context import Context
-from bench.live import Daemon, LiveBackstay
+from bench.live import NBDKIT, Daemon, LiveBackstay
 from bench.load import LATENCY_SERIES, POINTS, RATE_SERIES, Load, make_disk, parsed, series_of
 from bench.measure import CommandFailed
 from bench.results import Outcome
 from bench.running import code_of
-from bench.scenarios import catchup, rpo, splitter, sustained
+from bench.scenarios import catchup, grid, rpo, splitter, sustained
+from bench.servers import QEMU_NBD
 from bench.subjects import BACKSTAY, BackstayCopy
 from bench.watching import AGE_SERIES, Age, VaultTail
 from tests.bench.support import TINY, context
@@ -29,6 +30,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(splitter, "WRITES", (first, flushing))
     monkeypatch.setattr(splitter, "READS", splitter.READS[:1])
     monkeypatch.setattr(sustained, "WRITES", (large,))
+    monkeypatch.setattr(grid, "QUICK_POINTS", (("4k", 1),))
     found = context(tmp_path)
     found.work.mkdir()
     found.scale = replace(
@@ -43,6 +45,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         (splitter.run, (f"{splitter.WRITES[0].load.name}: {BACKSTAY}",)),
         (sustained.run, (f"{splitter.WRITES[3].load.name}: {BACKSTAY}",)),
         (rpo.run, (BACKSTAY,)),
+        (grid.run, tuple(f"4k reads d1: {name}" for name in (BACKSTAY, NBDKIT, QEMU_NBD))),
         (catchup.run, (catchup.THERE, catchup.AWAY, catchup.BACK)),
     ],
 )

@@ -13,6 +13,7 @@ from bench.results import Outcome
 from bench.running import code_of
 from bench.scenarios import changed, initial, restore, sizes, unchanged
 from bench.subjects import BACKSTAY
+from stages.usage import bottleneck
 from tests.bench.support import Absent, Copier, context
 
 Run = Callable[[Context], Outcome]
@@ -124,3 +125,19 @@ def test_the_naive_copy_keeps_holes_and_odd_ends(tmp_path: Path) -> None:
     asyncio.run(naive.back(packed, found, key))
     assert found.read_bytes() == source.read_bytes()
     assert packed.stat().st_size < 20_000
+
+
+def test_our_own_copy_says_how_its_stages_spent_the_time(tmp_path: Path) -> None:
+    from bench.subjects import Backstay
+
+    outcome = initial.run(context(tmp_path, Backstay()))
+    mine = outcome.entry(BACKSTAY)
+    assert mine is not None, outcome.failed
+    (sample,) = mine.samples
+    assert list(sample.stages) == [
+        *("scan", "decide", "cache", "compress", "encrypt", "ship", "commit")
+    ]
+    for shares in sample.stages.values():
+        assert set(shares) == {"busy", "wait_in", "wait_out"}
+        assert 0 <= sum(shares.values()) <= 1.001
+    assert bottleneck(sample.stages) in sample.stages

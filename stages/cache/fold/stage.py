@@ -104,7 +104,7 @@ class Fold:
 
     async def run(self) -> None:
         """See the class."""
-        with self._sink:
+        with self._sink, self._meter.running():
             async with crew() as nursery:
                 nursery.start_soon(self._watch)
                 if self._geometry:
@@ -150,7 +150,7 @@ class Fold:
             await self._seal()
             return
         await self._say_empty()
-        with trio.move_on_after(self._patience()):
+        with self._meter.hungry(), trio.move_on_after(self._patience()):
             await self._pace.changed.wait()
 
     async def _say_empty(self) -> None:
@@ -251,7 +251,8 @@ class Fold:
         )
         self._meter.bytes_out += whole.payload_bytes
         for piece in pieces_of(whole):
-            await self._sink.send(piece, max(1, piece.payload_bytes))
+            with self._meter.blocked():
+                await self._sink.send(piece, max(1, piece.payload_bytes))
 
 
 def pieces_of(segment: Segment) -> list[Segment]:

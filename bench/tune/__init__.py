@@ -1,0 +1,1 @@
+"""Finds a faster configuration of the pipeline on this machine, and says how sure that is."""
