@@ -15,6 +15,8 @@ from bench.scenarios import (
     restore,
     rpo,
     scale,
+    shipping,
+    site,
     splitter,
     sustained,
     unchanged,
@@ -34,4 +36,6 @@ SCENARIOS: dict[str, tuple[str, Scenario]] = {
     "rpo": (rpo.TITLE, rpo.run),
     "catchup": (catchup.TITLE, catchup.run),
     "machines": (machines.TITLE, machines.run),
+    "shipping": (shipping.TITLE, shipping.run),
+    "site": (site.TITLE, site.run),
 }

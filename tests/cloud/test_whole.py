@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from bench.servers.cloud import Cloud
 from tests.cli.support import Place
 from tests.daemon.running import died, prepare, qemu_io, replicating, running
-from tests.servers.fixtures import Cloud
 
 
 @pytest.fixture

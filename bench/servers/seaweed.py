@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from tests.servers.ports import free_ports, listening
+from bench.servers.ports import free_ports, listening
 
 WRITER = (
     "writer-key",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.servers.ports import free_ports, listening
+from bench.servers.ports import free_ports, listening
 
 ACCOUNT = "devstoreaccount1"
 # Of every Azurite in the world.
