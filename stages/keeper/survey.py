@@ -22,6 +22,8 @@ from stages.vault.log import Log
 from stages.vault.rollup import SPAN
 
 MOST_OBJECTS = 50_000_000
+# A folder is read anew for each page: with small pages of a long log that would be all it does.
+_LISTED = 16_384
 
 
 async def listed(
@@ -29,7 +31,7 @@ async def listed(
 ) -> AsyncIterator[tuple[str, ObjectInfo]]:
     """Objects under ``prefix`` between two keys: what follows the prefix, and info."""
     for _ in range(MOST_OBJECTS):
-        found = await store.page(prefix, after)
+        found = await store.page(prefix, after, _LISTED)
         for info in found:
             if until and info.key >= until:
                 return
