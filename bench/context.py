@@ -29,6 +29,9 @@ class Scale:
     For disks that are written to: ``live`` bytes; ``burst``, ``sustained``, ``paced`` and ``away``
     seconds of writing; ``journal`` bytes that may wait to be shipped. ``machines`` of one daemon,
     and ``idle`` seconds of looking at them.
+
+    For retention: ``chain`` commits of the vault whose plan is timed, of a disk of ``chained``
+    bytes; ``churn`` commits in ``month`` days, of a disk of ``churned`` bytes.
     """
 
     content: int = 1300 << 20
@@ -45,6 +48,11 @@ class Scale:
     journal: int = 8 << 30
     machines: tuple[int, ...] = (1, 10, 100, 500)
     idle: float = 60.0
+    chain: int = 100_000
+    chained: int = 256 << 20
+    churn: int = 8640
+    month: int = 30
+    churned: int = 64 << 20
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""
@@ -70,6 +78,10 @@ QUICK = Scale(
     journal=1 << 30,
     machines=(1, 10),
     idle=5.0,
+    chain=3000,
+    chained=64 << 20,
+    churn=720,
+    churned=16 << 20,
 )
 
 

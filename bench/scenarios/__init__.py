@@ -9,8 +9,10 @@ from bench.results import Outcome
 from bench.scenarios import (
     catchup,
     changed,
+    churn,
     export,
     initial,
+    keeper,
     machines,
     restore,
     rpo,
@@ -38,4 +40,6 @@ SCENARIOS: dict[str, tuple[str, Scenario]] = {
     "machines": (machines.TITLE, machines.run),
     "shipping": (shipping.TITLE, shipping.run),
     "site": (site.TITLE, site.run),
+    "keeper": (keeper.TITLE, keeper.run),
+    "churn": (churn.TITLE, churn.run),
 }

@@ -10,7 +10,17 @@ from bench.measure import Command
 from bench.subjects import Copy, Subject
 
 TINY = Scale(
-    content=1 << 20, disk=64 << 20, written=8 << 20, commits=3, huge=1 << 30, mapped=256 << 20
+    content=1 << 20,
+    disk=64 << 20,
+    written=8 << 20,
+    commits=3,
+    huge=1 << 30,
+    mapped=256 << 20,
+    chain=300,
+    chained=4 << 20,
+    churn=60,
+    month=4,
+    churned=2 << 20,
 )
 
 
