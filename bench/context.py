@@ -50,9 +50,9 @@ class Scale:
     idle: float = 60.0
     chain: int = 100_000
     chained: int = 256 << 20
-    churn: int = 8640
+    churn: int = 2880
     month: int = 30
-    churned: int = 64 << 20
+    churned: int = 32 << 20
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""

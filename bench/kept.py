@@ -12,6 +12,7 @@ from bench.made import Made
 from bench.maker import Builder, quick_ports
 from bench.month import DAY, Month, SetClock, Write, content, write
 from stages.keeper.keeper import Keeper, Rules
+from stages.keeper.live import Holders, live_frames, places_of
 from stages.keeper.retain import Retention
 from stages.model import BLOCK, U64
 from stages.nbd.device import FileRange
@@ -23,7 +24,7 @@ from stages.vault.keyfile import PrivateKey, decode_private
 from stages.vault.terms import INDEX
 
 START = 1_700_006_400_000_000  # µs; a midnight
-SIZES = (8, 32, 128)  # blocks that a commit writes, one of these
+SIZE = 64  # blocks that a commit writes, or somewhat more
 NOISE = 1024
 _HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
 _COMPARED = 5
@@ -32,14 +33,17 @@ _CAPACITY = 16 << 30
 
 @dataclass
 class Ended:
-    """Bytes ``held`` by the vault, ``most`` at any day's end, ``shipped`` in all; ``needed`` by the
-    points of the policy, and by those that are ``offered``. ``wrong``: points with other bytes."""
+    """Bytes ``held`` by the vault, ``most`` before any day's run, ``shipped`` in all; ``needed`` by
+    the points of the policy, and by those that are ``offered``, in vaults of their own;
+    ``reached``: frames that any offered point needs a block of. ``wrong``: points that read
+    otherwise."""
 
     held: int = 0
     most: int = 0
     shipped: int = 0
     needed: int = 0
     offered: int = 0
+    reached: int = 0
     policy_points: int = 0
     offered_points: int = 0
     compared: int = 0
@@ -47,14 +51,16 @@ class Ended:
     wrong: list[str] = field(default_factory=list)
 
 
-async def live_a_month(folder: Path, disk_bytes: int, commits: int, days: int = 30) -> Ended:
+async def live_a_month(
+    folder: Path, disk_bytes: int, commits: int, extents: tuple[int, ...], days: int = 30
+) -> Ended:
     """The month, and the keeper's run at the end of each of its days."""
     clock, ended = SetClock(START), Ended()
     store = MemoryStore(clock=clock, max_bytes=_CAPACITY)
     (folder / "month").mkdir()
     builder, made = await Builder.begin(folder / "month", disk_bytes, clock, store)
     key = key_of(made)
-    month = Month(builder, clock, SIZES, NOISE)
+    month = Month(builder, clock, SIZE, extents, NOISE)
     await month.base()
     times = [clock.wall] * len(month.written)
 
@@ -77,6 +83,7 @@ async def live_a_month(folder: Path, disk_bytes: int, commits: int, days: int = 
         size = await alone(folder / name, disk_bytes, month.written, seqs)
         setattr(ended, "offered" if name == "offered" else "needed", size)
     ended.offered_points, ended.policy_points = len(offered), len(policy)
+    ended.reached = await reached(group, offered)
     step = max(1, (len(offered) - 1) // (_COMPARED - 1))
     some = sorted({*offered[::step], offered[-1]})
     ended.compared = len(some)
@@ -128,6 +135,18 @@ async def alone(
             await builder.checkpoint(when_due=True)
     builder.session.ledger.close()
     return await held_by(store)
+
+
+async def reached(group: Group, seqs: Sequence[int]) -> int:
+    """Bytes of all frames of which a point needs any block."""
+    files, found = quick_ports().files, Holders()
+    frames = (await live_frames(group, files, list(seqs))).numbers()
+    point = await PointMap.build(group, files, group.tail)
+    try:
+        await places_of(point, frames, found.add)
+    finally:
+        point.close()
+    return sum(sum(each.values()) for each in (found.data, found.tails, found.packs))
 
 
 async def held_by(store: MemoryStore) -> int:

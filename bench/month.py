@@ -75,14 +75,16 @@ class Write:
 
 @dataclass
 class Month:
-    """Commits of one of ``sizes`` writes each; ``noise`` bytes of a block do not compress.
+    """Commits of about ``size`` blocks each, in extents of any of the lengths ``extents``, each
+    aligned to its own length; ``noise`` bytes of a block do not compress.
 
     ``written`` is what each commit wrote, from the first on.
     """
 
     builder: Builder
     clock: SetClock
-    sizes: tuple[int, ...]
+    size: int
+    extents: tuple[int, ...]
     noise: int
     written: list[Write] = field(default_factory=list)
     _serial: int = 1
@@ -115,10 +117,14 @@ class Month:
                     await daily()
 
     def _some(self, dice: np.random.Generator) -> U64:
-        disk, count = self.builder.disk.blocks, int(dice.choice(self.sizes))
-        hot = dice.random(count) < _HOT_SHARE
-        among = np.where(hot, max(1, int(disk * _HOT)), disk)
-        return np.unique((dice.random(count) * among).astype(np.uint64))
+        disk, left, found = self.builder.disk.blocks, self.size, []
+        while left > 0:
+            length = int(dice.choice(self.extents))
+            among = max(length, int(disk * _HOT)) if dice.random() < _HOT_SHARE else disk
+            start = int(dice.integers(among // length)) * length
+            found.append(np.arange(start, start + length, dtype=np.uint64))
+            left -= length
+        return np.unique(np.concatenate(found))
 
     async def _commit(self, blocks: U64, *, in_gap: bool) -> None:
         numbers = np.arange(self._serial, self._serial + len(blocks), dtype=np.uint64)
@@ -156,7 +162,7 @@ async def make_log(folder: Path, disk_bytes: int, commits: int, seconds: float) 
     store = DatedStore(str(folder / "vault"), quick_ports(clock))
     await store.create_root()
     builder, made = await Builder.begin(folder, disk_bytes, clock, store)
-    month = Month(builder, clock, (8,), 512)
+    month = Month(builder, clock, 8, (1,), 512)
     await month.base()
     await month.run(commits - builder.tail.seq, seconds)
     builder.session.ledger.close()

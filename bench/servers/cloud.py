@@ -72,7 +72,8 @@ def running(name: str, folder: Path) -> Iterator[Cloud]:
     data, keys = folder / "data", folder / "keys"
     data.mkdir()
     keys.mkdir()
-    process, said = SERVERS[name].start(data)
+    with (folder / "log").open("wb") as log:
+        process, said = SERVERS[name].start(data, log)
     try:
         yield {"SeaweedFS": s3_cloud, "Azurite": azure_cloud}[name](said, keys)
     finally:

@@ -83,13 +83,17 @@ async def live_frames(group: Group, files: Files, seqs: list[int]) -> Frames:
     for walked in _from_one_base(group, seqs):
         point = await PointMap.build(group, files, walked[0])
         try:
-            for disk in point.machine.disks:
-                pages = range(-(-disk.blocks // PAGE_ROWS))
-                await _look(point, disk, pages, frames, seen)
-            for seq in walked[1:]:
-                written = await point.advance(seq)
+            written: dict[int, list[int]] = {}
+            known: dict[int, int] = {}  # disks of the point before, and their blocks
+            for seq in walked:
+                if seq != point.seq:
+                    written = await point.advance(seq)
                 for disk in point.machine.disks:
-                    await _look(point, disk, written.get(disk.number, ()), frames, seen)
+                    pages: Iterable[int] = written.get(disk.number, ())
+                    if disk.blocks > known.get(disk.number, 0):
+                        pages = range(-(-disk.blocks // PAGE_ROWS))
+                    await _look(point, disk, pages, frames, seen)
+                known = {disk.number: disk.blocks for disk in point.machine.disks}
         finally:
             point.close()
     return frames
