@@ -30,6 +30,9 @@ class Scale:
     seconds of writing; ``journal`` bytes that may wait to be shipped. ``machines`` of one daemon,
     and ``idle`` seconds of looking at them. ``sizes``: bytes of images that are set side by side.
     ``loads``: how many kinds of sustained writing, each of which has a daemon of its own.
+
+    For retention: ``chain`` commits of the vault whose plan is timed, of a disk of ``chained``
+    bytes; ``churn`` commits in ``month`` days, of a disk of ``churned`` bytes.
     """
 
     content: int = 1300 << 20
@@ -48,6 +51,11 @@ class Scale:
     idle: float = 60.0
     loads: int = 4
     sizes: tuple[int, ...] = (1 << 30, 2 << 30, 4 << 30, 8 << 30)
+    chain: int = 100_000
+    chained: int = 256 << 20
+    churn: int = 2880
+    month: int = 30
+    churned: int = 32 << 20
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""
@@ -75,6 +83,10 @@ QUICK = Scale(
     idle=5.0,
     loads=1,
     sizes=(16 << 20, 32 << 20),
+    chain=3000,
+    chained=64 << 20,
+    churn=720,
+    churned=16 << 20,
 )
 
 

@@ -20,8 +20,19 @@ import zstandard
 from bench.made import DISK, MACHINE, Made
 from stages.crypto.digest import digest
 from stages.crypto.sign import Signer
-from stages.model import BLOCK, FRAME_BLOCKS, U64, Batch, Disk, Frame, Runs, Segment, empty_pairs
-from stages.ports import Machine, OpenFile
+from stages.model import (
+    BLOCK,
+    FRAME_BLOCKS,
+    U8,
+    U64,
+    Batch,
+    Disk,
+    Frame,
+    Runs,
+    Segment,
+    empty_pairs,
+)
+from stages.ports import Clock, Machine, OpenFile
 from stages.ship.checkpointer import Checkpointer
 from stages.ship.compose import Stored, header_of, index_of, intent_of
 from stages.ship.group import found_group
@@ -29,6 +40,7 @@ from stages.ship.ledger import Ledger, Tail
 from stages.ship.rollups import Rollups
 from stages.ship.session import LogSession, Writer
 from stages.store.file import FileStore
+from stages.store.port import ObjectStore
 from stages.system import SystemClock, SystemEntropy, SystemFile, SystemFiles, ThreadOffload
 from stages.vault import frame, layout
 from stages.vault.charter import Charter, Member, encode
@@ -85,6 +97,11 @@ class _Inline(ThreadOffload):
         return threading.Lock()
 
 
+def quick_ports(clock: Clock | None = None) -> Machine:
+    """A machine that neither waits for its disk nor uses threads."""
+    return Machine(clock or SystemClock(), _Inline(1), SystemEntropy(), UnsyncedFiles())
+
+
 class Builder:
     """Writes one group with one disk. Make it with ``begin``."""
 
@@ -97,12 +114,18 @@ class Builder:
         self.tail = Tail()
 
     @staticmethod
-    async def begin(folder: Path, disk_bytes: int) -> tuple[Builder, Made]:
-        """An empty vault, its key, a state folder, and a machine with one disk."""
-        ports = Machine(SystemClock(), _Inline(1), SystemEntropy(), UnsyncedFiles())
+    async def begin(
+        folder: Path, disk_bytes: int, clock: Clock | None = None, store: ObjectStore | None = None
+    ) -> tuple[Builder, Made]:
+        """An empty vault, its key, a state folder, and a machine with one disk.
+
+        ``clock`` in place of the machine's; ``store``, empty, in place of a folder.
+        """
+        ports = quick_ports(clock)
         entropy = ports.entropy
-        store = FileStore(str(folder / "vault"), ports)
-        await store.create_root()
+        if store is None:
+            store = FileStore(str(folder / "vault"), ports)
+            await store.create_root()
         key, signer = generate("bench", entropy), Signer(entropy.token(32))
         charter = Charter(
             vault=entropy.token(16),
@@ -144,12 +167,22 @@ class Builder:
         self, first_frame: int, data: U64, numbers: U64, refs: U64, *, in_gap: bool
     ) -> Stored:
         """Put one data object: blocks ``data`` (n,) hold ``numbers`` (n,); ``refs`` (m, 2)."""
+        payload = np.repeat(numbers, BLOCK // 8).reshape(-1, BLOCK // 8)
+        return await self.put(
+            first_frame, batch_of(data, numbers, refs), payload.view(np.uint8), in_gap=in_gap
+        )
+
+    async def put(
+        self, first_frame: int, batch: Batch, payload: U8, *, in_gap: bool = False, inline: int = 0
+    ) -> Stored:
+        """Store ``payload`` (n, BLOCK), as the shipper does: in an object of its own, or, up to
+        ``inline`` bytes, in the commit that names it."""
         keys, writer = self.session.keys, self.session.writer
         sealed: list[bytes] = []
         counts = []
-        for at in range(0, len(data), FRAME_BLOCKS):
-            some = numbers[at : at + FRAME_BLOCKS]
-            packed = self._pack.compress(np.repeat(some, BLOCK // 8).tobytes())
+        for at in range(0, len(payload), FRAME_BLOCKS):
+            some = payload[at : at + FRAME_BLOCKS]
+            packed = self._pack.compress(some.tobytes())
             sealed.append(
                 frame.seal(
                     writer.scope,
@@ -165,11 +198,24 @@ class Builder:
         spans[:, 1] = [len(one) for one in sealed]
         spans[:, 0] = np.cumsum(spans[:, 1]) - spans[:, 1]
         spans[:, 2] = counts
+        segment = Segment((batch,), in_gap, "quiet", 1)
+        size = sum(len(one) for one in sealed)
+        if size <= inline:
+            return Stored(segment, keys.epoch, first_frame, spans, None, tuple(sealed))
         number, self._objects = self._objects, self._objects + 1
         await writer.store.put(layout.data(writer.scope.group, keys.epoch, number), sealed)
-        ref = ObjectRef(number, sum(len(one) for one in sealed), digest(sealed))
-        segment = Segment((_batch(data, numbers, refs),), in_gap, "quiet", 1)
+        ref = ObjectRef(number, size, digest(sealed))
         return Stored(segment, keys.epoch, first_frame, spans, ref, ())
+
+    @property
+    def next_frame(self) -> int:
+        """The number of this term's next frame."""
+        return self.tail.next_frame if self.tail.epoch == self.session.keys.epoch else 0
+
+    async def new_term(self) -> None:
+        """Begin another term, as a daemon does each day. What was written must be settled."""
+        await self.session.open()
+        self._objects = 0
 
     async def commit(self, group: list[Stored], *, settle: bool) -> Header:
         """Put a commit as the shipper does. ``settle`` False: the writer's record is left behind.
@@ -183,7 +229,8 @@ class Builder:
         index = index_of(group)
         plain, entropy = encode_body(index), writer.machine.entropy
         body = seal_body(writer.scope, Kind.COMMIT, session.keys, header.seq, plain, entropy)
-        parts = build(Kind.COMMIT, header.fields(writer.scope), writer.signer, body)
+        inline = tuple(each for stored in group for each in stored.frames)
+        parts = build(Kind.COMMIT, header.fields(writer.scope), writer.signer, body, inline)
         locations = ledger.record.resolve(header, index) if settle else np.empty((0, 1), np.uint64)
         intent = intent_of(header, parts, plain, group, locations)
         if settle:
@@ -202,13 +249,17 @@ class Builder:
         await self._rollups.committed(header.seq, intent.head)
         return header
 
-    async def checkpoint(self) -> None:
-        """Write a checkpoint at the tail, which must be settled."""
-        await Checkpointer(self.session).write()
+    async def checkpoint(self, *, when_due: bool = False) -> bool:
+        """Write a checkpoint at the tail, which must be settled; whether it was due."""
+        checkpointer = Checkpointer(self.session)
+        if when_due and not checkpointer.due():
+            return False
+        await checkpointer.write()
         self.tail = self.session.ledger.tail
+        return True
 
 
-def _batch(data: U64, numbers: U64, refs: U64) -> Batch:
+def batch_of(data: U64, numbers: U64, refs: U64) -> Batch:
     """The index of a segment; its payload is in frames already."""
     mixed = numbers * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)  # spread like real digests
     ref_mixed = refs[:, 1] * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)

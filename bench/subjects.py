@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from bench.inputs import stored_in
 from bench.measure import Command, checked
@@ -107,8 +108,13 @@ class Backstay(Subject):
 
     name = BACKSTAY
 
-    def __init__(self, pipeline: Mapping[str, Any] | None = None):
+    def __init__(self, pipeline: Mapping[str, Any] | None = None, url: str = ""):
         self._pipeline = pipeline
+        self._url = url
+
+    def at(self, url: str) -> Subject:
+        """The same, its vault at ``url`` and not in a folder."""
+        return Backstay(self._pipeline, url)
 
     def missing(self) -> str:
         """Its command line, while it is being built."""
@@ -120,7 +126,7 @@ class Backstay(Subject):
 
     def copy(self, folder: Path, image: Path) -> BackstayCopy:
         """What lies in ``folder``, or will."""
-        return BackstayCopy(folder, image)
+        return BackstayCopy(folder, image, self._url)
 
     def open(self, folder: Path, image: Path) -> Copy:
         """Key, vault and configuration."""
@@ -135,17 +141,17 @@ class Backstay(Subject):
 class BackstayCopy(Copy):
     """A vault, its key, a state folder and a configuration."""
 
-    def __init__(self, folder: Path, image: Path):
+    def __init__(self, folder: Path, image: Path, url: str = ""):
         super().__init__(folder, image)
         self.key = folder / "operator"
         self.config = folder / "backstay.yaml"
-        self.url = f"file:{self.repository}"
+        self.url = url or f"file:{self.repository}"
 
     def settings(self, pipeline: Mapping[str, Any] | None) -> dict[str, Any]:
         """A configuration of one machine with one disk (JSON is YAML)."""
         return {
             "daemon": {"state": str(self.folder / "state")},
-            "vaults": {"vault": {"url": self.url, "trust": f"{self.key}.pub"}},
+            "vaults": {"vault": {**self._place(), "trust": f"{self.key}.pub"}},
             **({"pipelines": {"default": dict(pipeline)}} if pipeline else {}),
             "machines": {
                 MACHINE: {
@@ -154,6 +160,11 @@ class BackstayCopy(Copy):
                 }
             },
         }
+
+    def _place(self) -> dict[str, str]:
+        """A configuration gives the options of an address as keys."""
+        url, _, options = self.url.partition("?")
+        return {"url": url, **dict(parse_qsl(options))}
 
     def command(self, *arguments: str) -> Command:
         """``backstay`` with arguments."""

@@ -15,8 +15,8 @@ from bench.live import NBDKIT, NEEDS, Serving, nbdkit
 from bench.load import COLUMNS, Load, put
 from bench.measure import Command, checked
 from bench.peers import QemuImg
+from bench.qemu import QEMU_NBD, listening, qemu_nbd
 from bench.results import Goal, Outcome, Sample, find, ratio
-from bench.servers import QEMU_NBD, listening, qemu_nbd
 from bench.subjects import BACKSTAY, MACHINE, Backstay, BackstayCopy, Copy
 
 TITLE = "random and sequential reads from an export"

@@ -10,8 +10,8 @@ from bench.inputs import clone, warm
 from bench.live import NBDKIT, LiveBackstay, Serving, missing, nbdkit
 from bench.lives import Life, left_out, lived, memory_goals
 from bench.load import COLUMNS, Load, put
+from bench.qemu import QEMU_NBD, qemu_nbd, qemu_nbd_missing
 from bench.results import Goal, Outcome, Sample, find, ratio
-from bench.servers import QEMU_NBD, qemu_nbd, qemu_nbd_missing
 from bench.subjects import BACKSTAY
 from bench.watching import Peak
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from stages.errors import DamagedObject
-from stages.model import U64, Bools
+from stages.model import U64, Bools, Disk
 from stages.ports import Files
 from stages.recover.lineage import parent_of
 from stages.recover.opened import Group
@@ -69,30 +69,66 @@ def view(group: Group, floor: Floor) -> Group:
 
 
 async def live_frames(group: Group, files: Files, seqs: list[int]) -> Frames:
-    """The frames of the group's own epochs that points need. Raises ``Damage``.
+    """The frames of the group's own epochs that points ``seqs``, ascending, need.
 
-    A checkpoint's page that several points have in common is looked at once.
+    Raises ``Damage``.
+
+    Points that are read from the same checkpoint are walked through: each commit is folded once,
+    and of the later points only pages are looked at that were written to between. A checkpoint's
+    page that several points have in common is looked at once, too.
     """
     await parent_of(group)
     frames = Frames(group.above)
     seen: set[tuple[int, int, int, int, int]] = set()
-    for seq in seqs:
-        point = await PointMap.build(group, files, seq)
+    for walked in _from_one_base(group, seqs):
+        point = await PointMap.build(group, files, walked[0])
         try:
-            for disk in point.machine.disks:
-                for page in range(-(-disk.blocks // PAGE_ROWS)):
-                    stored = point.stored(disk.number, page)
-                    name = stored and (disk.number, page, *stored)
-                    if name in seen:
-                        continue
-                    first = page * PAGE_ROWS
-                    count = min(PAGE_ROWS, disk.blocks - first)
-                    frames.add(await point.locations(disk.number, first, count))
-                    if name:
-                        seen.add(name)
+            written: dict[int, list[int]] = {}
+            known: dict[int, int] = {}  # disks of the point before, and their blocks
+            for seq in walked:
+                if seq != point.seq:
+                    written = await point.advance(seq)
+                for disk in point.machine.disks:
+                    pages: Iterable[int] = written.get(disk.number, ())
+                    if disk.blocks > known.get(disk.number, 0):
+                        pages = range(-(-disk.blocks // PAGE_ROWS))
+                    await _look(point, disk, pages, frames, seen)
+                known = {disk.number: disk.blocks for disk in point.machine.disks}
         finally:
             point.close()
     return frames
+
+
+def _from_one_base(group: Group, seqs: list[int]) -> list[list[int]]:
+    """Points that follow each other and are read from the same checkpoint."""
+    found: list[list[int]] = []
+    for seq in sorted(set(seqs)):
+        base = group.log.base(seq)
+        if found and base == group.log.base(found[-1][0]):
+            found[-1].append(seq)
+        else:
+            found.append([seq])
+    return found
+
+
+async def _look(
+    point: PointMap,
+    disk: Disk,
+    pages: Iterable[int],
+    frames: Frames,
+    seen: set[tuple[int, int, int, int, int]],
+) -> None:
+    for page in pages:
+        first = page * PAGE_ROWS
+        if first >= disk.blocks:
+            continue
+        stored = point.stored(disk.number, page)
+        name = stored and (disk.number, page, *stored)
+        if name in seen:
+            continue
+        frames.add(await point.locations(disk.number, first, min(PAGE_ROWS, disk.blocks - first)))
+        if name:
+            seen.add(name)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject, ObjectMissing
 from stages.keeper.reach import Inventory, Thing
 from stages.keeper.retain import Columns
-from stages.model import U64
+from stages.model import U64, Ints
 from stages.recover.opened import Group
 from stages.store.port import ObjectInfo, ObjectStore
 from stages.vault import layout, rollup
@@ -18,10 +18,12 @@ from stages.vault.commit import read_header
 from stages.vault.container import Kind, parse
 from stages.vault.failover_log import load_failovers
 from stages.vault.floor_log import load_holds
-from stages.vault.log import Log
+from stages.vault.log import Commit, Log
 from stages.vault.rollup import SPAN
 
 MOST_OBJECTS = 50_000_000
+# A folder is read anew for each page: with small pages of a long log that would be all it does.
+_LISTED = 16_384
 
 
 async def listed(
@@ -29,7 +31,7 @@ async def listed(
 ) -> AsyncIterator[tuple[str, ObjectInfo]]:
     """Objects under ``prefix`` between two keys: what follows the prefix, and info."""
     for _ in range(MOST_OBJECTS):
-        found = await store.page(prefix, after)
+        found = await store.page(prefix, after, _LISTED)
         for info in found:
             if until and info.key >= until:
                 return
@@ -41,35 +43,43 @@ async def listed(
 
 async def read_columns(group: Group) -> Columns:
     """The headers from the log's beginning to its tail, chain and all. Raises ``Damage``."""
-    rows: list[tuple[int, int, int, int, bool]] = []
+    rows: list[Ints] = []  # arrays: a collector of garbage goes through tuples again and again
+    objects: list[U64] = []
     links: list[bytes] = []
-    objects: list[tuple[int, int, int, int]] = []
     at, link = group.log.first - 1, None
     while at < group.tail:
         until = min(group.tail, (at // SPAN + 1) * SPAN)
         commits = await group.log.stretch(at + 1, until, link)
-        for commit in commits:
-            head = commit.header
-            rows.append((head.seq, head.epoch, head.stamp, head.checkpoint, head.consistent))
-            links.append(commit.link)
-            objects += [(head.seq, head.epoch, ref.number, ref.size) for ref in head.objects]
-        at, link = until, links[-1]
+        heads = [commit.header for commit in commits]
+        if not links:
+            _check_floor(group, commits[0])
+        each = [(h.seq, h.epoch, h.stamp, h.checkpoint, h.consistent) for h in heads]
+        rows.append(np.array(each, np.int64))
+        named = [(h.seq, h.epoch, ref.number, ref.size) for h in heads for ref in h.objects]
+        objects.append(np.array(named, np.uint64).reshape(-1, 4))
+        # Each head names the digest of the commit before it: that has been checked.
+        link = commits[-1].link
+        links.append(b"".join([*(h.previous for h in heads[1:]), link]))
+        at = until
+    table = np.concatenate(rows) if rows else np.zeros((0, 5), np.int64)
+    return Columns(
+        table[:, 0].astype(np.uint64),
+        table[:, 1].astype(np.uint64),
+        table[:, 2].copy(),
+        table[:, 3].astype(np.uint64),
+        table[:, 4].astype(np.bool_),
+        np.frombuffer(b"".join(links), np.uint8).reshape(-1, 32),
+        np.concatenate(objects) if objects else np.zeros((0, 4), np.uint64),
+    )
+
+
+def _check_floor(group: Group, first: Commit) -> None:
     floor = group.log.floor
-    if floor is not None and links and links[0] != floor.link:
+    if floor is not None and first.link != floor.link:
         raise BrokenChain(
             "is not the commit that the floor names",
             subject=layout.commit(group.scope.group, floor.seq),
         )
-    table = np.array(rows, np.int64).reshape(-1, 5)
-    return Columns(
-        table[:, 0].astype(np.uint64),
-        table[:, 1].astype(np.uint64),
-        table[:, 2],
-        table[:, 3].astype(np.uint64),
-        table[:, 4].astype(np.bool_),
-        np.frombuffer(b"".join(links), np.uint8).reshape(-1, 32),
-        np.array(objects, np.uint64).reshape(-1, 4),
-    )
 
 
 async def read_times(group: Group) -> dict[int, int]:

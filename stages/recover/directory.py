@@ -73,7 +73,7 @@ class Directory:
 
     def __init__(self, pages: Pages, subject: str):
         self._pages = pages
-        self._subject = subject
+        self.subject = subject
         self._frames: dict[int, _Frames] = {}
         self._below: Callable[[U64], Awaitable[U64]] | None = None
 
@@ -109,7 +109,7 @@ class Directory:
                 continue
             if known is None:
                 what = f"the map names unknown epoch {epoch}"
-                raise DamagedObject(what, subject=self._subject)
+                raise DamagedObject(what, subject=self.subject)
             found[here] = await self._of_epoch(epoch, known, numbers[here])
         return found
 
@@ -126,7 +126,7 @@ class Directory:
             found[here] = await self._checkpointed(epoch, known, numbers[here])
         if not found[:, 1].all():
             what = f"the map names unknown frames of epoch {epoch}"
-            raise DamagedObject(what, subject=self._subject)
+            raise DamagedObject(what, subject=self.subject)
         return found
 
     async def _checkpointed(self, epoch: int, known: _Frames, numbers: U64) -> U64:

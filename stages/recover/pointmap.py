@@ -50,6 +50,7 @@ class PointMap:
         self.doubt: Doubt | None = None
         self._salvage = salvage
         self._folded = 0
+        self._link: bytes | None = None  # of the commit folded last
         self._lost_records: set[int] = set()
         self.machine = machine
         self.header = header
@@ -59,6 +60,7 @@ class PointMap:
         self._tables: dict[int, U64] = {}
         self._rows: dict[int, int] = {}
         self._sizes: dict[int, int] = {}  # blocks of the disks as of the commit folded last
+        self._touched: dict[int, set[int]] = {}  # pages that were written to since the last look
         self._pages = Pages(group)
         self._directory = Directory(self._pages, layout.commit(group.scope.group, header.seq))
         self._rebuilding = trio.Lock()
@@ -109,6 +111,23 @@ class PointMap:
                 return await begin(salvage=True)._read(manifest)
         return await begin(salvage=salvage)._read(None)
 
+    async def advance(self, seq: int) -> dict[int, list[int]]:
+        """Go on to a later point, by the commits between; only if it is read from the same
+        checkpoint. Returns by disk the pages that were written to since: all others are as they
+        were. Raises as ``build`` does; the map is of no use then.
+        """
+        newest = await self.group.log.signed(seq)
+        self.machine = await self.group.machine(newest.header.machine)
+        at, link = self.seq, self._link
+        self.header, self.seq = newest.header, seq
+        self._directory.subject = newest.container.key
+        self._touched = {}
+        try:
+            await self._fold_up_to(at, link)
+        except OSError as error:
+            raise _no_scratch(error) from None
+        return {disk: sorted(pages) for disk, pages in self._touched.items()}
+
     async def _read(self, manifest: Manifest | None) -> PointMap:
         """Take over a checkpoint, fold what follows; whatever fails leaves no files open."""
         try:
@@ -118,17 +137,7 @@ class PointMap:
                 at, link = manifest.seq, manifest.link
             else:
                 await self._begin_at_parent()
-            while at < self.seq:
-                until = min(self.seq, (at // SPAN + 1) * SPAN)
-                try:
-                    link = await self._stretch(at + 1, until, link)
-                except UNREADABLE:
-                    if not self._salvage:
-                        raise
-                    await self._around_holes(max(at, self._folded) + 1, until)
-                    link = None
-                at = until
-            self._know(self.machine)
+            await self._fold_up_to(at, link)
         except OSError as error:
             self.close()
             raise _no_scratch(error) from None
@@ -136,6 +145,21 @@ class PointMap:
             self.close()
             raise
         return self
+
+    async def _fold_up_to(self, at: int, link: bytes | None) -> None:
+        """Fold the commits after ``at``, whose digest is ``link``, up to the point."""
+        while at < self.seq:
+            until = min(self.seq, (at // SPAN + 1) * SPAN)
+            try:
+                link = await self._stretch(at + 1, until, link)
+            except UNREADABLE:
+                if not self._salvage:
+                    raise
+                await self._around_holes(max(at, self._folded) + 1, until)
+                link = None
+            at = until
+        self._link = link
+        self._know(self.machine)
 
     async def _begin_at_parent(self) -> None:
         """Without a checkpoint a branch begins with the map of its parent's point."""
@@ -330,6 +354,7 @@ class PointMap:
             match step:
                 case SetData(disk=disk, runs=runs, locations=locations):
                     self._scratch[disk].assign(runs, locations)
+                    self._touch(disk, runs.start, runs.count)
                     self._certain(disk, runs)
                 case SetZero(disk=disk, runs=runs):
                     self._certain(disk, runs)
@@ -341,9 +366,19 @@ class PointMap:
                     for disk in np.unique(step.disk).tolist():
                         here = step.disk == disk
                         self._scratch[disk].scatter(step.block[here], found[here])
+                        self._touch(disk, step.block[here], np.ones(1, np.uint64))
                     if self.doubt is not None:
                         self.doubt.copy(step)
         self._directory.add(header, segments)
+
+    def _touch(self, disk: int, first: U64, count: U64) -> None:
+        """Frames may have come to the pages of these runs; zeros bring none."""
+        size = np.uint64(PAGE_ROWS)
+        low, high = first // size, (first + count - np.uint64(1)) // size
+        pages = self._touched.setdefault(disk, set())
+        pages.update(low.tolist(), high.tolist())
+        for at in np.flatnonzero(high > low + np.uint64(1)).tolist():
+            pages.update(range(int(low[at]), int(high[at])))
 
     def _certain(self, disk: int, runs: Runs) -> None:
         if self.doubt is not None:

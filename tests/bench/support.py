@@ -17,6 +17,11 @@ TINY = Scale(
     huge=1 << 30,
     mapped=256 << 20,
     sizes=(1 << 20, 2 << 20),
+    chain=300,
+    chained=4 << 20,
+    churn=60,
+    month=4,
+    churned=2 << 20,
 )
 
 

@@ -12,10 +12,10 @@ from bench.context import Context
 from bench.live import NBDKIT, Daemon, LiveBackstay
 from bench.load import LATENCY_SERIES, POINTS, RATE_SERIES, Load, make_disk, parsed, series_of
 from bench.measure import CommandFailed
+from bench.qemu import QEMU_NBD
 from bench.results import Outcome
 from bench.running import code_of
 from bench.scenarios import catchup, grid, rpo, splitter, sustained
-from bench.servers import QEMU_NBD
 from bench.subjects import BACKSTAY, BackstayCopy
 from bench.watching import AGE_SERIES, Age, VaultTail
 from tests.bench.support import TINY, context

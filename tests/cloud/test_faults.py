@@ -14,6 +14,7 @@ import pytest
 import trio
 import trustme
 
+from bench.servers.cloud import Cloud
 from stages.errors import (
     BackstayError,
     ObjectMissing,
@@ -28,7 +29,6 @@ from stages.store.port import ObjectStore, Put, walk
 from stages.store.retry import RetryStore
 from stages.system import this_machine
 from tests.cloud.proxy import Proxy, Spoil, connecting, proxied, says
-from tests.servers.fixtures import Cloud
 
 MACHINE = this_machine()
 QUICK = "400ms"  # until an answer that never comes is given up

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from bench.servers.cloud import Cloud
 from tests.cli.exporter import started
 from tests.cli.support import Place, put, same
 from tests.daemon.running import died, prepare, qemu_io, replicating, running
-from tests.servers.fixtures import Cloud
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
 from stages.system import SystemFiles
 from stages.vault import layout, location
+from stages.vault.checkpoint import PAGE_ROWS
 from stages.vault.commit import unpack_refs
 from tests.ports.watched import Tripwire, WatchedFiles
 from tests.recover.past import Change, CountingStore, Past, machine, noise, past
@@ -203,6 +204,44 @@ async def test_any_history(
             await check(group, made.tail, checkpoints=checkpoints)
         await check(group, (made.tail + 1) // 2, checkpoints=True)
         assert not group.log.ignored
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=_steps, sizes=st.tuples(st.sampled_from(SIZES), st.sampled_from(SIZES)))
+async def test_a_map_that_goes_on_is_as_one_built_there(
+    steps: list[Commit | Resize | Checkpoint], sizes: tuple[int, int]
+) -> None:
+    async with past(*_disks(*sizes)) as made:
+        await play(made, steps)
+        if made.tail < 2:
+            return
+        group = await made.group()
+        begun = (made.tail + 1) // 2
+        point = await PointMap.build(group, FILES, begun)
+        before = {disk.number: await _all(point, disk) for disk in point.machine.disks}
+        for seq in sorted({begun + 1, made.tail}):
+            written = await point.advance(seq)
+            built = await PointMap.build(group, FILES, seq)
+            assert point.machine == built.machine
+            now = {disk.number: await _all(point, disk) for disk in point.machine.disks}
+            for disk in built.machine.disks:
+                assert (now[disk.number] == await _all(built, disk)).all()
+                old = before[disk.number][: disk.blocks]
+                changed = np.flatnonzero(
+                    (old != now[disk.number][: len(old)])
+                    & (now[disk.number][: len(old)] > location.ZERO)
+                )
+                assert set((changed // PAGE_ROWS).tolist()) <= set(written.get(disk.number, ()))
+                wanted = np.unique(location.frame_of(now[disk.number]))
+                wanted = wanted[wanted > 0]
+                assert (await point.places(wanted) == await built.places(wanted)).all()
+            built.close()
+            before = now
+        point.close()
+
+
+async def _all(point: PointMap, disk: Disk) -> U64:
+    return _content(await point.locations(disk.number, 0, disk.blocks))
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

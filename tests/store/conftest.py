@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.servers.cloud import Cloud
 from stages.ports import Machine
 from stages.store.faults import FaultPlan, FaultStore
 from stages.store.file import FileStore
@@ -17,7 +18,7 @@ from stages.store.port import ObjectStore
 from stages.store.retry import RetryStore
 from stages.system import this_machine
 from tests.ports.watched import WatchedFiles, unsynced
-from tests.servers.fixtures import Cloud, azure, s3
+from tests.servers.fixtures import azure, s3
 
 __all__ = ["azure", "s3"]
 from tests.site.serving import QUICK, Served, served

@@ -1,6 +1,6 @@
 """Keeps a server that is dear to start, for all who ask.
 
-``python -m tests.servers.keeper NAME DIR``. Everyone who uses the server holds a connection to
+``python -m bench.servers.keeper NAME DIR``. Everyone who uses the server holds a connection to
 ``DIR/NAME.sock`` open, over which its address was told. When the last one is gone, killed ones
 included, the server is killed and this process ends. So the processes of one test session share a
 server, and it does not outlive them.
@@ -23,7 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.servers import azurite, seaweed
+from bench.servers import azurite, seaweed
+from bench.servers.ports import ServerFailed
 
 KINDS = {"azurite": azurite.start, "seaweed": seaweed.start}
 PATIENCE = 120.0  # seconds for a server to come up
@@ -60,9 +61,8 @@ def _serve(listener: socket.socket, process: subprocess.Popen[bytes], said: byte
                 user.sendall(said)
                 waiting.register(user, selectors.EVENT_READ)
                 users, until = users + 1, 0.0
-            else:  # users say nothing: it has gone
+            elif isinstance(key.fileobj, socket.socket):  # users say nothing: it has gone
                 gone = key.fileobj
-                assert isinstance(gone, socket.socket)
                 waiting.unregister(gone)
                 gone.close()
                 users -= 1
@@ -80,7 +80,8 @@ def shared(name: str, folder: Path) -> Iterator[dict[str, Any]]:
         if not said:  # there is none, or it was just ending
             user = _started(name, folder)
             said = _heard(user)
-    assert user is not None
+    if user is None or not said:
+        raise ServerFailed(f"{name} says nothing")
     with user:
         yield json.loads(said)
 
@@ -94,7 +95,7 @@ def _started(name: str, folder: Path) -> socket.socket:
     log = Path(f"{folder}/{name}.log")
     with log.open("w") as said:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.keeper", name, str(folder)],
+            [sys.executable, "-m", "bench.servers.keeper", name, str(folder)],
             cwd=Path(__file__).resolve().parent.parent.parent,
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -108,7 +109,7 @@ def _started(name: str, folder: Path) -> socket.socket:
             return user
         time.sleep(0.05)  # not for a state of ours: for another program to come up
     keeper.kill()
-    raise AssertionError(f"{name} does not come up: {log.read_text()[-2000:]}")
+    raise ServerFailed(f"{name} does not come up: {log.read_text()[-2000:]}")
 
 
 def _connect(name: str, folder: Path) -> socket.socket | None:

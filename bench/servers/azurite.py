@@ -8,9 +8,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tests.servers.ports import free_ports, listening
+from bench.servers.ports import free_ports, listening
 
 ACCOUNT = "devstoreaccount1"
 # Of every Azurite in the world.
@@ -27,8 +27,10 @@ def missing() -> str:
     return ""
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """Start it on ``folder``; its ``endpoint``."""
+def start(
+    folder: Path, log: IO[bytes] | None = None
+) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start it on ``folder``; its ``endpoint``. What it says goes to ``log``, if given."""
     (port,) = free_ports(1)
     process = subprocess.Popen(
         [
@@ -37,6 +39,8 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
             "--disableTelemetry",
         ],
         stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
         start_new_session=True,
     )
     listening(port, process)

