@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import trio
 
-from stages.errors import UNREADABLE, Damage, NotFound, UnknownVersion
+from stages.errors import UNREADABLE, Damage, Expired, NotFound, UnknownVersion
+from stages.recover.again import TRIES, floors, moved_on
 from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
@@ -44,6 +45,7 @@ class Choice:
 
     point: Point
     notes: tuple[str, ...]
+    doubtful: bool = False  # data was missing: of this point, or of newer ones
 
 
 def as_point(header: Header, digest: bytes) -> Point:
@@ -84,8 +86,24 @@ async def choose(
 
     By number any point is given; else the newest consistent one (at or before the stamp) whose
     data has all arrived; ``salvage`` does not mind missing data. Raises ``NotFound`` with the
-    neighbours, ``Damage`` with what to try.
+    neighbours, ``Expired``, ``Damage`` with what to try.
     """
+    for _ in range(TRIES):
+        since = floors(group)
+        known = len(group.log.ignored)
+        try:
+            choice = await _choose(group, machine, at, salvage=salvage)
+        except (*UNREADABLE, Expired):
+            if not await moved_on(group, at if isinstance(at, int) else None, since):
+                raise
+        else:
+            if not choice.doubtful or not await moved_on(group, choice.point.seq, since):
+                return choice
+        del group.log.ignored[known:]  # retention has gone on this moment
+    return await _choose(group, machine, at, salvage=salvage)
+
+
+async def _choose(group: Group, machine: str, at: int | str | None, *, salvage: bool) -> Choice:
     if isinstance(at, int):
         return await _by_number(group, machine, at)
     try:
@@ -106,7 +124,7 @@ async def choose(
     following = await _consistent_after(group, last)
     beside = f"the next consistent point is {_named(following)}" if following else "it is the last"
     note = f"{_named(choice.point)} is the last consistent point at or before that time; {beside}"
-    return Choice(choice.point, (*choice.notes, note))
+    return replace(choice, notes=(*choice.notes, note))
 
 
 async def _by_number(group: Group, machine: str, seq: int) -> Choice:
@@ -145,10 +163,10 @@ async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
         if not commit.header.consistent:
             continue
         if commit.header.seq < first_bad:
-            return Choice(as_point(commit.header, commit.link), tuple(notes))
+            return Choice(as_point(commit.header, commit.link), tuple(notes), bool(key))
         notes.append(f"point #{commit.header.seq} passed over: {key} has not all arrived")
     # What is missing is older than the window: that is damage, no delay. Restoring will say so.
-    return Choice(as_point(chosen.header, chosen.link), ())
+    return Choice(as_point(chosen.header, chosen.link), (), bool(key))
 
 
 async def _first_incomplete(group: Group, headers: list[Header]) -> tuple[int, str]:
