@@ -8,6 +8,7 @@ however long that took: the grace is over in all of these tests.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from stages.errors import Expired
+from stages.errors import BrokenChain, Expired, Fenced
 from stages.model import BLOCK
 from stages.recover.device import PointDevice
 from stages.recover.opened import open_vault
@@ -29,6 +30,7 @@ from stages.recover.target import Target
 from stages.recover.verify import Verify
 from stages.store.port import ObjectStore
 from tests.keeper.world import Changing, Meanwhile, Recording, World, in_files, make_world
+from tests.vault.author import Author
 from tests.vault.reading import MACHINE
 
 STEP = 5
@@ -109,6 +111,7 @@ def stage() -> Iterator[Stage]:
             if at % 3 == 0:
                 await world.author.checkpoint()
         await world.hold(5)
+        world.author.ledger.checkpoint_state()
         recording = Recording(world.store, world.clock)
         after = replace(world, store=recording)
         before = world.clock.wall
@@ -183,3 +186,79 @@ async def test_in_real_files(stage: Stage, tmp_path: Path) -> None:
         await stage.outcome(restored, store, seq, folder)
         assert store.begun > at
         stage.world.clock.wall = before
+
+
+def forked(world: World, folder: Path) -> World:
+    """A world of its own, with a copy of the writer's state; its writer has not begun."""
+    shutil.copytree(world.folder, folder)
+    store = Recording(world.store, world.clock)
+    disks = {number: bytearray(disk) for number, disk in world.disks.items()}
+    return replace(world, store=store, folder=str(folder), points=dict(world.points), disks=disks)
+
+
+async def begun(world: World, store: ObjectStore) -> None:
+    """Its writer begins."""
+    world.author = Author(world.people, store, world.folder, world.machine)
+    await world.author.begin()
+
+
+async def test_a_writer_and_all_of_it_between_two_operations(stage: Stage, tmp_path: Path) -> None:
+    """References to blocks of any age, data that no commit has named yet, a checkpoint."""
+    before = stage.world.clock.wall
+    at, done = 0, False
+    while not done:
+        world = forked(stage.world, tmp_path / str(at))
+        store = Meanwhile(world.store, world, at, partial(all_phases, world))
+        await begun(world, store)
+        rng = random.Random(at)
+        for _ in range(3):
+            await world.write(rng)
+        await world.author.checkpoint()
+        await world.write(rng)
+        done = store.begun <= at
+        world.author.ledger.close()
+        assert world.author.ledger.tail.seq == 13
+        for _ in range(2):
+            await world.check(13)
+            await world.keep()
+            world.wait(1.1)
+        at += STEP
+        stage.world.clock.wall = before
+    assert at > 30
+
+
+async def test_a_writer_with_an_old_state_takes_no_place_that_retention_has_emptied(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """A copy of the state at commit 9 goes on while the log has long gone beyond, and its place,
+    commit 10, may be empty again: whatever the moment, it is fenced and no point suffers."""
+    before = stage.world.clock.wall
+    other = forked(stage.world, tmp_path / "other")
+    await begun(other, other.store)
+    rng = random.Random(30)
+    for at in range(9):
+        await other.write(rng)
+        other.wait(8)
+        if at % 3 == 0:
+            await other.author.checkpoint()
+    await other.hold(9)  # so that what it knows as the tail is there, and nothing after it
+    other.author.ledger.close()
+    now = other.clock.wall
+    at, done, ends = 0, False, set()
+    while not done:
+        vault = Recording(other.store, other.clock)
+        later = replace(other, store=vault)
+        late = replace(forked(stage.world, tmp_path / str(at)), store=vault)
+        store = Meanwhile(vault, later, at, partial(all_phases, later))
+        with pytest.raises((Fenced, BrokenChain)) as caught:
+            await begun(late, store)
+            await late.write(random.Random(at))
+        ends.add(caught.value.message)
+        done = store.begun <= at
+        late.author.ledger.close()
+        await later.check(5, 9, 18)
+        at += 2
+        stage.world.clock.wall = now
+    assert at > 10
+    stage.world.clock.wall = before
+    assert any("the log begins at commit" in end for end in ends), ends
