@@ -193,7 +193,14 @@ def forked(world: World, folder: Path) -> World:
     shutil.copytree(world.folder, folder)
     store = Recording(world.store, world.clock)
     disks = {number: bytearray(disk) for number, disk in world.disks.items()}
-    return replace(world, store=store, folder=str(folder), points=dict(world.points), disks=disks)
+    return replace(
+        world,
+        store=store,
+        folder=str(folder),
+        points=dict(world.points),
+        disks=disks,
+        _looked_at=frozenset(),
+    )
 
 
 async def begun(world: World, store: ObjectStore) -> None:
