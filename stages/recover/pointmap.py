@@ -18,7 +18,7 @@ from stages.errors import UNREADABLE, BackstayError, DamagedObject, NoSpace, Not
 from stages.model import U64, Disk, Runs
 from stages.ports import Files
 from stages.recover.again import TRIES, floors, moved_on
-from stages.recover.checkpoints import nearest
+from stages.recover.checkpoints import nearest, read
 from stages.recover.delta import Delta
 from stages.recover.directory import NOTHING, Directory, Pages
 from stages.recover.doubt import Doubt, Hole
@@ -64,6 +64,7 @@ class PointMap:
         self._pages = Pages(group)
         self._directory = Directory(self._pages, layout.commit(group.scope.group, header.seq))
         self._floors = floors(group)
+        self._begun = 0  # the commit of the checkpoint that was taken over
         self._rebuilding = trio.Lock()
         self._rebuilt = 0
         self._checkpoints = True
@@ -118,12 +119,14 @@ class PointMap:
             try:
                 return await begin(salvage=False)._read(manifest)
             except UNREADABLE as error:
+                if manifest.seq != base:
+                    with suppress(*UNREADABLE):
+                        oldest = await _oldest(group, base)
+                        self = await begin(salvage=False)._read(oldest)
+                        self._pass_over(error)
+                        return self
                 if base and not salvage:
                     raise
-                with suppress(*UNREADABLE):
-                    self = await begin(salvage=False)._read(None)
-                    self._pass_over(error)
-                    return self
             if salvage:  # with holes: from the checkpoint there are fewer
                 return await begin(salvage=True)._read(manifest)
         return await begin(salvage=salvage)._read(None)
@@ -134,7 +137,8 @@ class PointMap:
             at, link = 0, None
             if manifest is not None:
                 self._adopt(manifest)
-                at, link = manifest.seq, manifest.link
+                at = self._begun = manifest.seq
+                link = manifest.link
             else:
                 await self._begin_at_parent()
             while at < self.seq:
@@ -244,18 +248,18 @@ class PointMap:
         """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
         return await self._steady(lambda: self._places(frames))
 
-    async def _steady(self, read: Callable[[], Awaitable[U64]]) -> U64:
-        """What ``read`` finds, while the map was not made anew under it. Raises ``Damage``."""
+    async def _steady(self, look: Callable[[], Awaitable[U64]]) -> U64:
+        """What ``look`` finds, while the map was not made anew under it. Raises ``Damage``."""
         for _ in range(TRIES):
             before = self._rebuilt
             try:
-                found = await read()
+                found = await look()
             except UNREADABLE as error:
                 await self._rebuild(error, before)
                 continue
             if self._rebuilt == before:
                 return found
-        return await read()
+        return await look()
 
     async def _places(self, frames: U64) -> U64:
         rows = await self._directory.places(frames)
@@ -281,8 +285,9 @@ class PointMap:
     async def _rebuild(self, error: BackstayError, before: int) -> None:
         """A page is missing or damaged: make the map anew, once for all callers.
 
-        From what a newer floor has left, if there is one; else from the log's beginning. Raises
-        ``error`` if there is nothing else to read it from.
+        From what a newer floor has left, if there is one; else from the log's beginning, or the
+        oldest checkpoint that retention has left for the point. Raises ``error`` if it was read
+        from there.
         """
         async with self._rebuilding:
             if self._rebuilt != before:
@@ -295,14 +300,15 @@ class PointMap:
                     checkpoints=self._checkpoints,
                     salvage=self._salvage,
                 )
-            elif not self._tables or self.group.log.base(self.seq):
+            elif self._begun == self.group.log.base(self.seq):
                 raise error
             else:
+                oldest = await _oldest(self.group, self.group.log.base(self.seq))
                 fresh = PointMap(
                     self.group, self._files, self.machine, self.header, salvage=self._salvage
                 )
                 fresh._checkpoints = self._checkpoints
-                await fresh._read(None)
+                await fresh._read(oldest)
                 self._pass_over(error)
             self._become(fresh)
 
@@ -313,6 +319,7 @@ class PointMap:
         self._scratch, self._directory = fresh._scratch, fresh._directory
         self._tables, self._rows = fresh._tables, fresh._rows
         self._pages, self._floors = fresh._pages, fresh._floors
+        self._begun = fresh._begun
         self._base, self._base_blocks = fresh._base, fresh._base_blocks
         self._rebuilt += 1
 
@@ -419,14 +426,14 @@ class PointMap:
     async def _gather(self, disk: int, blocks: U64) -> U64:
         """Locations (n,) of single blocks (n,). Raises ``Damage``."""
 
-        async def read() -> U64:
+        async def look() -> U64:
             values: U64 = self._scratch[disk].gather(blocks)[:, 0]
             inherited = np.flatnonzero(values == 0)
             if len(inherited):
                 values[inherited] = await self._inherited(disk, blocks[inherited])
             return values
 
-        return await self._steady(read)
+        return await self._steady(look)
 
     async def _inherited(self, disk: int, blocks: U64) -> U64:
         values = np.zeros(len(blocks), np.uint64)
@@ -480,6 +487,14 @@ async def _map_page(pages: Pages, disk: int, page: int, table: U64) -> U64:
     if len(rows) == PAGE_ROWS:
         return rows
     return np.concatenate((rows, np.zeros(PAGE_ROWS - len(rows), np.uint64)))
+
+
+async def _oldest(group: Group, base: int) -> Manifest | None:
+    """The checkpoint ``base`` before which nothing is left; None if all of the log is."""
+    manifest = await read(group, base) if base else None
+    if base and manifest is None:
+        raise _no_base(group, base)
+    return manifest
 
 
 def _no_base(group: Group, base: int) -> DamagedObject:
