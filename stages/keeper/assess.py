@@ -14,12 +14,13 @@ from stages.keeper.retain import Columns
 from stages.keeper.survey import read_inventory, whole_rollups
 from stages.model import U64
 from stages.ports import Machine
+from stages.recover.checkpoints import parts_of
 from stages.recover.checkpoints import read as read_manifest
 from stages.recover.directory import NOTHING, Pages
 from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
 from stages.vault import layout
-from stages.vault.checkpoint import FRAMES, OFFSET_BITS, Manifest
+from stages.vault.checkpoint import FRAMES
 from stages.vault.floors import Floor, PackRef
 from stages.vault.location import INLINE, PACKED
 from stages.vault.rollup import SPAN
@@ -189,7 +190,7 @@ async def _checkpoints(
                 operation="retention",
                 subject=layout.manifest(group.scope.group, seq),
             )
-        pages |= _parts_of(manifest)
+        pages |= parts_of(manifest)
     for seq, part in sorted(pages):
         if (seq, part) not in there.parts:
             raise DamagedObject(
@@ -198,17 +199,6 @@ async def _checkpoints(
                 subject=layout.checkpoint_part(group.scope.group, seq, part),
             )
     return wanted, pages
-
-
-def _parts_of(manifest: Manifest) -> set[tuple[int, int]]:
-    tables = [table for disk in manifest.disks for table in (disk.map, disk.digests)]
-    tables += [pages.table for pages in manifest.epochs]
-    found: set[tuple[int, int]] = set()
-    for table in tables:
-        stored = table[table[:, 2] != 0]
-        parts = np.column_stack((stored[:, 0], stored[:, 1] >> np.uint64(OFFSET_BITS)))
-        found.update((seq, part) for seq, part in np.unique(parts, axis=0).tolist())
-    return found
 
 
 async def _settled(group: Group, floor: Floor, epoch: int) -> set[int]:

@@ -15,7 +15,6 @@ from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
 from stages.vault import location
 from stages.vault.checkpoint import PAGE_ROWS
-from stages.vault.floor_log import Packs
 from stages.vault.floors import Floor
 from stages.vault.log import Log
 
@@ -63,9 +62,8 @@ def view(group: Group, floor: Floor) -> Group:
     """The group as a reader opens it who finds ``floor`` in force."""
     log = Log(group.log.store, group.scope, group.ring)
     log.begin_at(group.record.parent)
-    log.floor = floor
-    packs = Packs(log.store, group.scope, group.ring.charter, floor.packs)
-    return replace(group, log=log, packs=packs if floor.packs else None, parent=None)
+    log.floor, log.pinned = floor, True
+    return replace(group, log=log, parent=None)
 
 
 async def live_frames(group: Group, files: Files, seqs: list[int]) -> Frames:

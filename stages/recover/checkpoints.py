@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from stages.errors import UNREADABLE, DamagedObject, MissingData, ObjectMissing
 from stages.model import U64
 from stages.recover.opened import Group
@@ -69,3 +71,15 @@ async def fetch_page(group: Group, name: PageName, place: int, length: int) -> U
     except UNREADABLE as error:
         raise DamagedObject(f"a page without a key: {error}", subject=key) from None
     return checkpoint.open_page(group.scope, keys, name, stored, key)
+
+
+def parts_of(manifest: Manifest) -> set[tuple[int, int]]:
+    """Commit and number of the parts whose pages a checkpoint refers to."""
+    tables = [table for disk in manifest.disks for table in (disk.map, disk.digests)]
+    tables += [pages.table for pages in manifest.epochs]
+    found: set[tuple[int, int]] = set()
+    for table in tables:
+        stored = table[table[:, 2] != 0]
+        parts = np.column_stack((stored[:, 0], stored[:, 1] >> np.uint64(checkpoint.OFFSET_BITS)))
+        found.update((seq, part) for seq, part in np.unique(parts, axis=0).tolist())
+    return found

@@ -14,13 +14,15 @@ import trio
 from stages.errors import DamagedObject
 from stages.model import U64
 from stages.ports import Offload
-from stages.recover.extract import Extractor
+from stages.recover.again import TRIES, floors, moved_on
+from stages.recover.extract import Extractor, Sink
 from stages.recover.lineage import others_epochs
 from stages.recover.plan import FrameNeed, Haul, hauls
 from stages.recover.pointmap import PointMap
 from stages.stage import crew
 
 Name: TypeAlias = tuple[int, int]  # epoch and number of a frame
+Lost: TypeAlias = tuple[str, str]  # key of an object, and why a frame cannot be had of it
 
 _PARALLEL = 8
 
@@ -76,24 +78,16 @@ class FrameCache:
         def keep(need: FrameNeed, content: bytes) -> None:
             found[need.epoch, need.number] = content
 
-        async def one(haul: Haul) -> None:
-            async with self._hauling:
-                bad = await self._extractor.run(haul, keep)
-            if bad:
-                await self._point.group.check_offered(self._point.seq)
-                raise DamagedObject(bad[0][1], operation="read", subject=haul.key)
-
+        group = self._point.group
         try:
-            rows = await self._point.places(frames)
-            group = self._point.group
-            others = await others_epochs(group, {need.epoch for need in wanted})
-            planned = hauls(group.scope.group, wanted, rows, others)
-            if len(planned) == 1:
-                await one(planned[0])
-            else:
-                async with crew() as nursery:
-                    for haul in planned:
-                        nursery.start_soon(one, haul)
+            for _ in range(TRIES):
+                since = floors(group)
+                bad = await self._read(frames, wanted, keep)
+                if not bad:
+                    break
+                if not await moved_on(group, self._point.seq, since):
+                    key, reason = bad[0]
+                    raise DamagedObject(reason, operation="read", subject=key)
             for name, content in found.items():
                 self._remember(name, content)
         finally:
@@ -101,6 +95,27 @@ class FrameCache:
                 self._under_way.pop(name, None)
             arrived.set()
         return found
+
+    async def _read(self, frames: U64, wanted: list[FrameNeed], keep: Sink) -> list[Lost]:
+        """Hand all frames to ``keep``; key and reason of what cannot be had."""
+        bad: list[Lost] = []
+
+        async def one(haul: Haul) -> None:
+            async with self._hauling:
+                lost = await self._extractor.run(haul, keep)
+            bad.extend((haul.key, reason) for _, reason in lost[:1])
+
+        rows = await self._point.places(frames)
+        group = self._point.group
+        others = await others_epochs(group, {need.epoch for need in wanted})
+        planned = hauls(group.scope.group, wanted, rows, others)
+        if len(planned) == 1:
+            await one(planned[0])
+        else:
+            async with crew() as nursery:
+                for haul in planned:
+                    nursery.start_soon(one, haul)
+        return bad
 
     def _remember(self, name: Name, content: bytes) -> None:
         if name not in self._cache:

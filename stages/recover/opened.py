@@ -24,6 +24,7 @@ from stages.vault import layout
 from stages.vault.charter import Charter, Pin, check_pin, load
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
 from stages.vault.floor_log import Packs, load_floor
+from stages.vault.floors import Floor
 from stages.vault.keyfile import PrivateKey
 from stages.vault.log import Log
 from stages.vault.records import GroupRecord, MachineRecord, read_group, read_machine
@@ -31,6 +32,7 @@ from stages.vault.sealing import Scope
 from stages.vault.terms import DATA, INDEX, KeyRing, check_place, check_signer
 
 MAX_GROUPS = 100_000
+_FLOOR_TRIES = 8
 _MAX_LOG = 100_000_000  # commits looked through for the end of a log with holes
 
 
@@ -51,21 +53,25 @@ class Group:
     parent: Group | None = None
     above: int = 0
     below: tuple[bytes, ...] = ()
-    packs: Packs | None = None
+    _packs: Packs | None = None
+    _packs_of: Floor | None = None
+
+    @property
+    def packs(self) -> Packs | None:
+        """Where frames are that the floor in force has moved; None if there are none."""
+        floor = self.log.floor
+        if floor is not self._packs_of:
+            refs = floor.packs if floor is not None else ()
+            store, charter = self.log.store, self.ring.charter
+            self._packs = Packs(store, self.scope, charter, refs) if refs else None
+            self._packs_of = floor
+        return self._packs
 
     async def look_at_floor(self) -> None:
-        """Read the newest floor: what retention has let go, and where frames are now."""
+        """Read the newest floor: what retention has let go, where the log begins."""
         found = await load_floor(self.log.store, self.scope, self.ring.charter)
         self.log.ignored.extend(note for note in found.passed if note not in self.log.ignored)
         self.log.floor = found.floor
-        refs = found.floor.packs if found.floor is not None else ()
-        self.packs = Packs(self.log.store, self.scope, self.ring.charter, refs) if refs else None
-
-    async def check_offered(self, seq: int) -> None:
-        """Raise ``Expired`` if retention has let the point go by now, since it was opened too."""
-        found = await load_floor(self.log.store, self.scope, self.ring.charter)
-        if found.floor is not None and not found.floor.offers(seq):
-            raise self.log.expired(seq)
 
     async def machine(self, number: int) -> MachineRecord:
         """A machine record, read once."""
@@ -143,7 +149,7 @@ class OpenedVault:
         log = Log(self.store, scope, ring)
         group = Group(scope, GroupRecord(0, None), ring, log, 0)
         await group.look_at_floor()
-        tail = group.tail = await self._tail(log)
+        tail = group.tail = await self._tail(group)
         try:
             record = await read_record(self.store, scope, self.charter)
         except UNREADABLE as error:
@@ -213,12 +219,22 @@ class OpenedVault:
                 f"group {parent.group.hex()}; to look at that one, give its id for the name"
             )
 
-    async def _tail(self, log: Log) -> int:
+    async def _tail(self, group: Group) -> int:
         """The newest commit. A hole before it costs the points that need what is missing, only."""
-        try:
-            return await log.tail()
-        except BrokenChain as error:
-            self.problems.append(str(error))
+        log = group.log
+        for _ in range(_FLOOR_TRIES):
+            floor, wrong = log.floor, ""
+            try:
+                if tail := await log.tail():
+                    return tail
+            except BrokenChain as error:
+                wrong = str(error)
+            await group.look_at_floor()  # has its beginning gone this moment?
+            if log.floor == floor:
+                break
+        if not wrong:
+            return 0
+        self.problems.append(wrong)
         last = 0
         async for info in walk(self.store, layout.log_prefix(log.scope.group), most=_MAX_LOG):
             number = info.key.rpartition("/")[2]

@@ -7,6 +7,7 @@ memory stays bounded by caches.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -16,7 +17,8 @@ import trio
 from stages.errors import UNREADABLE, BackstayError, DamagedObject, NoSpace, NotFound
 from stages.model import U64, Disk, Runs
 from stages.ports import Files
-from stages.recover.checkpoints import nearest
+from stages.recover.again import TRIES, floors, moved_on
+from stages.recover.checkpoints import nearest, read
 from stages.recover.delta import Delta
 from stages.recover.directory import NOTHING, Directory, Pages
 from stages.recover.doubt import Doubt, Hole
@@ -63,8 +65,10 @@ class PointMap:
         self._touched: dict[int, set[int]] = {}  # pages that were written to since the last look
         self._pages = Pages(group)
         self._directory = Directory(self._pages, layout.commit(group.scope.group, header.seq))
+        self._floors = floors(group)
+        self._begun = 0  # the commit of the checkpoint that was taken over
         self._rebuilding = trio.Lock()
-        self._rebuilt = False
+        self._rebuilt = 0
         self._checkpoints = True
         self._base: PointMap | None = None  # what a branch begins with; opened when wanted
         self._base_blocks: dict[int, int] = {}  # of its disks, if no checkpoint says what they hold
@@ -80,9 +84,27 @@ class PointMap:
 
         A damaged checkpoint costs time, not data: the commits before it are folded instead.
         ``checkpoints`` False does so from the start. Raises ``Damage`` naming the object that
-        stands in the way, ``NoSpace`` if there is no room for scratch files. ``salvage`` goes on
-        without a commit that cannot be read: ``doubt`` then says what may be older.
+        stands in the way, ``Expired``, ``NoSpace`` if there is no room for scratch files.
+        ``salvage`` goes on without a commit that cannot be read: ``doubt`` then says what may be
+        older.
         """
+        for _ in range(TRIES):
+            since = floors(group)
+            try:
+                point = await PointMap._build(group, files, seq, checkpoints, salvage=salvage)
+            except UNREADABLE:
+                if not await moved_on(group, seq, since):
+                    raise
+                continue
+            if point.doubt is None or not await moved_on(group, seq, since):
+                return point
+            point.close()
+        return await PointMap._build(group, files, seq, checkpoints, salvage=salvage)
+
+    @staticmethod
+    async def _build(
+        group: Group, files: Files, seq: int, checkpoints: bool, *, salvage: bool
+    ) -> PointMap:
         newest = await group.log.signed(seq)
         machine = await group.machine(newest.header.machine)
 
@@ -94,19 +116,19 @@ class PointMap:
         base = group.log.base(seq)  # before it nothing is left to be read instead
         manifest = await nearest(group, newest) if checkpoints or base else None
         if manifest is None and base:
-            await group.check_offered(seq)
             raise _no_base(group, base)
         if manifest is not None:
             try:
                 return await begin(salvage=False)._read(manifest)
             except UNREADABLE as error:
-                await group.check_offered(seq)
+                if manifest.seq != base:
+                    with suppress(*UNREADABLE):
+                        oldest = await _oldest(group, base)
+                        self = await begin(salvage=False)._read(oldest)
+                        self._pass_over(error)
+                        return self
                 if base and not salvage:
                     raise
-                with suppress(*UNREADABLE):
-                    self = await begin(salvage=False)._read(None)
-                    self._pass_over(error)
-                    return self
             if salvage:  # with holes: from the checkpoint there are fewer
                 return await begin(salvage=True)._read(manifest)
         return await begin(salvage=salvage)._read(None)
@@ -134,7 +156,8 @@ class PointMap:
             at, link = 0, None
             if manifest is not None:
                 self._adopt(manifest)
-                at, link = manifest.seq, manifest.link
+                at = self._begun = manifest.seq
+                link = manifest.link
             else:
                 await self._begin_at_parent()
             await self._fold_up_to(at, link)
@@ -243,19 +266,24 @@ class PointMap:
 
     async def locations(self, disk: int, first: int, count: int) -> U64:
         """Locations (count,) of blocks; 0 and 1 are zeros. Raises ``Damage``."""
-        try:
-            return await self._locations(disk, first, count)
-        except UNREADABLE as error:
-            await self._without_checkpoint(error)
-        return await self._locations(disk, first, count)
+        return await self._steady(lambda: self._locations(disk, first, count))
 
     async def places(self, frames: U64) -> U64:
         """Directory rows (n, 2) of frames given as ``location.frame_of`` numbers, ascending."""
-        try:
-            return await self._places(frames)
-        except UNREADABLE as error:
-            await self._without_checkpoint(error)
-        return await self._places(frames)
+        return await self._steady(lambda: self._places(frames))
+
+    async def _steady(self, look: Callable[[], Awaitable[U64]]) -> U64:
+        """What ``look`` finds, while the map was not made anew under it. Raises ``Damage``."""
+        for _ in range(TRIES):
+            before = self._rebuilt
+            try:
+                found = await look()
+            except UNREADABLE as error:
+                await self._rebuild(error, before)
+                continue
+            if self._rebuilt == before:
+                return found
+        return await look()
 
     async def _places(self, frames: U64) -> U64:
         rows = await self._directory.places(frames)
@@ -278,37 +306,52 @@ class PointMap:
         seq, place, length = table[page].tolist()
         return None if changed else (seq, place, length)
 
-    async def _without_checkpoint(self, error: BackstayError) -> None:
-        """A page is damaged: read the log from its beginning instead, once for all callers.
+    async def _rebuild(self, error: BackstayError, before: int) -> None:
+        """A page is missing or damaged: make the map anew, once for all callers.
 
-        Raises ``error`` if there was no checkpoint to blame.
+        From what a newer floor has left, if there is one; else from the log's beginning, or the
+        oldest checkpoint that retention has left for the point. Raises ``error`` if it was read
+        from there.
         """
         async with self._rebuilding:
-            if self._rebuilt:
+            if self._rebuilt != before:
                 return
-            if not self._tables or self.group.log.base(self.seq):
-                await self.group.check_offered(self.seq)
+            if await moved_on(self.group, self.seq, self._floors):
+                fresh = await PointMap.build(
+                    self.group,
+                    self._files,
+                    self.seq,
+                    checkpoints=self._checkpoints,
+                    salvage=self._salvage,
+                )
+            elif self._begun == self.group.log.base(self.seq):
                 raise error
-            fresh = PointMap(
-                self.group, self._files, self.machine, self.header, salvage=self._salvage
-            )
-            fresh._checkpoints = self._checkpoints
-            await fresh._read(None)
-            self.close()
-            self.doubt = fresh.doubt
-            # Whoever is in the middle of a read holds what it needs of the old ones.
-            self._scratch, self._directory = fresh._scratch, fresh._directory
-            self._tables, self._rows = {}, {}
-            self._pages = fresh._pages
-            self._base, self._base_blocks = fresh._base, fresh._base_blocks
-            self._rebuilt = True
-            self._pass_over(error)
+            else:
+                oldest = await _oldest(self.group, self.group.log.base(self.seq))
+                fresh = PointMap(
+                    self.group, self._files, self.machine, self.header, salvage=self._salvage
+                )
+                fresh._checkpoints = self._checkpoints
+                await fresh._read(oldest)
+                self._pass_over(error)
+            self._become(fresh)
+
+    def _become(self, fresh: PointMap) -> None:
+        """Take over another map of the same point; whoever reads meanwhile begins again."""
+        self.close()
+        self.doubt = fresh.doubt
+        self._scratch, self._directory = fresh._scratch, fresh._directory
+        self._tables, self._rows = fresh._tables, fresh._rows
+        self._pages, self._floors = fresh._pages, fresh._floors
+        self._begun = fresh._begun
+        self._base, self._base_blocks = fresh._base, fresh._base_blocks
+        self._rebuilt += 1
 
     def _pass_over(self, error: BackstayError) -> None:
         self.group.log.ignored.append(f"{error}; commits are read instead")
 
     async def _locations(self, disk: int, first: int, count: int) -> U64:
-        table = self._tables.get(disk, NOTHING)
+        table, pages = self._tables.get(disk, NOTHING), self._pages
         try:
             over = self._scratch[disk].read(first, count)[:, 0]
         except OSError as error:
@@ -322,7 +365,7 @@ class PointMap:
             page, low = divmod(first + at, PAGE_ROWS)
             step = min(PAGE_ROWS - low, rows - at)
             if not over[at : at + step].all():
-                found = await self._map_page(disk, page, table)
+                found = await _map_page(pages, disk, page, table)
                 below[at : at + step] = found[low : low + step]
             at += step
         known = min(count, self._base_blocks.get(disk, 0) - first)
@@ -417,28 +460,27 @@ class PointMap:
 
     async def _gather(self, disk: int, blocks: U64) -> U64:
         """Locations (n,) of single blocks (n,). Raises ``Damage``."""
-        values: U64 = self._scratch[disk].gather(blocks)[:, 0]
-        inherited = np.flatnonzero(values == 0)
-        if len(inherited):
-            try:
+
+        async def look() -> U64:
+            values: U64 = self._scratch[disk].gather(blocks)[:, 0]
+            inherited = np.flatnonzero(values == 0)
+            if len(inherited):
                 values[inherited] = await self._inherited(disk, blocks[inherited])
-            except UNREADABLE as error:
-                await self._without_checkpoint(error)
-                return await self._gather(disk, blocks)
-        return values
+            return values
+
+        return await self._steady(look)
 
     async def _inherited(self, disk: int, blocks: U64) -> U64:
         values = np.zeros(len(blocks), np.uint64)
         known = np.flatnonzero(blocks < np.uint64(self._base_blocks.get(disk, 0)))
         if len(known):
             values[known] = await (await self._parent())._gather(disk, blocks[known])
-        if disk not in self._tables:
-            return values
+        table, stored = self._tables.get(disk, NOTHING), self._pages
         pages = blocks // np.uint64(PAGE_ROWS)
         for page in np.unique(pages).tolist():
-            if page < len(self._tables[disk]):
+            if page < len(table):
                 here = pages == page
-                rows = await self._map_page(disk, page, self._tables[disk])
+                rows = await _map_page(stored, disk, page, table)
                 values[here] = rows[(blocks[here] % np.uint64(PAGE_ROWS)).astype(np.int64)]
         return values
 
@@ -473,12 +515,21 @@ class PointMap:
         for pages in manifest.epochs:
             self._directory.adopt(pages)
 
-    async def _map_page(self, disk: int, page: int, table: U64) -> U64:
-        """Locations (PAGE_ROWS,); of a page stored before its disk grew the rest is unset."""
-        rows = (await self._pages.get(MAP, disk, page, table))[:, 0]
-        if len(rows) == PAGE_ROWS:
-            return rows
-        return np.concatenate((rows, np.zeros(PAGE_ROWS - len(rows), np.uint64)))
+
+async def _map_page(pages: Pages, disk: int, page: int, table: U64) -> U64:
+    """Locations (PAGE_ROWS,); of a page stored before its disk grew the rest is unset."""
+    rows = (await pages.get(MAP, disk, page, table))[:, 0]
+    if len(rows) == PAGE_ROWS:
+        return rows
+    return np.concatenate((rows, np.zeros(PAGE_ROWS - len(rows), np.uint64)))
+
+
+async def _oldest(group: Group, base: int) -> Manifest | None:
+    """The checkpoint ``base`` before which nothing is left; None if all of the log is."""
+    manifest = await read(group, base) if base else None
+    if base and manifest is None:
+        raise _no_base(group, base)
+    return manifest
 
 
 def _no_base(group: Group, base: int) -> DamagedObject:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import trio
 
-from stages.errors import UNREADABLE, Damage, NotFound, UnknownVersion
+from stages.errors import UNREADABLE, Damage, Expired, MissingData, NotFound, UnknownVersion
+from stages.recover.again import TRIES, floors, moved_on
+from stages.recover.checkpoints import nearest, parts_of
 from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
@@ -44,6 +46,7 @@ class Choice:
 
     point: Point
     notes: tuple[str, ...]
+    doubtful: bool = False  # data was missing: of this point, or of newer ones
 
 
 def as_point(header: Header, digest: bytes) -> Point:
@@ -84,8 +87,24 @@ async def choose(
 
     By number any point is given; else the newest consistent one (at or before the stamp) whose
     data has all arrived; ``salvage`` does not mind missing data. Raises ``NotFound`` with the
-    neighbours, ``Damage`` with what to try.
+    neighbours, ``Expired``, ``Damage`` with what to try.
     """
+    for _ in range(TRIES):
+        since = floors(group)
+        known = len(group.log.ignored)
+        try:
+            choice = await _choose(group, machine, at, salvage=salvage)
+        except (*UNREADABLE, Expired):
+            if not await moved_on(group, at if isinstance(at, int) else None, since):
+                raise
+        else:
+            if not choice.doubtful or not await moved_on(group, choice.point.seq, since):
+                return choice
+        del group.log.ignored[known:]  # retention has gone on this moment
+    return await _choose(group, machine, at, salvage=salvage)
+
+
+async def _choose(group: Group, machine: str, at: int | str | None, *, salvage: bool) -> Choice:
     if isinstance(at, int):
         return await _by_number(group, machine, at)
     try:
@@ -106,7 +125,7 @@ async def choose(
     following = await _consistent_after(group, last)
     beside = f"the next consistent point is {_named(following)}" if following else "it is the last"
     note = f"{_named(choice.point)} is the last consistent point at or before that time; {beside}"
-    return Choice(choice.point, (*choice.notes, note))
+    return replace(choice, notes=(*choice.notes, note))
 
 
 async def _by_number(group: Group, machine: str, seq: int) -> Choice:
@@ -131,24 +150,74 @@ async def _by_number(group: Group, machine: str, seq: int) -> Choice:
 async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
     """``seq`` or the newest consistent point before it whose data has all arrived.
 
-    In a geo-replicated store a commit can arrive before its data; only the newest commits of the
-    log can be affected, so only those are looked at. A point needs the data of all before it.
+    In a geo-replicated store a commit can arrive before its data, or before the commit that it
+    follows; only the newest commits of the log can be affected, so only those are looked at. A
+    point needs the data of all before it, and the commits since the checkpoint it is read from.
     """
-    chosen = await group.log.signed(seq)
-    if salvage:
-        return Choice(as_point(chosen.header, chosen.link), ())
     low = max(group.log.first, group.tail - COMPLETE_WINDOW + 1)
+    chosen: Commit | None = None
+    try:
+        chosen = await group.log.signed(seq)
+    except MissingData:
+        if salvage or seq < low:
+            raise
+    if salvage and chosen is not None:
+        return Choice(as_point(chosen.header, chosen.link), ())
     commits = await _readable(group, low, seq) if low <= seq else []
     first_bad, key = await _first_incomplete(group, [commit.header for commit in commits])
-    notes: list[str] = []
+    holes = await _holes(group, range(low, seq + 1), commits)
+    notes = [
+        f"point #{hole} passed over: {layout.commit(group.scope.group, hole)} has not all arrived"
+        for hole in holes
+        if hole == seq
+    ]
     for commit in reversed(commits):
         if not commit.header.consistent:
             continue
-        if commit.header.seq < first_bad:
-            return Choice(as_point(commit.header, commit.link), tuple(notes))
-        notes.append(f"point #{commit.header.seq} passed over: {key} has not all arrived")
+        missing = await _stands_in_the_way(group, commit, holes)
+        if commit.header.seq < first_bad and not missing:
+            doubtful = bool(key or holes)
+            return Choice(as_point(commit.header, commit.link), tuple(notes), doubtful)
+        what = missing or key
+        notes.append(f"point #{commit.header.seq} passed over: {what} has not all arrived")
+    key = key or "".join(layout.commit(group.scope.group, hole) for hole in holes[:1])
+    if chosen is None:
+        raise MissingData(
+            "a commit is missing, and no consistent point before it is complete",
+            operation="choose point",
+            subject=layout.commit(group.scope.group, seq),
+        )
     # What is missing is older than the window: that is damage, no delay. Restoring will say so.
-    return Choice(as_point(chosen.header, chosen.link), ())
+    return Choice(as_point(chosen.header, chosen.link), (), bool(key))
+
+
+async def _holes(group: Group, wanted: range, commits: list[Commit]) -> list[int]:
+    """Numbers of commits that are not there, ascending, of those that cannot be read."""
+    known = {commit.header.seq for commit in commits}
+    return [
+        seq
+        for seq in wanted
+        if seq not in known
+        and await group.log.store.info(layout.commit(group.scope.group, seq)) is None
+    ]
+
+
+async def _stands_in_the_way(group: Group, commit: Commit, holes: list[int]) -> str:
+    """What is missing for a point to be read: "" if a whole checkpoint spares the holes."""
+    seq = commit.header.seq
+    before = [hole for hole in holes if hole < seq]
+    if not before:
+        return ""
+    known = list(group.log.ignored)
+    manifest = await nearest(group, commit)
+    group.log.ignored[:] = known  # who reads the point will say so
+    if manifest is None or manifest.seq < before[-1]:
+        return layout.commit(group.scope.group, before[-1])
+    for at, part in sorted(parts_of(manifest)):
+        name = layout.checkpoint_part(group.scope.group, at, part)
+        if await group.log.store.info(name) is None:
+            return name
+    return ""
 
 
 async def _first_incomplete(group: Group, headers: list[Header]) -> tuple[int, str]:

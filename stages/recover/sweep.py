@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import trio
 
 from stages.model import BLOCK, U64, Disk
 from stages.ports import Machine
+from stages.recover.again import TRIES, floors, moved_on
 from stages.recover.extract import DamagedExtent, Extractor, Sink, extents_of
 from stages.recover.lineage import others_epochs
 from stages.recover.plan import FrameNeed, Haul, hauls, needs
@@ -22,6 +24,7 @@ from stages.stage import crew
 
 WINDOW_BLOCKS = 1 << 18  # 1 GiB of disk: a frame is fetched once for all its blocks in a window
 AHEAD = 8
+Lost: TypeAlias = tuple[FrameNeed, str, str]  # a frame that cannot be had, key and reason
 MAX_DAMAGE = 10_000  # extents that are listed; ``lost`` counts all
 
 
@@ -75,9 +78,36 @@ class Sweep:
         window. Raises ``Damage`` if the map is, and store errors.
         """
         frames, wanted = needs(window.locations, window.first)
-        rows = await self.point.places(frames)
         self.frames += len(wanted)
-        found: list[DamagedExtent] = []
+        group = self.point.group
+        lost: dict[tuple[int, int], Lost] = {}
+        for _ in range(TRIES):
+            since = floors(group)
+            lost = await self._haul(frames, wanted, sink, advance)
+            if not lost or not await moved_on(group, self.point.seq, since):
+                break
+            left = [at for at, need in enumerate(wanted) if (need.epoch, need.number) in lost]
+            frames, wanted = frames[left], [wanted[at] for at in left]
+        bad = [
+            extent
+            for need, key, reason in lost.values()
+            for extent in extents_of(window.disk, need, key, reason)
+        ]
+        found = _joined([*bad, *self._doubtful(window)])
+        self.lost += sum(extent.length for extent in found)
+        self.damage.extend(found[: MAX_DAMAGE - len(self.damage)])
+        return found
+
+    async def _haul(
+        self,
+        frames: U64,
+        wanted: list[FrameNeed],
+        sink: Sink,
+        advance: Callable[[int], None] | None,
+    ) -> dict[tuple[int, int], Lost]:
+        """Hand frames to ``sink``; those that cannot be had, by epoch and number."""
+        rows = await self.point.places(frames)
+        found: dict[tuple[int, int], Lost] = {}
         room = trio.Semaphore(AHEAD)
         group = self.point.group
         others = await others_epochs(group, {need.epoch for need in wanted})
@@ -90,7 +120,7 @@ class Sweep:
             room.release()
             self.stored_bytes += haul.length
             for need, reason in bad:
-                found.extend(extents_of(window.disk, need, haul.key, reason))
+                found[need.epoch, need.number] = need, haul.key, reason
             if advance is not None:
                 advance(haul.length)
 
@@ -98,11 +128,6 @@ class Sweep:
             for haul in hauls(group.scope.group, wanted, rows, others):
                 await room.acquire()
                 nursery.start_soon(one, haul)
-        if found:  # or has retention let the point go since it was opened?
-            await group.check_offered(self.point.seq)
-        found = _joined([*found, *self._doubtful(window)])
-        self.lost += sum(extent.length for extent in found)
-        self.damage.extend(found[: MAX_DAMAGE - len(self.damage)])
         return found
 
     def _doubtful(self, window: Window) -> list[DamagedExtent]:

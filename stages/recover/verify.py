@@ -10,6 +10,7 @@ import numpy as np
 from stages.errors import UNREADABLE, Damage, ObjectMissing
 from stages.model import BLOCK, U64
 from stages.ports import Machine
+from stages.recover.again import TRIES, floors, moved_on
 from stages.recover.checkpoints import fetch_page, nearest
 from stages.recover.extract import DamagedExtent
 from stages.recover.lineage import parent_of
@@ -63,7 +64,19 @@ class Verify:
         self._machines: set[int] = set()
 
     async def run(self, advance: Callable[[int], None] | None = None) -> Verified:
-        """Check log, rollups, checkpoints and every frame of the point."""
+        """Check log, rollups, checkpoints and every frame of the point. Raises ``Expired``."""
+        for _ in range(TRIES):
+            since = floors(self._group)
+            found = await self._once(advance)
+            clean = found.whole and not found.problems
+            if clean or not await moved_on(self._group, self._seq, since):
+                return found
+            self._problems.clear()  # retention has gone on meanwhile: under the new floor, then
+            self._group.log.ignored.clear()
+            advance = None  # it was heard of
+        return found
+
+    async def _once(self, advance: Callable[[int], None] | None) -> Verified:
         commits = await self._history()
         try:
             point = await PointMap.build(self._group, self._machine.files, self._seq, salvage=True)

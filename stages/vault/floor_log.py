@@ -126,18 +126,25 @@ class Packs:
         self._charter = charter
         self._refs = refs
         self._tables: OrderedDict[int, tuple[U64, U64]] = OrderedDict()
+        self.missing: set[int] = set()  # packs that were looked for in vain
 
     async def move(self, frames: U64, rows: U64) -> U64:
         """``rows`` (n, 2) of ascending ``frames`` (n,), as they are after all moves.
 
-        Raises ``Damage`` if a pack that may hold one of them cannot be read.
+        Where a pack is missing frames stay where they were: in a copy of a vault a floor can
+        arrive before its packs, and what was moved does not go within the grace. Raises ``Damage``
+        if a pack that may hold one of them cannot be read.
         """
         moved = rows
         for ref in self._refs:  # of two that have a frame the newer counts
             low, high = frames.searchsorted(np.array([ref.first, ref.last + 1], np.uint64)).tolist()
             if low == high:
                 continue
-            known, spans = await self._table(ref.number)
+            try:
+                known, spans = await self._table(ref.number)
+            except MissingData:
+                self.missing.add(ref.number)
+                continue
             wanted = frames[low:high]
             at = known.searchsorted(wanted).clip(0, len(known) - 1)
             hit = np.flatnonzero(known[at] == wanted)

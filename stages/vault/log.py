@@ -70,6 +70,7 @@ class Log:
         self.ignored: list[str] = []
         self.genesis = _GENESIS
         self.floor: Floor | None = None
+        self.pinned = False  # the floor is given: newer ones are not looked for
         self._rolled: dict[int, dict[int, Commit]] = {}
 
     @property

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from stages.errors import Expired, IllegalOperation, KeyFailure, StoreDenied, WrongKey
+from stages.keeper import assess, reach, survey
 from stages.recover.opened import open_vault
 from stages.recover.verify import Verify
 from stages.store.faults import Fault, FaultPlan, FaultStore, Operation
@@ -18,6 +19,7 @@ from tests.keeper.world import HOUR, HoldingStore, World, make_world
 from tests.vault.author import batch_of
 from tests.vault.reading import MACHINE
 from tests.vault.support import START, SetClock
+from tests.whole.small import SPAN, changed, small_rollups
 
 
 async def month(world: World, rng: random.Random, commits: int, hours: float) -> None:
@@ -246,30 +248,33 @@ async def test_a_dry_run_writes_nothing() -> None:
 
 
 async def test_verify_and_rollups_know_what_went() -> None:
-    """More than two rollups' spans: of commits whose frames have gone the rollup is left."""
-    with ExitStack() as stack:
+    """Many rollups' spans: of commits whose frames have gone the rollup is left."""
+    spans = [(module, "SPAN", SPAN) for module in (assess, reach, survey)]
+    with ExitStack() as stack, small_rollups(), changed(*spans):
         world = await make_world(stack)
         rng = random.Random(15)
-        for at in range(560):
-            if at % 40 == 0:
+        for at in range(36):
+            if at % 5 == 0:
                 await world.write(rng)
             else:
                 await world.author.commit((batch_of(0, {}),), grade="crash")
                 world.points[at + 1] = world.points[at]
-            if at in (20, 300, 540):
+            if at in (1, 18, 33):
                 await world.author.checkpoint()
-            world.wait(0.25)
+            world.wait(4)
         for _ in range(3):
             report = await world.keep()
             assert report.clean, report
             world.wait(2)
         group = await world.open()
-        names = [info.key for info in await world.store.page(layout.log_prefix(world.scope.group))]
-        below = [name for name in names if name < layout.commit(world.scope.group, group.log.first)]
         offered = await world.check()
-        assert min(offered) < 256 < group.log.first
-        assert len([name for name in below if name <= layout.commit(world.scope.group, 512)]) < 6
-        for seq in (offered[0], offered[3], offered[-1]):
+        first = group.log.first
+        assert min(offered) < first - 4 * SPAN
+        names = [info.key for info in await world.store.page(layout.log_prefix(world.scope.group))]
+        ends = [seq for seq in range(SPAN, first, SPAN) if seq >= min(offered)]
+        left = [name for name in names if name < layout.commit(world.scope.group, ends[-1])]
+        assert len(left) < len([seq for seq in offered if seq < ends[-1]])
+        for seq in (offered[0], offered[1], offered[-1]):
             found = await Verify(await world.open(), MACHINE, seq).run()
             assert (found.whole, found.problems) == (True, ()), found
         await world.restart()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import ExitStack
 
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.keeper.world import GRACE, HOUR, RETENTION, World, make_world
+
+EXPLORE = int(os.environ.get("BACKSTAY_EXPLORE", "1"))
 
 STEPS = st.lists(
     st.one_of(
@@ -109,7 +112,7 @@ class Story:
 
 
 @settings(
-    max_examples=25,
+    max_examples=12 * EXPLORE,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.integers(0, 1 << 30), STEPS)

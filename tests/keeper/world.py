@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from stages.errors import StoreUnreachable
 from stages.keeper.keeper import Keeper, Rules
@@ -16,9 +18,10 @@ from stages.model import BLOCK, Disk
 from stages.ports import Buffer, Machine
 from stages.recover.opened import Group, open_vault
 from stages.recover.points import newest
-from stages.store.faults import Fault, FaultPlan, FaultStore, nth
+from stages.store.faults import Fault, FaultPlan, FaultStore, Operation, nth
+from stages.store.file import FileStore
 from stages.store.memory import MemoryStore
-from stages.store.port import ObjectStore, Put
+from stages.store.port import PAGE, ObjectInfo, ObjectStore, Put
 from stages.vault.branches import found_branch
 from stages.vault.charter import Keeper as KeeperMember
 from stages.vault.floors import Hold, hold_object
@@ -50,7 +53,7 @@ class World:
     """``points``: what each disk holds at each commit, by name."""
 
     machine: Machine
-    store: MemoryStore
+    store: Any  # a MemoryStore; DatedFiles after ``in_files``
     people: People
     keeper: PrivateKey
     folder: str
@@ -58,6 +61,9 @@ class World:
     points: dict[int, dict[str, bytes]] = field(default_factory=dict)
     disks: dict[int, bytearray] = field(default_factory=dict)
     lives: int = 1
+    _looked_at: frozenset[str] = frozenset()
+    _offered: list[int] = field(default_factory=list)
+    _right: set[int] = field(default_factory=set)
 
     @property
     def clock(self) -> SetClock:
@@ -187,13 +193,17 @@ class World:
 
     async def check(self, *more: int) -> list[int]:
         """Every point that is offered, and ``more``, reads byte for byte; returns what is."""
-        seqs = await self.offered()
-        group = await self.open()
-        for seq in {*seqs, *more}:
+        keys = frozenset(each for each in self.store._keys if not each.startswith("keeper/"))
+        if keys != self._looked_at:  # objects never change: of the same ones the same is read
+            self._looked_at, self._offered, self._right = keys, await self.offered(), set()
+        group = None
+        for seq in {*self._offered, *more} - self._right:
+            group = group or await self.open()
             disks, damage = await read_point(group, seq)
             assert not damage, (seq, damage)
             assert disks == self.points[seq], seq
-        return seqs
+            self._right.add(seq)
+        return list(self._offered)
 
 
 async def make_world(stack: ExitStack, seed: str = "keeper") -> World:
@@ -231,3 +241,104 @@ class HoldingStore(FaultStore):
             self.done = True
             await self._world.hold(self._seq)
         return await super().put(key, parts)
+
+
+class DatedFiles(FileStore):
+    """A vault in real files, whose times are those of a clock that is set."""
+
+    def __init__(self, root: str, machine: Machine):
+        super().__init__(root, machine)
+        self._clock = machine.clock
+
+    async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
+        done = await super().put(key, parts)
+        self.date(key, self._clock.wall_us() / 1e6)
+        return done
+
+    def date(self, key: str, seconds: float) -> None:
+        os.utime(self._path(key), ns=(round(seconds * 1e9), round(seconds * 1e9)))
+
+
+async def in_files(world: World, root: str) -> World:
+    """The same world, its vault copied to files below ``root``."""
+    store = DatedFiles(root, world.machine)
+    await store.create_root()
+    for key, each in world.store._objects.items():
+        await FileStore.put(store, key, [each.data])
+        store.date(key, each.modified)
+    return replace(world, store=store)
+
+
+class Changing(MemoryStore):
+    """A vault that only others change: ``states`` are what it holds, one after the other.
+
+    ``step`` hears the number of an operation before it and says how many states are passed over.
+    """
+
+    def __init__(self, states: Sequence[dict[str, Any]], step: Callable[[int], int]):
+        super().__init__()
+        self._states = states
+        self._step = step
+        self._at = self.count = 0
+        self._objects = states[0]
+        self._keys = sorted(states[0])
+
+    def _next(self) -> None:
+        moved = min(self._at + self._step(self.count), len(self._states) - 1)
+        self.count += 1
+        if moved != self._at:
+            self._at, self._objects = moved, self._states[moved]
+            self._keys = sorted(self._objects)
+
+    async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        self._next()
+        return await super().get(key, offset, length)
+
+    async def info(self, key: str) -> ObjectInfo | None:
+        self._next()
+        return await super().info(key)
+
+    async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
+        self._next()
+        return await super().page(prefix, after, limit)
+
+
+class Recording(MemoryStore):
+    """``states``: what it held at first and after every change."""
+
+    def __init__(self, other: MemoryStore, clock: SetClock):
+        super().__init__(clock=clock)
+        self._objects, self._keys = dict(other._objects), list(other._keys)
+        self._held_bytes = other._held_bytes
+        self.states = [dict(self._objects)]
+
+    async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
+        done = await super().put(key, parts)
+        self.states.append(dict(self._objects))
+        return done
+
+    async def delete(self, key: str) -> bool:
+        done = await super().delete(key)
+        self.states.append(dict(self._objects))
+        return done
+
+
+class Meanwhile(FaultStore):
+    """Something happens the moment before operation ``at``, from 0. ``begun`` counts them."""
+
+    def __init__(
+        self, inner: ObjectStore, world: World, at: int | None, act: Callable[[], Awaitable[object]]
+    ):
+        super().__init__(inner, FaultPlan(self._look), world.clock)
+        self._at = at
+        self._act = act
+        self.begun = 0
+
+    def _look(self, operation: Operation) -> None:
+        self.begun = operation.number + 1
+
+    async def _begin(self, name: str, key: str) -> tuple[Operation, Fault]:
+        if self._at == self._count:
+            self._at = None
+            await self._act()
+        return await super()._begin(name, key)

@@ -21,6 +21,7 @@ from nacl.signing import VerifyKey
 
 BLOCK = 4096
 GROUP, MACHINE, TERM, WRAPPED, COMMIT, MANIFEST = 1, 2, 3, 4, 5, 6
+FLOOR, PACK = 8, 10
 INLINE = 1 << 63
 NONCE = {"aegis256": 32, "xchacha20poly1305": 24}
 DECRYPT = {
@@ -88,6 +89,8 @@ class Reader:
         self.folder = f"groups/{group}"
         self.recipient = bindings.crypto_scalarmult_base(secret)
         self.writers = {bytes.fromhex(each["key"]) for each in self.charter["writers"]}
+        self.keepers = {bytes.fromhex(each["signer"]) for each in self.charter.get("keepers", ())}
+        self.keepers.add(bytes.fromhex(self.charter["operator"]))
 
     def _charter(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -104,7 +107,8 @@ class Reader:
 
     def object(self, name: str, kind: int) -> Object:
         found = container(self.objects[f"{self.folder}/{name}"], kind)
-        assert found.header["writer"] in self.writers
+        admitted = self.keepers if kind in (FLOOR, PACK) else self.writers
+        assert found.header["writer"] in admitted
         assert (found.header["vault"], found.header["group"]) == (self.vault, self.group)
         return found
 
@@ -144,6 +148,41 @@ class Reader:
             link = found.link
             yield found
 
+    def floor(self) -> Object | None:
+        """The newest floor."""
+        names = [name for name in self.objects if name.startswith(f"{self.folder}/floors/")]
+        if not names:
+            return None
+        found = self.object(f"floors/{len(names):08d}", FLOOR)
+        assert (found.header["format"], found.header["number"]) == (1, len(names))
+        return found
+
+    def kept(self, floor: Object) -> dict[int, tuple[int, bytes]]:
+        """What can be read under a floor up to its commit: by point its base and its link."""
+        fields = msgpack.unpackb(floor.body)
+        links = fields["links"]
+        rows = struct.iter_unpack("<QQQQ", fields["points"])
+        found = {seq: (base, links[32 * at :][:32]) for at, (seq, base, _, _) in enumerate(rows)}
+        return found | {floor.header["seq"]: (floor.header["seq"], floor.header["link"])}
+
+    def moved(self, floor: Object) -> dict[tuple[int, int], bytes]:
+        """The frames in the packs of a floor, as they are stored; the higher number counts."""
+        found: dict[tuple[int, int], bytes] = {}
+        for number, first, last, size in struct.iter_unpack(
+            "<QQQQ", msgpack.unpackb(floor.body)["packs"]
+        ):
+            pack = self.object(f"packs/{number:012d}", PACK)
+            fields = msgpack.unpackb(pack.body)
+            frames = [each for (each,) in struct.iter_unpack("<Q", fields["frames"])]
+            assert (pack.header["number"], frames[0], frames[-1]) == (number, first, last)
+            assert (frames == sorted(frames), len(pack.tail)) == (True, size)
+            for each, (span,) in zip(
+                frames, struct.iter_unpack("<Q", fields["spans"]), strict=True
+            ):
+                at, length = span >> 32, span & 0xFFFFFFFF
+                found[each >> 32, each & 0xFFFFFFFF] = pack.tail[at : at + length]
+        return found
+
     def rolled(self, last: int) -> list[Object]:
         """The 256 commits of a rollup."""
         data = self.objects[f"{self.folder}/rollups/{last:015d}"]
@@ -177,6 +216,27 @@ class Map:
         self.blocks: dict[tuple[int, int], int] = {}
         self.places: dict[tuple[int, int], tuple[int, int, int]] = {}
         self.sizes: dict[int, int] = {}
+        floor = reader.floor()
+        self.moved = {} if floor is None else reader.moved(floor)
+
+    @staticmethod
+    def under_floor(reader: Reader, seq: int) -> Map:
+        """The map of a point that retention has left, or of one after the floor's commit."""
+        floor = reader.floor()
+        assert floor is not None
+        base, link = reader.kept(floor)[min(seq, floor.header["seq"])]
+        point = Map(reader)
+        before = point.load(base) if base else bytes(32)
+        at = base
+        while at < seq:
+            at += 1
+            commit = reader.object(f"log/{at:015d}", COMMIT)
+            assert (commit.header["seq"], commit.header["previous"]) == (at, before)
+            before = commit.link
+            assert at != min(seq, floor.header["seq"]) or before == link
+            point.fold(commit)
+        assert before == link or seq > floor.header["seq"]
+        return point
 
     def fold(self, commit: Object) -> None:
         header = commit.header
@@ -283,6 +343,8 @@ class Map:
 
     def _fetch(self, epoch: int, number: int) -> bytes:
         reader = self.reader
+        if (epoch, number) in self.moved:
+            return reader.frame(epoch, number, self.moved[epoch, number])
         holder, offset, length = self.places[epoch, number]
         if holder & INLINE:
             data = reader.object(f"log/{holder & ~INLINE:015d}", COMMIT).tail
