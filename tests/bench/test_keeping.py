@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from bench import kept, month
-from bench.cli import code_of
 from bench.kept import Ended, wanted
 from bench.made import Made
+from bench.running import code_of
 from bench.scenarios import churn, keeper
 from bench.subjects import BACKSTAY
 from stages.recover.opened import open_vault

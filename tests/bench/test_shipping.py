@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.cli import code_of
 from bench.puts import keys
+from bench.running import code_of
 from bench.scenarios import shipping, site
 from bench.servers.cloud import Cloud
 from bench.subjects import BACKSTAY, Backstay, Copy, Subject
