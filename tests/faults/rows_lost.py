@@ -22,6 +22,11 @@ def _hole_restore(world: World) -> tuple[str, ...]:
     return RESTORE
 
 
+def _hole_restore_newest(world: World) -> tuple[str, ...]:
+    _hole(world)
+    return (*RESTORE, "--at", f"#{world.names['third']}")
+
+
 def _hole_before(world: World) -> tuple[str, ...]:
     _hole(world)
     return (*RESTORE, "--at", f"#{world.names['first']}")
@@ -111,6 +116,21 @@ ROWS = (
     Row(
         "a commit missing, restore",
         _hole_restore,
+        0,
+        sees=(
+            "note: point #{third} passed over: {object} has not all arrived\n"
+            "note: read log: {object}: commit {second} is missing, later ones exist\n"
+            "note: read log: {object}: a commit is missing\n"
+            "point #{first} of web1, …, quiet\n"
+            "  root: 8.0 MiB to new file out/web1-root.img\n"
+            "  data: 1.0 MiB to new file out/web1-data.img"
+        ),
+        kept=READ,
+        check=_first_restored,
+    ),
+    Row(
+        "a commit missing, restore by number",
+        _hole_restore_newest,
         6,
         sees="backstay: read log: {object}: a commit is missing",
         hint=(
