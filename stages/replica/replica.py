@@ -160,7 +160,8 @@ class Replica:
         if before.group != wanted.group or before.seq > wanted.seq:
             return wanted
         try:
-            await group.check_offered(before.seq)
+            await group.look_at_floor()
+            group.log.check_offered(before.seq)
             commit = await group.log.signed(before.seq)
         except UNREADABLE:
             return wanted
