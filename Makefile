@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	$(BIN)/backstay demo
 
 test: lint $(VENV)/.azurite
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from bench.scenarios import SCENARIOS
 from bench.subjects import Backstay, Subject
 
 DEFAULT_OUT = "bench-report"
+QUICK_WITHIN = 210  # seconds: with the last scenario and the pictures it ends within five minutes
 
 _COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("bench.cli_compare", "Say what differs between two result files."),
@@ -71,6 +73,12 @@ class _Commands(click.Group):
     help="Write result.json, pictures and report.html there.  "
     f"[default: {DEFAULT_OUT}; nowhere with --json]",
 )
+@click.option(
+    "--within",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help=f"Begin no scenario later than that.  [default: {QUICK_WITHIN} with --quick]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def bench(
@@ -86,6 +94,7 @@ def bench(
     cache: Path | None,
     work: Path | None,
     out: Path | None,
+    within: int | None,
     as_json: bool,
 ) -> None:
     """Measure Backstay beside other programs and beside what this machine can do at most.
@@ -118,7 +127,7 @@ def bench(
             sources=tuple(str(Path(source).resolve()) for source in sources) or SOURCES,
             say=lambda text: click.echo(f"… {text}", err=True),
         )
-        _measure(context, only, folder, as_json)
+        _measure(context, only, folder, as_json, within or (QUICK_WITHIN if quick else math.inf))
 
 
 def _scale(quick: bool, size: int | None, away: int | None) -> Scale:
@@ -128,9 +137,11 @@ def _scale(quick: bool, size: int | None, away: int | None) -> Scale:
     return scale.with_away(away) if away else scale
 
 
-def _measure(context: Context, only: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
+def _measure(
+    context: Context, only: tuple[str, ...], folder: Path | None, as_json: bool, within: float
+) -> None:
     """Run, show, write; leaves with the exit code."""
-    recorder = Recorder(context.work, sys.argv[1:])
+    recorder = Recorder(context.work, sys.argv[1:], context.scale)
     chosen = {name: one for name, one in SCENARIOS.items() if not only or name in only}
     try:
         outcomes = run_all(
@@ -138,6 +149,7 @@ def _measure(context: Context, only: tuple[str, ...], folder: Path | None, as_js
             chosen,
             quiet=as_json,
             recorder=recorder,
+            within=within,
             keep=lambda found: output.keep(folder, found) if folder else None,
         )
     except InputFailed as error:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from bench import output, pictures
+from bench.comparing import shown, verdicts
+from bench.comparing.verdicts import ALPHA
 from bench.record import Result, WrongFile, read
+from bench.running import WIDTH
 
-USAGE = 2
+SLOWER, USAGE = 1, 2
 
 
 class _Unread(click.ClickException):
@@ -27,6 +33,47 @@ def load(path: Path) -> Result:
         return read(path)
     except WrongFile as error:
         raise _Unread(str(error)) from None
+
+
+@click.command()
+@click.argument("old", type=_FILE)
+@click.argument("new", type=_FILE)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0.0, 0.5, min_open=True),
+    default=ALPHA,
+    show_default=True,
+    help="How often noise alone may give a verdict, for each figure.",
+)
+@click.option("--fail-slower", is_flag=True, help="Exit code 1 if Backstay became slower.")
+@click.option("--any-size", is_flag=True, help="Compare although the inputs had other sizes.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def compare(
+    old: Path, new: Path, alpha: float, fail_slower: bool, any_size: bool, as_json: bool
+) -> None:
+    """Say what differs between two result files, and how sure that is.
+
+    Times of Backstay are held against the peer's in the same run, since machines and hours differ.
+    There is a verdict only where turns differ by more than the noise between them.
+    """
+    before, after = load(old), load(new)
+    if (differ := _sizes(before, after)) and not any_size:
+        raise _Unread(f"inputs had other sizes: {', '.join(differ)} (--any-size compares anyway)")
+    found = verdicts.compare(before, after, alpha)
+    if as_json:
+        click.echo(json.dumps(shown.as_fields(found), indent=1))
+    else:
+        shown.show(Console(width=None if sys.stdout.isatty() else WIDTH), found)
+    sys.exit(SLOWER if fail_slower and found.slower else 0)
+
+
+def _sizes(old: Result, new: Result) -> list[str]:
+    """What both runs know of their inputs and do not agree on."""
+    return [
+        f"{name} {old.scale[name]:g} and {new.scale[name]:g}"
+        for name in old.scale
+        if name in new.scale and old.scale[name] != new.scale[name]
+    ]
 
 
 @click.command()

@@ -28,7 +28,8 @@ class Scale:
 
     For disks that are written to: ``live`` bytes; ``burst``, ``sustained``, ``paced`` and ``away``
     seconds of writing; ``journal`` bytes that may wait to be shipped. ``machines`` of one daemon,
-    and ``idle`` seconds of looking at them.
+    and ``idle`` seconds of looking at them. ``sizes``: bytes of images that are set side by side.
+    ``loads``: how many kinds of sustained writing, each of which has a daemon of its own.
     """
 
     content: int = 1300 << 20
@@ -45,6 +46,8 @@ class Scale:
     journal: int = 8 << 30
     machines: tuple[int, ...] = (1, 10, 100, 500)
     idle: float = 60.0
+    loads: int = 4
+    sizes: tuple[int, ...] = (1 << 30, 2 << 30, 4 << 30, 8 << 30)
 
     def with_content(self, content: int) -> Scale:
         """The same with another size of the image."""
@@ -70,6 +73,8 @@ QUICK = Scale(
     journal=1 << 30,
     machines=(1, 10),
     idle=5.0,
+    loads=1,
+    sizes=(16 << 20, 32 << 20),
 )
 
 

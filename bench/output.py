@@ -1,4 +1,4 @@
-"""The folder that a run leaves: ``result.json``, the pictures, ``report.html``.
+"""The folder that a run leaves: ``result.json``, pictures, ``report.md`` and ``report.html``.
 
 Each file is replaced in one step, so that a run that is cut short leaves whole ones. Files of an
 earlier run with the same names are replaced, others are left alone.
@@ -10,12 +10,13 @@ import secrets
 from pathlib import Path
 
 from bench import pictures
+from bench.markdown import markdown
 from bench.page import page
 from bench.record import Result, as_text
 from stages import durable
 from stages.system.files import SystemFiles
 
-RESULT, REPORT, PICTURES = "result.json", "report.html", "pictures"
+RESULT, TEXT, REPORT, PICTURES = "result.json", "report.md", "report.html", "pictures"
 
 
 def prepare(folder: Path) -> None:
@@ -43,6 +44,8 @@ def write(folder: Path, result: Result) -> list[Path]:
             for suffix, data in ((".svg", picture.svg), (".png", picture.png)):
                 found.append(base.with_name(base.name + suffix))
                 _put(found[-1], data)
+    found.append(folder / TEXT)
+    _put(found[-1], markdown(result))
     _put(folder / REPORT, page(result, drawn, pictures.missing()))
     return [*found, folder / REPORT]
 

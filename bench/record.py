@@ -3,7 +3,8 @@
 A JSON object: ``format`` ("backstay-bench"), ``version`` (1), ``began`` (ISO 8601, UTC),
 ``command`` (the arguments), ``revision`` (of the source, or ""), ``machine`` (``bench.machine``),
 ``load_before``, ``load_after`` (averages over 1, 5 and 15 minutes), ``scenarios`` (``Outcome`` of
-``bench.results``, field by field; seconds and bytes), ``took`` (seconds by scenario).
+``bench.results``, field by field; seconds and bytes), ``took`` (seconds by scenario),
+``scale`` (how large the inputs were, ``bench.context``).
 
 For readers who do not want to compute, ``verdict`` of goals and ``median`` of entries are added;
 they are left out of account when it is read back. A name that is not known is an error: it would
@@ -46,6 +47,7 @@ class Result:
     load_after: tuple[float, ...]
     scenarios: tuple[Outcome, ...]
     took: Mapping[str, float] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
 
     def scenario(self, name: str) -> Outcome | None:
         """The outcome of a scenario that was run."""

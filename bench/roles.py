@@ -10,11 +10,12 @@ import statistics
 from enum import StrEnum
 
 from bench.results import Entry, Outcome, Sample, ratio
+from bench.subjects import BACKSTAY
 
 RATE = "rate"  # the figure of subjects that work for a fixed time
 TURNS = "ratio"  # where a scenario itself holds each turn against the peer's in the same turn
 SEPARATOR = ": "
-_LIMITS = ("ceiling", "plain")
+_LIMITS = ("ceiling", "plain", "puts alone")
 _MEMORY = "memory of "
 _OTHERS = (
     "restic",
@@ -26,6 +27,7 @@ _OTHERS = (
     "nbdcopy",
     "fio",
     "naive",
+    "curl",
 )
 
 
@@ -39,8 +41,9 @@ class Role(StrEnum):
 
 
 def parts(subject: str) -> tuple[str, str]:
-    """The load, or nothing, and the subject itself; ceilings are all name."""
-    if subject.startswith(_LIMITS):
+    """The load, or nothing, and the subject itself; ceilings and ``backstay: WHERE TO`` are all
+    name."""
+    if subject.startswith((*_LIMITS, f"{BACKSTAY}{SEPARATOR}")):
         return "", subject
     load, _, name = subject.rpartition(SEPARATOR)
     return load, name
@@ -79,6 +82,16 @@ def speeds(entry: Entry | None) -> list[float]:
     """One for each sample that has any."""
     samples = entry.samples if entry else ()
     return [found for sample in samples if (found := speed_of(sample))]
+
+
+def turns(mine: list[float], theirs: list[float]) -> list[float]:
+    """Ratios within each turn where all turns are there, else to the median."""
+    if not mine or not theirs:
+        return []
+    if len(mine) == len(theirs):
+        return [one / other for one, other in zip(mine, theirs, strict=True)]
+    middle = statistics.median(theirs)
+    return [one / middle for one in mine]
 
 
 def speed_ratio(entry: Entry, other: Entry | None) -> float | None:

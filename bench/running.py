@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import machine
-from bench.context import Context
+from bench.context import Context, Scale
 from bench.record import Result
 from bench.report import show
 from bench.results import Outcome
@@ -20,15 +22,16 @@ from bench.subjects import BACKSTAY
 
 WRONG_DATA = 1
 DID_NOT_RUN = 3
-_WIDTH = 150  # columns where nobody says how wide the terminal is
+WIDTH = 150  # columns where nobody says how wide the terminal is
 
 
 class Recorder:
     """What is known of a run besides its outcomes, from its beginning."""
 
-    def __init__(self, work: Path, command: Sequence[str]):
+    def __init__(self, work: Path, command: Sequence[str], scale: Scale):
         self._began = datetime.now(UTC).isoformat(timespec="seconds")
         self._command = tuple(command)
+        self._scale = {name: float(one) for name, one in asdict(scale).items() if _single(one)}
         self._before = machine.load()
         self._machine = machine.look(work)
         self._revision = machine.revision()
@@ -45,6 +48,7 @@ class Recorder:
             load_after=machine.load(),
             scenarios=tuple(outcomes),
             took=dict(self.took),
+            scale=self._scale,
         )
 
 
@@ -55,19 +59,35 @@ def run_all(
     quiet: bool,
     recorder: Recorder,
     keep: Callable[[Result], None] = lambda _: None,
+    within: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Outcome]:
-    """In the given order; each is shown as soon as it is measured, then ``keep`` is called."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    """In the given order; each is shown as soon as it is measured, then ``keep`` is called.
+
+    None is begun later than ``within`` seconds after the first; those that are left out say so.
+    """
+    started = clock()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     outcomes: list[Outcome] = []
     for name, (title, scenario) in scenarios.items():
         context.say(title)
-        began = time.monotonic()
-        outcomes.append(scenario(context))
-        recorder.took[name] = round(time.monotonic() - began, 3)
+        began = clock()
+        late = began - started > within
+        outcomes.append(_left_out(name, title, within) if late else scenario(context))
+        recorder.took[name] = round(clock() - began, 3)
         if not quiet:
             show(console, outcomes[-1])
         keep(recorder.result(outcomes))
     return outcomes
+
+
+def _single(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _left_out(name: str, title: str, within: float) -> Outcome:
+    note = f"left out: the {within:g} s of this run were over (--only {name} measures it)"
+    return Outcome(name, title, (), notes=(note,))
 
 
 def code_of(outcomes: Sequence[Outcome]) -> int:

@@ -17,6 +17,11 @@ settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests begin first: else the run ends with one process at work and the others idle."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def site_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A second site that tests share, each with what it needs: none relies on it being empty."""

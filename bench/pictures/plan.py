@@ -6,6 +6,7 @@ subjects, series where samples carry them, shares of stages, and costs where inp
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from bench.roles import (
     role_of,
     shares,
     speeds,
+    turns,
 )
 
 MOST_BARS = 24
@@ -139,24 +141,9 @@ def _load_of_peer(entry: Entry, found: Entry) -> bool:
     return bool(parts(entry.subject)[0]) and entry.subject == found.subject
 
 
-def turns(mine: list[float], theirs: list[float]) -> list[float]:
-    """Ratios within each turn where all turns are there, else to the median."""
-    if not mine or not theirs:
-        return []
-    if len(mine) == len(theirs):
-        return [one / other for one, other in zip(mine, theirs, strict=True)]
-    middle = sorted(theirs)[len(theirs) // 2]
-    return [one / middle for one in mine]
-
-
 def spread_of(values: list[float]) -> Spread | None:
     """None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    middle = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-    return Spread(middle, ordered[0], ordered[-1])
+    return Spread(statistics.median(values), min(values), max(values)) if values else None
 
 
 def _stages(outcome: Outcome) -> Iterator[Stacks]:

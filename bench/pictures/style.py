@@ -73,17 +73,22 @@ def render(fill: Callable[[Figure], None], name: str, height: float) -> tuple[st
             choose(group, **settings)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         fill(figure)
-        svg = _saved(figure, "svg", "white").decode()
-        png = _saved(figure, "png", "white")
-        inline = _inline(_saved(figure, "svg", "none").decode(), name)
-    return svg, png, inline
+        svg = _saved(figure, "svg").decode()
+        png = _saved(figure, "png")
+    return _on_white(svg), png, _inline(svg, name)
 
 
-def _saved(figure: Figure, kind: str, background: str) -> bytes:
+def _saved(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
+    background = "none" if kind == "svg" else "white"
     metadata: Mapping[str, None] = _NO_DATA if kind == "svg" else {"Software": None}
     figure.savefig(file, format=kind, dpi=_DPI, facecolor=background, metadata=dict(metadata))
     return file.getvalue()
+
+
+def _on_white(svg: str) -> str:
+    end = svg.index(">", svg.index("<svg")) + 1
+    return f'{svg[:end]}\n <rect width="100%" height="100%" fill="#ffffff"/>{svg[end:]}'
 
 
 def _inline(svg: str, name: str) -> str:

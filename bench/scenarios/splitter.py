@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.context import Context, Gathered
-from bench.inputs import clone, warm
+from bench.inputs import warm
 from bench.live import NBDKIT, Daemon, LiveBackstay, Serving, missing, nbdkit
 from bench.lives import left_out, lived, memory_entries, memory_goals
-from bench.load import COLUMNS, Load, put
+from bench.load import COLUMNS, Load, make_disk, put
 from bench.results import Goal, Outcome, Sample
 from bench.subjects import BACKSTAY
 from bench.watching import Peak
@@ -84,7 +84,8 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
         entries=(*measured.gathered.entries(), *memory_entries(measured.peaks)),
         goals=_goals(measured),
         notes=(
-            f"disk {context.scale.live >> 20} MiB, cached; bursts of {context.scale.burst:g} s",
+            f"disks of {context.scale.live >> 20} MiB, made alike, cached",
+            f"bursts of {context.scale.burst:g} s",
             "ratios: medians of the ratios within each turn; the order changes by turns",
             f"{STOPPED}: it gets no processor (SIGSTOP), the journal is written all the same",
             "fio makes fresh, half compressible data for each write, on the same processors",
@@ -102,7 +103,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
 def _turn(context: Context, ours: LiveBackstay, measured: Measured, turn: int) -> None:
     samples: list[tuple[str, str, Sample]] = []
     with lived(context, ours, "splitter", measured.gathered, measured.peaks, turn) as life:
-        other = clone(life.disk, life.folder / "other")
+        other = make_disk(life.folder / "other", context.scale.live, turn)
         with nbdkit(other) as plain:
             for number, point in enumerate((*WRITES, *READS)):
                 context.say(f"turn {turn + 1}: {point.load.name}")

@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 
 from bench.context import Context, Gathered
-from bench.inputs import clone, warm
+from bench.inputs import warm
 from bench.live import NBDKIT, LiveBackstay, Serving, missing, nbdkit, used
 from bench.lives import Life, left_out, lived, memory_entries, memory_goals
-from bench.load import put
+from bench.load import make_disk, put
 from bench.results import MIB, Goal, Outcome, Sample
 from bench.scenarios.splitter import WRITES, Point
 from bench.subjects import BACKSTAY
@@ -39,7 +39,8 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
     peaks: dict[str, Peak] = {}
     ratios: dict[str, float] = {}
     notes: list[str] = []
-    for point in WRITES:
+    points = WRITES[: context.scale.loads]
+    for point in points:
         context.say(point.load.name)
         gathered.attempt(BACKSTAY, _one, context, ours, point, gathered, peaks, ratios, notes)
     return Outcome(
@@ -49,7 +50,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
         goals=(
             *(
                 Goal(f"{point.load.name}, of nbdkit's rate", ratios.get(point.load.name), *goal)
-                for point in WRITES
+                for point in points
                 for goal in [(point.goal, True)]
             ),
             *memory_goals(peaks),
@@ -80,7 +81,7 @@ def _one(
     notes: list[str],
 ) -> None:
     with lived(context, ours, "sustained", gathered, peaks) as life:
-        other = clone(life.disk, life.folder / "other")
+        other = make_disk(life.folder / "other", context.scale.live, 0)
         warm(life.disk, other)
         with nbdkit(other) as plain:
             theirs = _write(context, life, point, plain)

@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from pipeline.cli.console import emit, json_option, say
+from pipeline.cli.replica import replica
 
 
 class _Served(click.Group):
@@ -20,7 +21,9 @@ class _Served(click.Group):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Both forms."""
-        formatter.write_usage(ctx.command_path, "CONFIG [OPTIONS]  |  certificates DIR [OPTIONS]")
+        formatter.write_usage(
+            ctx.command_path, "CONFIG [OPTIONS]  |  certificates DIR [OPTIONS]  |  replica COMMAND"
+        )
 
 
 @click.group(cls=_Served)
@@ -107,3 +110,6 @@ def certificates(
     )
     if not as_json:
         say(f"keep {folder}/ca.key secret: whoever has it can be any client")
+
+
+site.add_command(replica)

@@ -11,25 +11,29 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 from pipeline.config import Log, Section
 from pipeline.config.fields import (
     AS_DICT,
+    PRESENT,
     READ_ONLY,
     FilePath,
     Name,
     Place,
     api_address,
     choice,
+    duration,
     optional,
     size,
     text,
     whole,
 )
 from pipeline.config.loader import load_as
-from pipeline.config.problems import Problem, quote
+from pipeline.config.problems import Problem, base_name, quote
 from pipeline.config.tree import Node
 from pipeline.config.units import MIB, Wrong
+from stages.errors import ConfigError
 
 ROLES = ("reader", "replication", "operator")  # each may do what those before it may
 MAX_VAULTS = 256
 MAX_CLIENTS = 4096
+MAX_REPLICAS = 256
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -95,6 +99,35 @@ class SiteVault(Section):
     path: FilePath = Field(examples=["/srv/backstay/standby"])
 
 
+class Replica(Section):
+    """Disk files here that follow a machine of a vault, opened with a key of their own.
+
+    ``path``: the folder of the files. ``key``: a private key without passphrase, of one of the
+    vault's recipients; never the operator's. ``trust``: which vault is the right one. ``every``:
+    seconds between two looks. ``limit``: bytes of all its disks together, at most.
+    """
+
+    vault: Annotated[str, PlainValidator(text)] = Field(examples=["standby"])
+    path: FilePath = Field(examples=["/srv/backstay/replicas/web1"])
+    key: FilePath = Field(examples=["/etc/backstay/replica.key"])
+    trust: FilePath = Field(examples=["/etc/backstay/backstay.pub"])
+    every: Annotated[float, duration(0.1, 86_400)] = 5.0
+    limit: Annotated[int | None, size(MIB, 1 << 60), PRESENT] = None
+
+
+def _places(replicas: Mapping[str, Replica]) -> Mapping[str, Replica]:
+    """Each has a folder of its own."""
+    for name, one in replicas.items():
+        for other, two in replicas.items():
+            if name < other and _within(one.path, two.path):
+                raise Wrong(f"{quote(name)} and {quote(other)} have the same folder")
+    return replicas
+
+
+def _within(one: str, two: str) -> bool:
+    return f"{one}/".startswith(f"{two}/") or f"{two}/".startswith(f"{one}/")
+
+
 class Client(Section):
     """Who shows a certificate with this common name, or exactly this certificate."""
 
@@ -138,12 +171,28 @@ class SiteConfig(Section):
         READ_ONLY,
         AS_DICT,
     ]
+    replicas: Annotated[
+        Mapping[Name, Replica],
+        Field(default_factory=dict, max_length=MAX_REPLICAS, validate_default=True),
+        AfterValidator(_places),
+        READ_ONLY,
+        AS_DICT,
+    ]
 
 
 def _vault_problems(root: Node) -> Iterator[Problem]:
-    """Clients of vaults that are not there."""
+    """Clients and replicas of vaults that are not there, replicas inside of vaults."""
     sections = root.entries()
-    known = frozenset(sections["vaults"].value.entries()) if "vaults" in sections else frozenset()
+    vaults = sections["vaults"].value.entries() if "vaults" in sections else {}
+    known = frozenset(vaults)
+    replicas = sections["replicas"].value.entries() if "replicas" in sections else {}
+    for name, replica in replicas.items():
+        entry = replica.value.entries().get("vault")
+        word = entry.value.content if entry is not None else None
+        if entry is not None and known and isinstance(word, str) and word and word not in known:
+            message, at = f"there is no vault {quote(word)}", entry.value
+            of = ("replicas", name, "vault")
+            yield Problem(at.line, at.column, of, message, word=word, known=known)
     clients = sections["clients"].value.entries() if "clients" in sections else {}
     for name, client in clients.items():
         entry = client.value.entries().get("vaults")
@@ -159,4 +208,14 @@ def _vault_problems(root: Node) -> Iterator[Problem]:
 def load_site(path: str) -> SiteConfig:
     """Read and check the configuration of a site. ``ConfigError`` as ``pipeline.config.load``."""
     needs = "a configuration needs site, vaults and clients"
-    return load_as(path, SiteConfig, needs, _vault_problems)
+    config = load_as(path, SiteConfig, needs, _vault_problems)
+    for name, replica in config.replicas.items():
+        for other, vault in config.vaults.items():
+            if _within(replica.path, vault.path):
+                raise ConfigError(
+                    f"{base_name(path)}: replicas.{name}.path: shares the folder of vault {other}",
+                    operation="config",
+                    subject=path,
+                    hint="give the replica a folder beside it",
+                )
+    return config

@@ -19,6 +19,7 @@ from pipeline.https.sockets import listen_tcp, url_of
 from pipeline.site.app import Site, build_app
 from pipeline.site.body import Budget
 from pipeline.site.config import SiteConfig, load_site
+from pipeline.site.following import Followers
 from pipeline.site.problems import answer_to, refuse
 from pipeline.supervisor.notify import Notifier, fed
 from stages.errors import BackstayError, ConfigError, StateError
@@ -38,6 +39,7 @@ class _Serving:
 
     site: Site
     tls: ssl.SSLContext
+    followers: Followers
 
 
 async def serve_site(
@@ -58,7 +60,8 @@ async def serve_site(
     logs.configure(config.site.log.format, config.site.log.level)
     stores = await _open(ports, config, create=create)
     site = Site(config, stores, Budget(config.site.memory))
-    serving = _Serving(site, await trio.to_thread.run_sync(_tls, config))
+    tls = await trio.to_thread.run_sync(_tls, config)
+    serving = _Serving(site, tls, Followers(ports, config))
     host, port = config.site.address
     sock = listen_tcp(host, port, "serve the site")
     with sock:
@@ -77,6 +80,7 @@ async def serve_site(
             stop = trio.Event()
             await nursery.start(_signals, stop, nursery.cancel_scope, path, ports, serving)
             nursery.start_soon(_sweep, site, ports)
+            nursery.start_soon(serving.followers.run)
             nursery.start_soon(partial(fed, notifier, ports.clock, lambda: True))
             ending = notifier.stopping
             await serve(app, [door], bounds, _LOG, started=started, ending=ending, stop=stop)
@@ -150,6 +154,7 @@ async def _reload(path: str, ports: Machine, serving: _Serving) -> None:
         return
     serving.tls = tls
     serving.site.config, serving.site.stores = config, stores
+    serving.followers.exchange(config)
     logs.configure(config.site.log.format, config.site.log.level)
     logs.event("site.reload", "configuration and certificates are read again")
     fixed = ("listen", "connections", "memory")

@@ -1,7 +1,9 @@
 """One connection's socket: what it does at once, and what it waits for.
 
 trio's own socket methods yield to the scheduler at each success, so that a turn of one request
-costs two rounds of the event loop. Here a turn yields once, before it receives.
+costs two rounds of the event loop. Here a turn yields once, before it receives: to the scheduler
+only, if the last turn found so much that there is likely more by now; else to wait for the client,
+which has first to hear what became of its request.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import Protocol
 import trio
 
 from stages.ports import Buffer
+
+_BUSY = 16 << 10  # bytes of one receive: more than a client sends that waits for each answer
 
 
 class QuickCalls(Protocol):
@@ -34,17 +38,24 @@ class Wire:
     def __init__(self, sock: trio.socket.SocketType, quick: QuickCalls | None):
         self._socket = sock
         self._quick = quick
+        self._busy = True  # something may have come already
 
     async def receive(self, target: memoryview) -> int:
         """Wait for something and put it into ``target``; 0 at the end of the stream."""
         if self._quick is None:
             return await self._socket.recv_into(target)
-        await trio.lowlevel.checkpoint()
+        if self._busy:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._socket.fileno())
         while True:
             try:
-                return self._quick.receive(self._socket.fileno(), target)
+                count = self._quick.receive(self._socket.fileno(), target)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket.fileno())
+            else:
+                self._busy = count >= _BUSY
+                return count
 
     def send_now(self, data: bytes) -> int:
         """How much of ``data`` the socket takes without waiting."""

@@ -19,6 +19,10 @@ class ReplySink(Protocol):
     def done_all(self, requests: Sequence[Request]) -> None:
         """Success of many."""
 
+    def done_now(self, requests: Sequence[Request]) -> None:
+        """Success of many that a client waits for: sent before anything else is done, if the
+        socket takes it."""
+
     def done_swiftly(self, cookies: Sequence[int]) -> None:
         """Success of writes that were executed as they were found (``BatchHandler.swift``)."""
 

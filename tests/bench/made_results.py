@@ -89,7 +89,7 @@ def sized() -> Outcome:
     return Outcome("sizes", "sizes", entries, peer="restic", axis=("gib", "GiB"))
 
 
-def result(*outcomes: Outcome, machine: Machine = MACHINE) -> Result:
+def result(*outcomes: Outcome, machine: Machine = MACHINE, content: float = 64.0) -> Result:
     """A run with these outcomes."""
     return Result(
         began="2026-01-02T03:04:05+00:00",
@@ -100,4 +100,5 @@ def result(*outcomes: Outcome, machine: Machine = MACHINE) -> Result:
         load_after=(1.0, 0.5, 0.3),
         scenarios=outcomes,
         took={outcome.scenario: 1.5 for outcome in outcomes},
+        scale={"content": content},
     )

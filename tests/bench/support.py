@@ -10,7 +10,13 @@ from bench.measure import Command
 from bench.subjects import Copy, Subject
 
 TINY = Scale(
-    content=1 << 20, disk=64 << 20, written=8 << 20, commits=3, huge=1 << 30, mapped=256 << 20
+    content=1 << 20,
+    disk=64 << 20,
+    written=8 << 20,
+    commits=3,
+    huge=1 << 30,
+    mapped=256 << 20,
+    sizes=(1 << 20, 2 << 20),
 )
 
 

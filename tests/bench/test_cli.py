@@ -7,9 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from bench import cli, machine
-from bench.context import Context
+from bench.context import QUICK, Context
+from bench.record import read
 from bench.results import Entry, Goal, Outcome, Sample
-from bench.scenarios import SCENARIOS
+from bench.running import Recorder, run_all
+from bench.scenarios import SCENARIOS, Scenario
+from tests.bench.support import TINY, context
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +38,55 @@ def test_list_names_scenarios_and_subjects() -> None:
 
 def test_an_unknown_scenario_is_a_usage_error() -> None:
     assert invoke("--only", "nothing")[0] == 2
+
+
+def test_no_scenario_begins_after_the_time_is_up(tmp_path: Path) -> None:
+    seconds = iter([0.0, 0.0, 9.0, 9.0, 11.0, 11.0, 11.0])
+    one = (Entry("one", (Sample(1.0),)),)
+
+    def made(name: str) -> tuple[str, Scenario]:
+        return name, lambda _: Outcome(name, name, one)
+
+    scenarios = {name: made(name) for name in "abc"}
+    recorder = Recorder(tmp_path, ("x",), TINY)
+    kept: list[int] = []
+    found = run_all(
+        context(tmp_path),
+        scenarios,
+        quiet=True,
+        recorder=recorder,
+        keep=lambda result: kept.append(len(result.scenarios)),
+        within=10.0,
+        clock=lambda: next(seconds),
+    )
+    assert [outcome.entries for outcome in found] == [one, one, ()]
+    assert "--only c" in found[2].notes[0]
+    assert recorder.took == {"a": 9.0, "b": 2.0, "c": 0.0}
+    assert kept == [1, 2, 3]
+
+
+def test_a_run_leaves_a_folder_and_says_where(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outcome = Outcome("a", "A", (Entry("one", (Sample(1.0),)),))
+    monkeypatch.setattr(cli, "SCENARIOS", {"a": ("A", lambda _: outcome)})
+    found = CliRunner().invoke(cli.bench, ["--out", str(tmp_path / "out"), "--quick"])
+    assert found.exit_code == 0
+    assert "report.html" in found.stderr
+    result = read(tmp_path / "out" / "result.json")
+    assert result.scenarios == (outcome,)
+    assert result.scale["content"] == QUICK.content
+    assert invoke()[0] == 0
+    assert Path(cli.DEFAULT_OUT, "report.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_measuring(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "SCENARIOS", {"a": ("A", lambda _: pytest.fail("measured"))})
+    (tmp_path / "file").touch()
+    code, _ = invoke("--out", str(tmp_path / "file" / "out"))
+    assert code == 2
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import pytest
 
 from bench.context import Context
 from bench.live import NBDKIT, Daemon, LiveBackstay
-from bench.load import Load, make_disk, parsed
+from bench.load import LATENCY_SERIES, POINTS, RATE_SERIES, Load, make_disk, parsed, series_of
 from bench.measure import CommandFailed
 from bench.results import Outcome
 from bench.running import code_of
 from bench.scenarios import catchup, grid, rpo, splitter, sustained
 from bench.servers import QEMU_NBD
 from bench.subjects import BACKSTAY, BackstayCopy
-from bench.watching import Age, VaultTail
+from bench.watching import AGE_SERIES, Age, VaultTail
 from tests.bench.support import TINY, context
 
 Run = Callable[[Context, LiveBackstay], Outcome]
@@ -56,6 +56,13 @@ def test_all_that_was_written_arrives(made: Context, run: Run, subjects: tuple[s
         entry = outcome.entry(subject)
         assert entry is not None
         assert entry.median("rate")
+        series = entry.samples[0].series
+        assert RATE_SERIES in series
+        assert LATENCY_SERIES in series
+        assert (AGE_SERIES in series) == (outcome.scenario == "rpo")
+        for points in series.values():
+            assert [at for at, _ in points] == sorted(at for at, _ in points)
+            assert all(value >= 0 for _, value in points)
     assert all(goal.measured is not None for goal in outcome.goals)
     assert code_of([outcome]) == 0
 
@@ -133,6 +140,20 @@ def test_a_load_says_what_it_means() -> None:
 def test_a_report_that_is_none_is_an_error(said: str) -> None:
     with pytest.raises(CommandFailed, match="not understood"):
         parsed(said)
+
+
+def test_a_log_of_fio_becomes_points_and_a_long_one_fewer() -> None:
+    assert series_of("100, 2048, 1, 0, 0\n50, 1024, 0, 0, 0\n", 1 / 1024) == (
+        (0.05, 1.0),
+        (0.1, 2.0),
+    )
+    long = "".join(f"{at * 100}, {at}, 1, 0, 0\n" for at in range(POINTS * 2))
+    found = series_of(long, 1.0)
+    assert len(found) == POINTS
+    assert found[0] == (0.05, 0.5)
+    assert series_of("", 1.0) == ()
+    with pytest.raises(CommandFailed, match="not understood"):
+        series_of("a, b", 1.0)
 
 
 def test_a_vault_without_commits_is_as_old_as_the_load(tmp_path: Path) -> None:

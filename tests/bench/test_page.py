@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import output, pictures
+from bench.markdown import markdown
 from bench.page import page
 from bench.pictures.plan import Bars, Panels, Stacks, charts
 from bench.record import read
@@ -118,12 +119,34 @@ def test_without_matplotlib_there_are_tables_and_a_word(
     assert "matplotlib" in pictures.missing()
     assert pictures.of(copying()) == []
     written = output.write(tmp_path, MADE)
-    assert [path.name for path in written] == ["result.json", "report.html"]
+    assert [path.name for path in written] == ["result.json", "report.md", "report.html"]
     text = written[-1].read_text()
     found = _check(text)
     assert "svg" not in found.seen
     assert "matplotlib is not installed" in " ".join(found.text)
     assert "2.10 (2.00–2.20)" in " ".join(found.text)
+
+
+def test_markdown_is_fit_for_a_readme() -> None:
+    wrong = Outcome("a", "A|B", (), wrong=("the *copy*",), failed=("restic: no\nroom",))
+    text = markdown(result(copying(), wrong))
+    for part in (
+        "    backstay bench --only '<initial>'\n",
+        "A & B Processor, 2 cores, 8.0 GiB, ext4, Some \\<System\\> 1",
+        "Not installed, left out: borg, nbdkit.",
+        "- a copy, \\<made up\\>: memory: 400.00 MiB, goal ≤ 300 MiB\n",
+        "| backstay | 2.10 (2.00–2.20) |",
+        "| speed: 3.00, goal ≥ 2.5 | reached |",
+        "- backstay: held back by: compress (97% busy); others: capture 20%",
+        "### A\\|B",
+        "- **WRONG DATA**: the \\*copy\\*",
+        "- did not run: restic: no room",
+    ):
+        assert part in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in tables]
+    assert len(set(widths)) == 2  # the table of subjects and the table of goals
+    assert "Short of the goal:\n\n- nothing" in markdown(result(wrong))
 
 
 def test_wrong_data_and_failures_are_loud() -> None:

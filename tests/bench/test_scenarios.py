@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bench.context import Context
 from bench.results import Outcome
 from bench.running import code_of
-from bench.scenarios import changed, initial, restore, unchanged
+from bench.scenarios import changed, initial, restore, sizes, unchanged
 from bench.subjects import BACKSTAY
 from stages.usage import bottleneck
 from tests.bench.support import Absent, Copier, context
@@ -67,6 +69,28 @@ def test_scenarios_leave_nothing_but_what_is_below_the_work_folder(tmp_path: Pat
     made = context(tmp_path, Copier(BACKSTAY))
     initial.run(made)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["disk.img", "work"]
+
+
+def test_cost_by_size_is_measured_for_each_size(tmp_path: Path) -> None:
+    outcome = sizes.run(context(tmp_path, Copier(BACKSTAY), Copier("restic"), repeat=2))
+    names = [f"{size} MiB: {name}" for size in (1, 2) for name in (BACKSTAY, "restic")]
+    assert [entry.subject for entry in outcome.entries] == names
+    assert [entry.median("mib") for entry in outcome.entries] == [1, 1, 2, 2]
+    assert outcome.goals[2].measured == 1.0  # a plain copy stores as much for each byte
+    assert outcome.wrong == outcome.failed == ()
+    outcome = sizes.run(context(tmp_path, Copier(BACKSTAY, spoil=True)))
+    assert code_of([outcome]) == 1
+    assert outcome.entries == ()
+
+
+def test_a_size_that_does_not_fit_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 << 20))
+    outcome = sizes.run(context(tmp_path, Copier(BACKSTAY)))
+    assert [entry.subject for entry in outcome.entries] == ["1 MiB: backstay"]
+    assert any("2 MiB is left out" in note for note in outcome.notes)
+    assert outcome.goals[0].verdict == "not measured"
 
 
 def test_subjects_take_turns(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,18 +50,26 @@ class Exporter:
 
 
 @contextmanager
-def exporting(place: Place, folder: Path, *arguments: str) -> Iterator[Exporter]:
-    """Serve ``web1`` on a socket in ``folder`` until the block ends."""
-    socket = folder / "sock"
-    process = place.start(
-        "export", "web1", *KEYS, "--listen", f"unix:{socket}", "--json", *arguments
-    )
+def started(
+    place: Place, *words: str, prefix: Sequence[str] = (), socket: Path | None = None
+) -> Iterator[Exporter]:
+    """A command that serves disks, on a socket of that place, until the block ends."""
+    socket = socket or place / "sock"
+    listen = () if "--listen" in words else ("--listen", f"unix:{socket}")
+    process = place.start(*words, *listen, "--json", prefix=prefix)
     try:
         yield Exporter(process, _ready(process), socket)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@contextmanager
+def exporting(place: Place, folder: Path, *arguments: str) -> Iterator[Exporter]:
+    """Serve ``web1`` on a socket in ``folder`` until the block ends."""
+    with started(place, "export", "web1", *KEYS, *arguments, socket=folder / "sock") as found:
+        yield found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +96,10 @@ class Place:
         assert said.code == 0, said
         return said.fields
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Run a command as a process of its own."""
+    def start(self, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Run a command as a process of its own; ``prefix`` are words before it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli.main", *arguments],
+            [*prefix, sys.executable, "-m", "pipeline.cli.main", *arguments],
             cwd=self.root,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,

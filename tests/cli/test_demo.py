@@ -32,6 +32,7 @@ def nothing_runs(folder: Path) -> None:
     assert Commands(folder).processes() == []
 
 
+@pytest.mark.usefixtures("small")  # the command itself, as large as it is, is run beside the tests
 def test_it_comes_back_twice(short: Path) -> None:
     place = Place(short)
     found = place.json("demo", "--dir", "kept")

@@ -3,8 +3,10 @@ with ``kill -9`` of every part of the daemon in between."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.cli.support import Place
+from tests.cli.exporter import started
+from tests.cli.support import Place, put, same
 from tests.daemon.running import died, prepare, qemu_io, replicating, running
 from tests.servers.fixtures import Cloud
 
@@ -63,6 +66,41 @@ def test_every_part_is_killed(place: tuple[Place, str]) -> None:
     restored = (here / "restored-web1/web1-root.img").read_bytes()
     assert restored == (here / "root.img").read_bytes()
     assert here.json("verify", "web1", *keys)["whole"]
+    _failed_over(here, *keys)
+
+
+def _failed_over(here: Place, *keys: str) -> None:
+    """With the source gone and nothing but the vault's address and the key."""
+    truth = here / "root.was"
+    (here / "root.img").rename(truth)
+    shutil.rmtree(here / "state")
+    web = ("web1", *keys)
+    earlier, newest = (each["seq"] for each in reversed(here.json("points", *web)["points"][:2]))
+    assert here.json("key", "drill", *keys)["drilled"] == {"web1": newest}
+    with started(here, "export", *web) as exported:
+        here.call("nbdcopy", exported.uri(), "exported.img")
+        exported.end()
+    assert same(here / "exported.img", truth)
+    over = functools.partial(here.json, "failover")
+    assert over("test", *web, "--at", f"#{earlier}")["point"]["seq"] == earlier
+    assert not over("cleanup", *web, "--note", "it boots")["test"]
+    confirmed = (*web, "--confirm", "web1")
+    assert over("unplanned", *confirmed, "--at", f"#{earlier}")["point"]["seq"] == earlier
+    assert over("change-point", *web, "--at", f"#{newest}")["point"]["seq"] == newest
+    with started(here, "failover", "serve", *web) as replica:
+        uri = replica.uri()
+        here.call("qemu-io", "-f", "raw", "-c", "write -P 9 1M 64k", "-c", "flush", uri)
+        replica.kill()
+    with started(here, "failover", "serve", *web) as replica:
+        here.call("nbdcopy", replica.uri(), "replica.img")
+        replica.end()
+    put(truth, 1 << 20, bytes([9]) * (64 << 10))
+    assert same(here / "replica.img", truth)
+    assert over("commit", *confirmed)["state"] == "failover committed"
+    found = over("status", *web)
+    assert found["whole"]
+    events = [record["event"] for record in found["records"]]
+    assert events == ["test-opened", "test-cleaned", "opened", "changed", "committed"]
 
 
 def test_a_vault_is_made_once_and_in_an_empty_place(place: tuple[Place, str]) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.cli.exporter import PATIENCE, Exporter, _ready
+from tests.cli.exporter import PATIENCE, Exporter, started
 from tests.cli.support import KEYS, Place, Shipped, same, tool
 
 WEB = ("web1", *KEYS)
@@ -24,16 +24,8 @@ def failover(place: Place, command: str, *more: str) -> dict[str, Any]:
 @contextmanager
 def serving(place: Place, *arguments: str) -> Iterator[Exporter]:
     """``failover serve`` until the block ends."""
-    socket = place / "sock"
-    process = place.start(
-        "failover", "serve", *WEB, "--listen", f"unix:{socket}", "--json", *arguments
-    )
-    try:
-        yield Exporter(process, _ready(process), socket)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    with started(place, "failover", "serve", *WEB, *arguments) as found:
+        yield found
 
 
 def qemu_io(place: Place, uri: str, *commands: str) -> str:

@@ -34,6 +34,7 @@ def place() -> Iterator[Place]:
         yield prepare(Path(folder))
 
 
+@pytest.mark.long
 def test_a_source_that_comes_back_keeps_its_listener_closed(place: Place) -> None:
     with running(place) as daemon:
         replicating(place)

@@ -68,6 +68,9 @@ class Replies:
         self.done_count += len(requests)
         self.moved.set()
 
+    def done_now(self, requests: Any) -> None:
+        self.done_all(requests)
+
     def done_swiftly(self, cookies: Any) -> None:
         self.done_all(cookies)
 

@@ -84,6 +84,9 @@ class Exchange:
         for request in requests:
             self._answer(request, "")
 
+    def done_now(self, requests: Sequence[Request]) -> None:
+        self.done_all(requests)
+
     def done_swiftly(self, cookies: Sequence[int]) -> None:
         for cookie in cookies:
             self._answer(self.sent[cookie].request, "")

@@ -16,6 +16,7 @@ def test_any_order(seed: int) -> None:
     Disks(seed).run()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["add", "grow", "replace", "remove"])
 def test_the_end_at_steps_of_a_change(what: str) -> None:
     """The process ends at file operations of the change in turn, every second time with the power;

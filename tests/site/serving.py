@@ -37,11 +37,13 @@ def command(*arguments: str, module: str = "pipeline.cli.main") -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def make_certificates(folder: Path, *more: str) -> None:
+def make_certificates(folder: Path, *more: str, host: str = "127.0.0.1") -> None:
+    names = dict.fromkeys(("localhost", "127.0.0.1", host))
+    hosts = [word for name in names for word in ("--host", name)]
     clients = [word for name in CLIENTS for word in ("--client", name)]
     subprocess.run(
         command(
-            "site", "certificates", str(folder), "--host", "localhost", "--host", "127.0.0.1",
+            "site", "certificates", str(folder), *hosts,
             *clients, *more,
         ),
         cwd=REPOSITORY, check=True, capture_output=True,
@@ -58,6 +60,7 @@ class Served:
     port: int = field(default_factory=free_port)
     prefix: Sequence[str] = ()  # of the command, as "ip netns exec X"
     limits: str = ""
+    more: str = ""  # of the configuration
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,6 +86,7 @@ vaults:
   other: {{path: ./other}}
 clients:
 {clients}
+{self.more}
 """
         )
 
@@ -143,7 +147,7 @@ def served(place: Path, **settings: object) -> Iterator[Served]:
     """A site that runs, in an empty folder."""
     found = Served(place, **settings)  # type: ignore[arg-type]
     if not (place / "certs").exists():
-        make_certificates(place / "certs")
+        make_certificates(place / "certs", host=found.host)
     found.write()
     try:
         found.start()

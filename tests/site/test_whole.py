@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import load
-from pipeline.site.config import load_site
+from pipeline.site.config import Replica, load_site
 from stages.errors import ConfigError
 from tests.config.support import SITE
 from tests.site.serving import Served, command, served
@@ -100,6 +100,9 @@ def test_the_samples() -> None:
         "web1": "replication", "keeper": "operator",
     }  # fmt: skip
     assert config.site.address == ("0.0.0.0", 8443)
+    assert set(config.replicas) == {"web1"}
+    assert config.replicas["web1"].model_fields_set == set(Replica.model_fields)
+    assert (config.replicas["web1"].every, config.replicas["web1"].limit) == (5.0, 2 << 40)
     vault = load(str(SITE.parent / "second-site.yaml")).vaults["standby"]
     assert vault.address == (
         "site://site.example.com:8443/standby"
@@ -117,6 +120,14 @@ def test_the_samples() -> None:
         ("max_object: 128MiB", "max_object: 512MiB", '"memory" must have room'),
         ("5A:1C", "5A", "is not the SHA-256 of a certificate"),
         ("connections:", "conections:", 'did you mean "connections"?'),
+        ("vault: standby", "vault: standbi", 'replicas.web1.vault: there is no vault "standbi"'),
+        (
+            "/replicas/web1",
+            "/standby/web1",
+            "replicas.web1.path: shares the folder of vault standby",
+        ),
+        ("key: /etc/backstay/replica.key", "kee: x", 'did you mean "key"?'),
+        ("limit: 2TiB", "limit: 1KiB", "replicas.web1.limit: must be "),
     ],
 )
 def test_wrong_configurations(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -127,3 +138,11 @@ def test_wrong_configurations(tmp_path: Path, old: str, new: str, said: str) -> 
         load_site(str(tmp_path / "site.yaml"))
     assert said in caught.value.message
     assert caught.value.message.startswith("site.yaml:")
+
+
+def test_two_replicas_in_one_folder(tmp_path: Path) -> None:
+    text = SITE.read_text()
+    one = text[text.index("replicas:\n") + len("replicas:\n") :]
+    (tmp_path / "site.yaml").write_text(text + one.replace("web1:", "web2:", 1))
+    with pytest.raises(ConfigError, match='"web1" and "web2" have the same folder'):
+        load_site(str(tmp_path / "site.yaml"))

@@ -51,6 +51,7 @@ def left_behind(folder: str) -> list[str]:
     return mounts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_point_holds_what_was_durable_before_it(folder: Path, variant: str) -> None:
     with raised(folder, variant, SEED, print) as storm:

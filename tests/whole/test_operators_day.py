@@ -214,6 +214,7 @@ def other(place: Place) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.long
 def test_a_day(place: Place) -> None:
     with running(place) as daemon:
         for machine in ("web1", "db1"):

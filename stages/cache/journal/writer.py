@@ -131,7 +131,8 @@ class JournalWriter(Credit):
         """See ``Stream``."""
         if position > self.durable:
             self._asked = max(self._asked, position.offset)
-            self._demand.set()
+            if self._written > self.durable.offset:  # else an append comes first, and sees to it
+                self._demand.set()
             self._work.set()
 
     async def sync(self, position: Position) -> None:

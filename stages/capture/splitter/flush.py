@@ -29,7 +29,7 @@ class Flusher:
         self._disk = disk
         self._asked: list[Tell] = []
         self._work = Signal()
-        self._ended = False
+        self._ended = self._running = False
         nursery.start_soon(self._run)
 
     def then(self, tell: Tell) -> None:
@@ -38,6 +38,9 @@ class Flusher:
             tell(_CUT_OFF)
             return
         self._asked.append(tell)
+        if not self._running:  # the journal need not wait for the round to begin
+            gate = self._disk.gate
+            gate.demand(gate.stream.head)
         self._work.set()
 
     async def flush(self) -> None:
@@ -60,9 +63,11 @@ class Flusher:
                 await self._work.wait()
                 asked, self._asked = self._asked, []
                 error: OSError | None = _CUT_OFF
+                self._running = True
                 try:
                     error = await self._round()
                 finally:
+                    self._running = False
                     for tell in asked:
                         tell(error)
         finally:

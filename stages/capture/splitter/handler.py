@@ -211,7 +211,7 @@ class SplitHandler:
     def _flush(self, requests: Sequence[Request], replies: ReplySink) -> None:
         def tell(error: OSError | None) -> None:
             if error is None:
-                replies.done_all(requests)
+                replies.done_now(requests)
             else:
                 _fail_all(requests, error, replies)
 

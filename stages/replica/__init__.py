@@ -1,0 +1,1 @@
+"""A live replica: disk files that follow a machine's log, always at a known commit or repaired."""

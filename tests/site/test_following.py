@@ -1,0 +1,162 @@
+"""When a replica is looked after again: in virtual time, over a real vault in a folder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from pipeline.site.config import load_site
+from pipeline.site.following import Followers
+from pipeline.site.replicas import bring_up, standing
+from stages.ports import Machine
+from stages.store.file import FileStore
+from stages.system import SystemEntropy, SystemFiles
+from stages.vault.keyfile import encode_private, encode_public
+from tests.config.support import SITE
+from tests.daemon.test_ladder import VirtualClock
+from tests.ports.watched import InlineOffload, WatchedFiles, unsynced
+from tests.recover.past import PEOPLE, Past, noise
+from tests.replica.test_crashes import DISKS, ROOT
+from tests.vault.author import Author
+from tests.vault.support import put_charter, seeded_machine
+
+EVERY = 7.0
+
+
+class _Scene:
+    """A site's configuration, its vault, who writes to it."""
+
+    def __init__(self, folder: Path):
+        files = WatchedFiles(unsynced)
+        self.ports = Machine(VirtualClock(), InlineOffload(), SystemEntropy(), files)
+        self.folder = folder
+        text = SITE.read_text().replace("/srv/backstay", str(folder))
+        text = text.replace("/etc/backstay", str(folder)).replace("every: 5s", f"every: {EVERY:g}s")
+        (folder / "site.yaml").write_text(text)
+        second = encode_private(PEOPLE.second, None, self.ports.entropy)
+        (folder / "replica.key").write_bytes(second)
+        (folder / "backstay.pub").write_bytes(encode_public(PEOPLE.operator.public))
+        self.config = load_site(str(folder / "site.yaml"))
+        self.followers = Followers(self.ports, self.config)
+        self.vault = folder / "standby"
+        (self.vault / ".tmp").mkdir(parents=True)  # as 'backstay site --create' leaves it
+
+    async def found(self) -> Past:
+        """A vault, and its machine's writer."""
+        store = FileStore(str(self.vault), self.ports)
+        await put_charter(store, PEOPLE.charter, PEOPLE.operator.signer)
+        (self.folder / "state").mkdir()
+        author = Author(PEOPLE, store, str(self.folder / "state"), seeded_machine("site"))
+        await author.begin()
+        made = Past(author)
+        await made.describe(*DISKS)
+        await made.write((ROOT, noise(0, 5)))
+        return made
+
+    @property
+    def point(self) -> int:
+        """Where the replica is; 0 for nowhere."""
+        (found,) = standing(SystemFiles(), self.config)
+        return found.record.at.seq if found.record and found.record.at else 0
+
+    @property
+    def trouble(self) -> str:
+        (found,) = standing(SystemFiles(), self.config)
+        return found.trouble
+
+
+@asynccontextmanager
+async def _at_work(scene: _Scene) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scene.followers.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _until(true: Callable[[], bool]) -> float:
+    """Wait, a second at a time; how many seconds."""
+    begun = trio.current_time()
+    with trio.fail_after(10_000):
+        while not true():  # noqa: ASYNC110 - it is a file that changes
+            await trio.sleep(1)
+    return trio.current_time() - begun
+
+
+async def test_what_is_not_there_yet_comes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    scene = _Scene(tmp_path)
+    async with _at_work(scene):
+        await trio.sleep(60)
+        assert (scene.point, scene.trouble) == (0, "")
+        made = await scene.found()
+        assert await _until(lambda: scene.point == made.tail) <= 11
+        await made.write((ROOT, noise(3, 1, word="x")))
+        assert await _until(lambda: scene.point == made.tail) <= EVERY + 1
+        made.author.end()
+
+
+async def test_an_idle_machine_costs_two_looks(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, gets = _Scene(tmp_path), list[str]()
+    made = await scene.found()
+    really = FileStore.get
+
+    async def counted(store: FileStore, key: str, *more: int) -> bytes:
+        gets.append(key)
+        return await really(store, key, *more)
+
+    async with _at_work(scene):
+        await _until(lambda: scene.point == made.tail)
+        monkeypatch.setattr(FileStore, "get", counted)
+        del gets[:]
+        await trio.sleep(10 * 60)
+        rounds = gets.count("vault.json")
+        assert 7 <= rounds <= 10
+        await made.write((ROOT, noise(3, 1, word="x")))
+        assert await _until(lambda: scene.point == made.tail) <= EVERY + 1
+        made.author.end()
+
+
+async def test_the_ladder_and_what_is_not_tried_again(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, rounds = _Scene(tmp_path), list[float]()
+    made = await scene.found()
+
+    async def counted(*arguments: object) -> object:
+        rounds.append(trio.current_time())
+        return await bring_up(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipeline.site.following.bring_up", counted)
+    away = tmp_path / "away"
+    async with _at_work(scene):
+        await _until(lambda: scene.point == made.tail)
+        scene.vault.rename(away)
+        await _until(lambda: "again in 60 s" in scene.trouble)
+        del rounds[:]
+        await trio.sleep(60 + 120 + 240 + 480 + 600 + 1800 + 100)
+        waits = [round(later - one) for one, later in itertools.pairwise(rounds)]
+        assert [each // 60 for each in waits] == [2, 4, 8, 10, 30]  # and the store's own patience
+        away.rename(scene.vault)
+        scene.followers.exchange(scene.config)  # SIGHUP: at once
+        await made.write((ROOT, noise(3, 1, word="x")))
+        assert await _until(lambda: scene.point == made.tail) <= EVERY + 1
+        assert scene.trouble == ""
+
+        record = tmp_path / "replicas/web1/replica.json"
+        record.write_text(json.dumps({"version": 99}))
+        await _until(lambda: "not tried again until SIGHUP" in scene.trouble)
+        del rounds[:]
+        await trio.sleep(10_000)
+        assert rounds == []
+        record.unlink()
+        scene.followers.exchange(scene.config)
+        assert await _until(lambda: scene.point == made.tail) <= 2
+        made.author.end()
