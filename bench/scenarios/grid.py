@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.context import QUICK, Context, Gathered
-from bench.inputs import clone, warm
+from bench.inputs import warm
 from bench.live import NBDKIT, LiveBackstay, Serving, missing, nbdkit
 from bench.lives import Life, left_out, lived, memory_goals
-from bench.load import COLUMNS, Load, put
+from bench.load import COLUMNS, Load, make_disk, put
 from bench.qemu import QEMU_NBD, qemu_nbd, qemu_nbd_missing
 from bench.results import Goal, Outcome, Sample, find, ratio
 from bench.subjects import BACKSTAY
@@ -86,7 +86,7 @@ def _turn(
         for name, serve in ((NBDKIT, nbdkit), (QEMU_NBD, qemu_nbd)):
             if name == QEMU_NBD and qemu_nbd_missing():
                 continue
-            disks.append(clone(life.disk, life.folder / f"by {name}"))
+            disks.append(make_disk(life.folder / f"by {name}", context.scale.live, turn))
             servers[name] = stack.enter_context(serve(disks[-1]))
         for number, load in enumerate(loads(context)):
             context.say(f"turn {turn + 1}: {load.name}")
@@ -110,7 +110,8 @@ def _point(
         server, size = servers[name], context.scale.live
         before = server.cpu()
         done = put(load, server.uri, size, _burst(context), life.folder, number)
-        found[name] = Sample(done.seconds, cpu=server.cpu() - before, figures=done.figures())
+        cpu = server.cpu() - before
+        found[name] = Sample(done.seconds, cpu=cpu, figures=done.figures(), series=done.series)
         server.settle()
     plain = found[NBDKIT].figures["rate"]
     for name in names:
