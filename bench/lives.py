@@ -38,11 +38,12 @@ def lived(
     gathered: Gathered,
     peaks: dict[str, Peak],
     seed: int = 0,
+    seal: str = "1s",
 ) -> Iterator[Life]:
-    """A life whose memory is watched. Raises ``CommandFailed``."""
+    """A life whose memory is watched; ``seal``: its ``seal_after``. Raises ``CommandFailed``."""
     folder = context.folder(scenario)
     disk = make_disk(folder / "disk", context.scale.live, seed)
-    cache = {"seal_after": "1s", "journal_limit": context.scale.journal}
+    cache = {"seal_after": seal, "journal_limit": context.scale.journal}
     with ours.serve(folder, disk, {"cache": cache}) as daemon:
         life = Life(folder, disk, daemon)
         with Memory(daemon, peaks):

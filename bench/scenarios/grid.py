@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from bench.context import QUICK, Context, Gathered
@@ -118,6 +119,4 @@ def _point(
         sample = found[name]
         share = ratio(sample.figures["rate"], plain) or 0.0
         figures = {**sample.figures, "ratio": share}
-        life.samples.append(
-            (f"{load.name}: {name}", Sample(sample.seconds, cpu=sample.cpu, figures=figures))
-        )
+        life.samples.append((f"{load.name}: {name}", replace(sample, figures=figures)))

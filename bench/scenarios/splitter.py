@@ -31,12 +31,13 @@ class Point:
 
 
 WRITES = (
-    Point(Load("4k writes d32", "4k", 32), 0.6, 1.0),
+    Point(Load("4k writes d32", "4k", 32), 0.6, 0.9),
     Point(Load("4k writes d1", "4k", 1), 0.65, 0.9),
     Point(Load("4k writes + flush d1", "4k", 1, flush=True), 0.5),
     Point(Load("64k writes d8", "64k", 8), 0.3, 0.6),
 )
 READS = (
+    Point(Load("64k reads d8", "64k", 8, reads=True), 1.4),
     Point(Load("256k reads d8", "256k", 8, reads=True), 1.4),
     Point(Load("1m reads d8", "1m", 8, reads=True), 1.8),
     Point(Load("256k reads, nbdcopy", str(256 << 10), 0, reads=True, copy=True), 1.4),

@@ -30,6 +30,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(splitter, "WRITES", (first, flushing))
     monkeypatch.setattr(splitter, "READS", splitter.READS[:1])
     monkeypatch.setattr(sustained, "WRITES", (large,))
+    monkeypatch.setattr(rpo, "WAYS", rpo.WAYS[1:])
     monkeypatch.setattr(grid, "QUICK_POINTS", (("4k", 1),))
     found = context(tmp_path)
     found.work.mkdir()
@@ -44,7 +45,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     [
         (splitter.run, (f"{splitter.WRITES[0].load.name}: {BACKSTAY}",)),
         (sustained.run, (f"{splitter.WRITES[3].load.name}: {BACKSTAY}",)),
-        (rpo.run, (BACKSTAY,)),
+        (rpo.run, (rpo.QUICK,)),
         (grid.run, tuple(f"4k reads d1: {name}" for name in (BACKSTAY, NBDKIT, QEMU_NBD))),
         (catchup.run, (catchup.THERE, catchup.AWAY, catchup.BACK)),
     ],
