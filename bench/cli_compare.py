@@ -79,7 +79,10 @@ def _sizes(old: Result, new: Result) -> list[str]:
 @click.command()
 @click.argument("result", type=_FILE)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Other folder.")
-def report(result: Path, out: Path | None) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the names of what was written as JSON."
+)
+def report(result: Path, out: Path | None, as_json: bool) -> None:
     """Draw pictures and page anew from RESULT, a result.json: beside it, or in another folder."""
     found, folder = load(result), out or result.parent
     try:
@@ -87,6 +90,11 @@ def report(result: Path, out: Path | None) -> None:
         written = output.write(folder, found)
     except OSError as error:
         raise _Unread(f"{folder}: {error.strerror or error}") from None
+    lacking = pictures.missing()
+    if as_json:
+        names = [str(path) for path in written]
+        click.echo(json.dumps({"written": names, "missing": lacking or None}, indent=1))
+        return
     click.echo(f"written: {written[-1]}")
-    if lacking := pictures.missing():
+    if lacking:
         click.echo(lacking)
