@@ -212,7 +212,9 @@ def test_wrong_files_and_other_sizes_end_with_code_2(tmp_path: Path) -> None:
 def test_a_report_is_drawn_anew_from_the_file(tmp_path: Path) -> None:
     (file,) = _files(tmp_path, result(Outcome("a", "A title", ())))
     found = CliRunner().invoke(cli.bench, ["report", file, "--out", str(tmp_path / "new")])
-    again = CliRunner().invoke(cli.bench, ["report", file, "--out", str(tmp_path / "new"), "--json"])
+    again = CliRunner().invoke(
+        cli.bench, ["report", file, "--out", str(tmp_path / "new"), "--json"]
+    )
     assert str(tmp_path / "new" / "report.html") in json.loads(again.output)["written"]
     assert found.exit_code == 0
     assert "A title" in (tmp_path / "new" / "report.html").read_text()
