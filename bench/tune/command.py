@@ -32,7 +32,7 @@ QUICK_SECONDS = 100.0  # the rest of two minutes is for what is already under wa
 QUICK_RULES = {"pairs": 3, "final": 5, "step_alpha": 0.125}
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The tuned copy.  [CONFIG.tuned.yaml]")
 @click.option("--overwrite", is_flag=True, help="OUT may exist; also if it is CONFIG itself.")
