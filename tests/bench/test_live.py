@@ -26,8 +26,8 @@ Run = Callable[[Context, LiveBackstay], Outcome]
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A tiny context, with a few of the loads."""
-    first, _, flushing, large = splitter.WRITES
-    monkeypatch.setattr(splitter, "WRITES", (first, flushing))
+    *_, flushing, large = splitter.WRITES
+    monkeypatch.setattr(splitter, "WRITES", (flushing,))
     monkeypatch.setattr(splitter, "READS", splitter.READS[:1])
     monkeypatch.setattr(sustained, "WRITES", (large,))
     monkeypatch.setattr(rpo, "WAYS", rpo.WAYS[1:])
@@ -43,7 +43,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
 @pytest.mark.parametrize(
     ("run", "subjects"),
     [
-        (splitter.run, (f"{splitter.WRITES[0].load.name}: {BACKSTAY}",)),
+        (splitter.run, (f"{splitter.WRITES[2].load.name}: {BACKSTAY}",)),
         (sustained.run, (f"{splitter.WRITES[3].load.name}: {BACKSTAY}",)),
         (rpo.run, (rpo.QUICK,)),
         (grid.run, tuple(f"4k reads d1: {name}" for name in (BACKSTAY, NBDKIT, QEMU_NBD))),
@@ -86,9 +86,8 @@ class _SpoilingDaemon(Daemon):
         return path
 
 
-@pytest.mark.parametrize("run", [rpo.run, catchup.run])
-def test_a_daemon_that_corrupts_is_caught_and_not_measured(made: Context, run: Run) -> None:
-    outcome = run(made, _Spoiler())
+def test_a_daemon_that_corrupts_is_caught_and_not_measured(made: Context) -> None:
+    outcome = rpo.run(made, _Spoiler())  # all live scenarios are compared by the same code
     assert len(outcome.wrong) == 1
     assert outcome.goals[0].verdict == "not measured"
     assert not any(entry.median("rate") for entry in outcome.entries)
