@@ -24,6 +24,7 @@ from stages.nbd.quick import QuickCalls, Wire
 from stages.nbd.transmission import Batch, RequestParser, Rules
 
 _HANDSHAKE_READ = 16 << 10
+_SOME = 16  # requests answered together: a client at depth 32 has something to do meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,19 +230,25 @@ class _Turn:
         self.is_swift = not handler.concurrent
 
     async def swiftly(self, parser: RequestParser, most: int) -> None:
-        """Answer what can be answered at once."""
-        found = parser.unparsed()
-        if found is None:
-            return
+        """Answer what can be answered at once, some at a time: a client makes its next requests
+        while the rest of these are carried out."""
         outbox = self._outbox
-        outbox.corked = True
-        buffer, at, end = found
-        at, count = self._handler.swift(buffer, at, end, most, outbox)
-        outbox.corked = False
-        if count:
+        while most > 0:
+            found = parser.unparsed()
+            if found is None:
+                return
+            buffer, at, end = found
+            outbox.corked = True
+            at, count = self._handler.swift(buffer, at, end, min(most, _SOME), outbox)
+            outbox.corked = False
+            if not count:
+                return
             parser.advance(at)
             self._session.answering(count)
             await outbox.uncork()
+            if at == end:
+                return
+            most -= count
 
     async def run(self, batch: Batch) -> None:
         """Start it, or run it to its end if the handler wants one at a time."""
