@@ -142,6 +142,37 @@ async def test_damage_inside_keeps_the_prefix(autojump_clock: trio.abc.Clock) ->
     assert 0 < len(kept) < 10
 
 
+async def test_a_bad_head_before_records_is_damage(autojump_clock: trio.abc.Clock) -> None:
+    """Records are behind a head that was durable: another version's, or a rotten one. Were the file
+    taken for one that was just being made, what guests were told is durable would be forgotten."""
+    files = MemFiles()
+    writer, _ = await open_journal(machine(files), FOLDER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        await append(writer, range(3), [])
+        await writer.close()
+    (name,) = files.listdir(FOLDER)
+    data = bytearray(files.read(f"{FOLDER}/{name}", 1 << 20))
+    data[8] ^= 3  # the version
+    files.put(f"{FOLDER}/{name}", bytes(data))
+    _, found = await open_journal(machine(files), FOLDER)
+    assert found.damaged
+    assert not found.kept
+
+
+@pytest.mark.parametrize("zeros", [0, 4096])
+async def test_a_file_that_was_just_being_made_is_no_damage(zeros: int) -> None:
+    files = MemFiles()
+    await open_journal(machine(files), FOLDER)
+    (name,) = files.listdir(FOLDER)
+    files.put(
+        f"{FOLDER}/{name}", bytes(FILE_HEAD // 2) + b"torn".ljust(FILE_HEAD // 2 + zeros, b"\0")
+    )
+    _, found = await open_journal(machine(files), FOLDER)
+    assert not found.damaged
+    assert not found.kept
+
+
 @pytest.mark.parametrize(("asked", "damaged"), [(False, False), (True, True)])
 async def test_a_hole_is_damage_only_where_it_was_durable(
     asked: bool, damaged: bool, autojump_clock: trio.abc.Clock

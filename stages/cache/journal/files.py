@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stages.cache.journal.record import FILE_HEAD, good_file_head
 from stages.ports import Files
 
+_PIECE = 1 << 20
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.journal")
 
 
@@ -46,3 +47,17 @@ def end_of(files: Files, folder: str, file: JournalFile) -> int | None:
     finally:
         opened.close()
     return file.start + stat.size - FILE_HEAD
+
+
+def holds_records(files: Files, folder: str, file: JournalFile) -> bool:
+    """Is there more than a head and zeros? Records come behind a head that is durable. Blocks."""
+    opened = files.open_read(file.path(folder))
+    try:
+        at = FILE_HEAD
+        while data := opened.pread(at, _PIECE):
+            if data.count(0) != len(data):
+                return True
+            at += len(data)
+        return False
+    finally:
+        opened.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from stages import durable
 from stages.cache.journal.current import new_file
-from stages.cache.journal.files import JournalFile, end_of, listed
+from stages.cache.journal.files import JournalFile, end_of, holds_records, listed
 from stages.cache.journal.record import FILE_HEAD, decode, decode_head, find_magic
 from stages.cache.journal.writer import JournalLimits, JournalWriter
 from stages.ports import Files, Machine, OpenFile
@@ -100,10 +100,10 @@ def _check(files: Files, folder: str, file: JournalFile, found: _Found, *, last:
         return
     end = end_of(files, folder, file)
     if end is None:
-        files.unlink(path)
-        if not last:
-            found.damaged = f"the head of {path} is not what was written"
-        return  # a file that was just being made
+        if not last or holds_records(files, folder, file):
+            found.damaged = f"the head of {path} is not what was written, or of another version"
+        files.unlink(path)  # else one that was just being made
+        return
     if last:
         end = _check_records(files, path, file, end, found)
     found.kept.append((file, end - file.start))
