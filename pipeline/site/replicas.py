@@ -193,15 +193,13 @@ async def promote(ports: Machine, config: SiteConfig, machine: str, to: str) -> 
 
 
 async def drop(ports: Machine, config: SiteConfig, machine: str) -> None:
-    """Remove a replica's files; the site, if it runs, begins it anew."""
+    """Remove a replica's files, whatever their record says; the site, if it runs, begins it anew.
+
+    Raises ``IllegalOperation`` if they are being given away.
+    """
     settings = settings_of(config, machine)
-    found = await ports.offload.run(partial(record.read, ports.files, settings.path))
-    if found is not None:
-        replica = await Replica.open(ports, settings.path, found.vault, found.machine)
-        try:
-            await replica.drop()
-        finally:
-            replica.close()
+    if await ports.offload.run(partial(ports.files.stat, settings.path)) is not None:
+        await Replica.drop(ports, settings.path)
 
 
 def standing(files: Files, config: SiteConfig) -> list[Standing]:

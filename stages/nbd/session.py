@@ -238,15 +238,16 @@ class _Turn:
             if found is None:
                 return
             buffer, at, end = found
+            some = min(most, _SOME)
             outbox.corked = True
-            at, count = self._handler.swift(buffer, at, end, min(most, _SOME), outbox)
+            at, count = self._handler.swift(buffer, at, end, some, outbox)
             outbox.corked = False
             if not count:
                 return
             parser.advance(at)
             self._session.answering(count)
             await outbox.uncork()
-            if at == end:
+            if at == end or count < some:  # what follows is something else, or not whole yet
                 return
             most -= count
 

@@ -16,9 +16,9 @@ from functools import partial
 from typing import TypeVar
 
 from stages import durable
-from stages.errors import UNREADABLE, NoSpace, StateError
+from stages.errors import UNREADABLE, NoSpace, StateDamaged, StateError
 from stages.model import BLOCK
-from stages.ports import Machine, OpenFile
+from stages.ports import Files, Machine, OpenFile
 from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Point
@@ -68,6 +68,31 @@ class Replica:
         with trouble.translated(folder):
             return await ports.offload.run(take)
 
+    @staticmethod
+    async def drop(ports: Machine, folder: str) -> None:
+        """Remove the files and the record, also one that is damaged: what follows begins anew.
+
+        Raises ``StateLocked``, and ``IllegalOperation`` if the files are being given away.
+        """
+
+        def forget() -> None:
+            files = ports.files
+            lock = files.open_write(f"{folder}/{_LOCK}", create=True)
+            try:
+                if not lock.lock():
+                    raise trouble.busy(folder)
+                with suppress(StateDamaged):
+                    found = record.read(files, folder)
+                    if found is not None and found.status is Status.GIVING:
+                        raise trouble.given(found)
+                _tidy(files, folder, set())
+                durable.remove(files, f"{folder}/{record.NAME}")
+            finally:
+                lock.close()
+
+        with trouble.translated(folder):
+            await ports.offload.run(forget)
+
     @property
     def record(self) -> Record | None:
         """What is known of the files; None: there are none yet."""
@@ -115,11 +140,6 @@ class Replica:
         if now.status is Status.GIVEN and now.to != to:
             raise trouble.given(now)
         return await self._run(partial(give, self._ports.files, self.folder, now, to, self._put))
-
-    async def drop(self) -> None:
-        """Remove the files and the record: what follows begins anew."""
-        await self._run(self._drop)
-        self._record = None
 
     def close(self) -> None:
         """Let go of the folder. What counts was synced before: an error here says nothing new."""
@@ -242,16 +262,10 @@ class Replica:
             )
             record.write(self._ports.files, self._ports.entropy, self.folder, found)
             self._record = found
-            self._tidy({path_of(self.folder, disk.number) for disk in disks})
+            kept = {path_of(self.folder, disk.number) for disk in disks}
+            _tidy(self._ports.files, self.folder, kept)
 
         await self._run(settle)
-
-    def _tidy(self, kept: set[str]) -> None:
-        """Files of disks that are not there any more."""
-        for name in self._ports.files.listdir(self.folder):
-            path = f"{self.folder}/{name}"
-            if name.startswith("disk-") and name.endswith(".img") and path not in kept:
-                durable.remove(self._ports.files, path)
 
     def _present(self, now: Record) -> bool:
         """Files on the way are there, as long as they have to be up to the cursor."""
@@ -268,13 +282,6 @@ class Replica:
         found = marks_of(self._ports.files, self.folder, now.disks)
         return now.status is Status.WHOLE and now.marks == found
 
-    def _drop(self) -> None:
-        files = self._ports.files
-        if self._record is not None and self._record.status is Status.GIVING:
-            raise trouble.given(self._record)
-        self._tidy(set())
-        durable.remove(files, f"{self.folder}/{record.NAME}")
-
     def _put(self, found: Record) -> None:
         record.write(self._ports.files, self._ports.entropy, self.folder, found)
         self._record = found
@@ -286,3 +293,11 @@ class Replica:
         """A blocking call; what the file system refuses becomes our error."""
         with trouble.translated(self.folder):
             return await self._ports.offload.run(call)
+
+
+def _tidy(files: Files, folder: str, kept: set[str]) -> None:
+    """Remove files of disks that are not there any more. Blocks."""
+    for name in files.listdir(folder):
+        path = f"{folder}/{name}"
+        if name.startswith("disk-") and name.endswith(".img") and path not in kept:
+            durable.remove(files, path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stages.errors import BackstayError, IllegalOperation, NoSpace, StateLocked, TargetError
-from stages.replica.record import Record
+from stages.replica.record import Record, Status
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -49,12 +50,14 @@ def busy(folder: str) -> StateLocked:
 
 
 def given(found: Record) -> IllegalOperation:
-    """It has no files any more."""
+    """It has no files any more, or not all of them."""
+    going_on = f"'backstay site replica promote' with --to {found.to} again finishes that"
+    forgotten = "'backstay site replica drop' forgets that, and a new one is begun"
     return IllegalOperation(
         f"its disks were given to {found.to}",
         operation="replica",
         subject=found.machine,
-        hint="'backstay site replica drop' forgets that, and a new one is begun",
+        hint=going_on if found.status is Status.GIVING else forgotten,
     )
 
 

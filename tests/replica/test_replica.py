@@ -152,7 +152,11 @@ async def test_what_is_refused(story: Story) -> None:
         await replica.give(f"{THERE}/other")
     with pytest.raises(IllegalOperation, match="were given to"):
         await replica.bring(group, point)
-    await replica.drop()
+    with pytest.raises(StateLocked):
+        await Replica.drop(machine(files), FOLDER)
+    replica.close()
+    await Replica.drop(machine(files), FOLDER)
+    replica = await opened(files)
     await replica.bring(group, point)
     replica.close()
     assert files.read(f"{THERE}/new/web1-root.img", 1 << 30) == story.main.moments[4].image(ROOT)
@@ -169,8 +173,11 @@ async def test_what_is_refused(story: Story) -> None:
     with pytest.raises(NoSpace, match="more than the replica may"):
         await follow(story.forest, story.main, files, seq=2, bounds=Bounds(size=1000))
     files.put(f"{FOLDER}/{NAME}", b"{}")
-    with pytest.raises(StateDamaged):
+    with pytest.raises(StateDamaged, match="cannot be read"):
         await opened(files)
+    await Replica.drop(machine(files), FOLDER)  # as the hint says
+    brought = await follow(story.forest, story.main, files, seq=2)
+    assert brought.compared
 
 
 @given(
