@@ -72,7 +72,9 @@ def _made() -> Iterator[Lan]:
     # Of the block for benchmarks of networks (198.18.0.0/15): nobody's real addresses.
     net = f"198.18.{token.bytes[0]}.{token.bytes[1] & 0xFC}"
     ours, theirs = (f"{net.rpartition('.')[0]}.{(token.bytes[1] & 0xFC) + at}" for at in (1, 2))
-    inside = ("ip", "netns", "exec", name)
+    # Not "ip netns exec": it takes a copy of all mounts along, and a file system that another test
+    # unmounts meanwhile, to mount it anew after its disk died, would live on in there, dead.
+    inside = ("nsenter", f"--net=/run/netns/{name}")
     _ip("netns", "add", name)
     try:
         _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)

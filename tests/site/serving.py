@@ -58,7 +58,7 @@ class Served:
     module: str = "pipeline.cli.main"
     host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
-    prefix: Sequence[str] = ()  # of the command, as "ip netns exec X"
+    prefix: Sequence[str] = ()  # of the command, as "nsenter --net=X"
     limits: str = ""
     more: str = ""  # of the configuration
     process: subprocess.Popen[bytes] | None = None
