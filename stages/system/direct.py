@@ -20,6 +20,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -64,6 +65,16 @@ def open_direct(path: str, flags: int) -> tuple[int, bool]:
             raise
     # A file that this call has made is there now, and the only one who knows it is us.
     return os.open(path, flags & ~os.O_EXCL, 0o600), False
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An append in whole blocks: ``length`` bytes for ``offset``, and what the file is then."""
+
+    offset: int
+    length: int
+    base: int
+    tail: bytes
 
 
 class _Direct(SystemFile):
@@ -115,6 +126,27 @@ class DirectWriter(_Direct):
             self._write(stage[:padded], self._base)
         self._base += whole
         self._tail = bytes(stage[whole:filled])
+
+    def stage(self, parts: Sequence[Buffer], stage: memoryview) -> Staged | None:
+        """Put an append into ``stage``, for somebody else to write; nothing has changed here until
+        ``staged`` says that it was. None if it does not go that way, or does not fit."""
+        filled = len(self._tail)
+        views = [flat(part) for part in parts]
+        end = filled + sum(map(len, views))
+        padded = -(-end // ALIGN) * ALIGN
+        if not self._is_direct or padded > len(stage) or end == filled:
+            return None
+        stage[:filled] = self._tail
+        for view in views:
+            stage[filled : filled + len(view)] = view
+            filled += len(view)
+        stage[end:padded] = bytes(padded - end)
+        whole = end // ALIGN * ALIGN
+        return Staged(self._base, padded, self._base + whole, bytes(stage[whole:end]))
+
+    def staged(self, done: Staged) -> None:
+        """It was written."""
+        self._base, self._tail = done.base, done.tail
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write somewhere behind what was appended: ``offset`` and length in whole blocks."""
