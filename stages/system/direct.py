@@ -20,12 +20,11 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 import numpy as np
 
 from stages.ports import Buffer
-from stages.system.file import SystemFile, flat
+from stages.system.file import Staged, SystemFile, flat
 
 ALIGN = 4096  # covers the logical block size of every disk that Linux uses with 4 KiB pages
 _STAGE = 2 << 20  # bytes in one call
@@ -65,16 +64,6 @@ def open_direct(path: str, flags: int) -> tuple[int, bool]:
             raise
     # A file that this call has made is there now, and the only one who knows it is us.
     return os.open(path, flags & ~os.O_EXCL, 0o600), False
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """An append in whole blocks: ``length`` bytes for ``offset``, and what the file is then."""
-
-    offset: int
-    length: int
-    base: int
-    tail: bytes
 
 
 class _Direct(SystemFile):
@@ -128,13 +117,12 @@ class DirectWriter(_Direct):
         self._tail = bytes(stage[whole:filled])
 
     def stage(self, parts: Sequence[Buffer], stage: memoryview) -> Staged | None:
-        """Put an append into ``stage``, for somebody else to write; nothing has changed here until
-        ``staged`` says that it was. None if it does not go that way, or does not fit."""
+        """See ``SystemFile``."""
         filled = len(self._tail)
         views = [flat(part) for part in parts]
         end = filled + sum(map(len, views))
         padded = -(-end // ALIGN) * ALIGN
-        if not self._is_direct or padded > len(stage) or end == filled:
+        if padded > len(stage) or end == filled:
             return None
         stage[:filled] = self._tail
         for view in views:
@@ -145,7 +133,7 @@ class DirectWriter(_Direct):
         return Staged(self._base, padded, self._base + whole, bytes(stage[whole:end]))
 
     def staged(self, done: Staged) -> None:
-        """It was written."""
+        """See ``SystemFile``."""
         self._base, self._tail = done.base, done.tail
 
     def pwrite(self, offset: int, data: Buffer) -> None:

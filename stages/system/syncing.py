@@ -18,7 +18,7 @@ import trio
 
 from stages.ports import Buffer, Offload, OpenFile
 from stages.syncing import HopSync
-from stages.system.direct import ALIGN, DirectWriter
+from stages.system.direct import ALIGN
 from stages.system.file import SystemFile
 from stages.system.ring import Operation, Ring, pages
 
@@ -74,7 +74,7 @@ class RingSync:
         """See ``Sync``."""
         ring = self._room()
         size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-        if ring is None or size > _SMALL or not isinstance(file, DirectWriter):
+        if ring is None or size > _SMALL or not isinstance(file, SystemFile):
             await self._hops.append(file, parts)
             return
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -54,11 +54,12 @@ def direct(path: Path) -> OpenFile:
     return FILES.open_write(str(path), create=True, direct=True)
 
 
-async def test_the_ring_takes_what_is_little(on_disk: Path) -> None:
+@pytest.mark.parametrize("past", [True, False])
+async def test_the_ring_takes_what_is_little(on_disk: Path, past: bool) -> None:
     """This kernel has one, or this test says so: without it a flush costs three times as much."""
     Ring(4)
     ring = RingSync(Refusing(1))
-    file = direct(on_disk / "a")
+    file = FILES.open_write(str(on_disk / "a"), create=True, direct=past)
     for number in range(40):
         await ring.append(file, [bytes([number]) * 1000, memoryview(bytes([number]) * 77)])
         await ring.fdatasync(file)
@@ -68,12 +69,12 @@ async def test_the_ring_takes_what_is_little(on_disk: Path) -> None:
     assert found == b"".join(bytes([number]) * 1077 for number in range(40))
 
 
-@given(st.lists(st.lists(st.binary(max_size=9000), max_size=4), max_size=8))
-@settings(max_examples=30, deadline=None)
-def test_appends_follow_each_other(appends: Sequence[Sequence[bytes]]) -> None:
+@given(st.booleans(), st.lists(st.lists(st.binary(max_size=9000), max_size=4), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_appends_follow_each_other(past: bool, appends: Sequence[Sequence[bytes]]) -> None:
     """By whatever way, small and large ones mixed with the file's own."""
     path = Path("/var/tmp") / f"backstay-sync-{os.getpid()}.file"
-    file = direct(path)
+    file = FILES.open_write(str(path), create=True, direct=past)
 
     async def go() -> None:
         ring = RingSync(ThreadOffload(1))
