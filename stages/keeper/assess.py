@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject
+from stages.keeper.history import History
 from stages.keeper.live import Holders, live_frames, places_of, view
 from stages.keeper.reach import Doomed, Inventory, Moves, Needs, unreachable, worth_moving
 from stages.keeper.repack import Moved, Repack
@@ -48,7 +49,13 @@ class Assessed:
 
 
 async def assess(
-    group: Group, floor: Floor, columns: Columns, machine: Machine, *, needed_packs: bool = False
+    group: Group,
+    floor: Floor,
+    columns: Columns,
+    machine: Machine,
+    history: History,
+    *,
+    needed_packs: bool = False,
 ) -> Assessed:
     """Read all that the points of ``floor`` lead to. Raises ``Damage`` if any of them could not
     be read under it: then nothing may go. ``needed_packs``: packs of which nothing is needed count
@@ -56,8 +63,9 @@ async def assess(
     """
     seen = view(group, floor)
     await _check_never_deleted(seen)
+    history = history.view(seen)
     seqs = [*(point.seq for point in floor.points), floor.seq]
-    frames = (await live_frames(seen, machine.files, seqs)).numbers()
+    frames = (await live_frames(seen, machine.files, seqs, history)).numbers()
     holders = Holders()
     point = await PointMap.build(seen, machine.files, floor.seq)
     try:
@@ -88,7 +96,7 @@ async def assess(
         pages=pages,
         packs=packs,
         packed={ref.number: ref.size for ref in floor.packs},
-        rolled=await whole_rollups(seen, _ends(islands, there, floor.seq)),
+        rolled=await whole_rollups(seen, _ends(islands, there, floor.seq), history),
     )
     return Assessed(seen, floor, there, needs, frames)
 

@@ -18,6 +18,7 @@ import trio
 from stages.crypto.sign import Signer
 from stages.errors import UNREADABLE, BrokenChain, IllegalOperation, KeyFailure
 from stages.keeper.assess import Assessed, assess, moves_of, repack
+from stages.keeper.history import History
 from stages.keeper.live import view
 from stages.keeper.reach import Doomed, Moves
 from stages.keeper.repack import Repack
@@ -152,6 +153,7 @@ class _Pass:
         self._now = now
         self._dry_run = dry_run
         self._last = 0  # number of the newest floor
+        self._history = History(group)
         self._columns: Columns
         self._manifests: U64
 
@@ -170,7 +172,7 @@ class _Pass:
         if wanted.problems:
             report.problems += [f"{each}; nothing is let go here" for each in wanted.problems]
             return
-        self._columns = await read_columns(group)
+        self._columns = await read_columns(group, self._history)
         self._manifests = await read_manifests(group)
         missed = await self._missed(floor, wanted)
         if missed:
@@ -224,7 +226,7 @@ class _Pass:
 
     async def _is_whole(self, floor: Floor, seq: int, why: str) -> bool:
         try:
-            await assess(self._group, floor, self._columns, self._machine)
+            await assess(self._group, floor, self._columns, self._machine, self._history)
         except UNREADABLE as error:
             self._report.problems.append(f"point #{seq}, {why}, cannot be kept: {error}")
             return False
@@ -232,7 +234,9 @@ class _Pass:
 
     async def _sweep(self, floor: Floor) -> None:
         """Delete what the floor in force does not lead to."""
-        found = await assess(self._group, floor, self._columns, self._machine, needed_packs=True)
+        found = await assess(
+            self._group, floor, self._columns, self._machine, self._history, needed_packs=True
+        )
         before = self._now - round(self._rules.grace * 1e6)
         doomed = found.doomed(before)
         limit = trio.CapacityLimiter(_PARALLEL)
@@ -264,7 +268,7 @@ class _Pass:
         report = self._report
         report.next_floor, report.gone = following.seq, chosen.gone
         report.points = len(following.points)
-        found = await assess(self._group, following, self._columns, self._machine)
+        found = await assess(self._group, following, self._columns, self._machine, self._history)
         moves = moves_of(found, fill=self._rules.fill, most=self._rules.most_moved)
         report.freed_by_moves = moves.freed
         self._foresee(found, moves)

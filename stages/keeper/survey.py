@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject, ObjectMissing
+from stages.keeper.history import History
 from stages.keeper.reach import Inventory, Thing
 from stages.keeper.retain import Columns
-from stages.model import U64, Ints
+from stages.model import U64
 from stages.recover.opened import Group
 from stages.store.port import ObjectInfo, ObjectStore
 from stages.vault import layout, rollup
@@ -18,7 +19,8 @@ from stages.vault.commit import read_header
 from stages.vault.container import Kind, parse
 from stages.vault.failover_log import load_failovers
 from stages.vault.floor_log import load_holds
-from stages.vault.log import Commit, Log
+from stages.vault.heads import Heads
+from stages.vault.log import Log
 from stages.vault.rollup import SPAN
 
 MOST_OBJECTS = 50_000_000
@@ -41,41 +43,41 @@ async def listed(
         after = found[-1].key
 
 
-async def read_columns(group: Group) -> Columns:
+async def read_columns(group: Group, history: History) -> Columns:
     """The headers from the log's beginning to its tail, chain and all. Raises ``Damage``."""
-    rows: list[Ints] = []  # arrays: a collector of garbage goes through tuples again and again
-    objects: list[U64] = []
-    links: list[bytes] = []
+    stretches: list[Heads] = []
     at, link = group.log.first - 1, None
     while at < group.tail:
         until = min(group.tail, (at // SPAN + 1) * SPAN)
-        commits = await group.log.stretch(at + 1, until, link)
-        heads = [commit.header for commit in commits]
-        if not links:
-            _check_floor(group, commits[0])
-        each = [(h.seq, h.epoch, h.stamp, h.checkpoint, h.consistent) for h in heads]
-        rows.append(np.array(each, np.int64))
-        named = [(h.seq, h.epoch, ref.number, ref.size) for h in heads for ref in h.objects]
-        objects.append(np.array(named, np.uint64).reshape(-1, 4))
-        # Each head names the digest of the commit before it: that has been checked.
-        link = commits[-1].link
-        links.append(b"".join([*(h.previous for h in heads[1:]), link]))
+        found = await history.stretch(at + 1, until, link)
+        if not stretches:
+            _check_floor(group, found)
+        link = found.link(-1)
+        stretches.append(found.bare())
         at = until
-    table = np.concatenate(rows) if rows else np.zeros((0, 5), np.int64)
+    seqs = [found.seq[found.objects[:, 0].astype(np.int64)] for found in stretches]
+    epochs = [found.epoch[found.objects[:, 0].astype(np.int64)] for found in stretches]
+    named = np.concatenate([found.objects for found in stretches])
     return Columns(
-        table[:, 0].astype(np.uint64),
-        table[:, 1].astype(np.uint64),
-        table[:, 2].copy(),
-        table[:, 3].astype(np.uint64),
-        table[:, 4].astype(np.bool_),
-        np.frombuffer(b"".join(links), np.uint8).reshape(-1, 32),
-        np.concatenate(objects) if objects else np.zeros((0, 4), np.uint64),
+        np.concatenate([found.seq for found in stretches]).astype(np.uint64),
+        np.concatenate([found.epoch for found in stretches]).astype(np.uint64),
+        np.concatenate([found.stamp for found in stretches]),
+        np.concatenate([found.checkpoint for found in stretches]).astype(np.uint64),
+        np.concatenate([found.consistent for found in stretches]),
+        np.concatenate([found.links for found in stretches]),
+        np.column_stack(
+            (
+                np.concatenate(seqs).astype(np.uint64),
+                np.concatenate(epochs).astype(np.uint64),
+                named[:, 1:],
+            )
+        ),
     )
 
 
-def _check_floor(group: Group, first: Commit) -> None:
+def _check_floor(group: Group, found: Heads) -> None:
     floor = group.log.floor
-    if floor is not None and first.link != floor.link:
+    if floor is not None and found.link(0) != floor.link:
         raise BrokenChain(
             "is not the commit that the floor names",
             subject=layout.commit(group.scope.group, floor.seq),
@@ -136,14 +138,18 @@ async def read_inventory(group: Group, floor: int) -> Inventory:
     )
 
 
-async def whole_rollups(group: Group, ends: Sequence[int]) -> frozenset[int]:
+async def whole_rollups(
+    group: Group, ends: Sequence[int], history: History | None = None
+) -> frozenset[int]:
     """Which rollups hold all their commits as they were signed, so that they can stand in."""
     found = set()
+    history = history or History(group)
     for end in ends:
-        try:
-            await _prove_rollup(group.log, end)
-        except (*UNREADABLE, ObjectMissing):
-            continue
+        if not await history.prove(end):
+            try:
+                await _prove_rollup(group.log, end)
+            except (*UNREADABLE, ObjectMissing):
+                continue
         found.add(end)
     return frozenset(found)
 
