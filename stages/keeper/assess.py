@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject
 from stages.keeper.history import History
 from stages.keeper.live import Holders, live_frames, places_of, view
-from stages.keeper.reach import Doomed, Inventory, Moves, Needs, unreachable, worth_moving
+from stages.keeper.reach import Doomed, Inventory, Moves, Needs, Thing, unreachable, worth_moving
 from stages.keeper.repack import Moved, Repack
 from stages.keeper.retain import Columns
 from stages.keeper.survey import read_inventory, whole_rollups
@@ -54,12 +55,13 @@ async def assess(
     columns: Columns,
     machine: Machine,
     history: History,
+    log: Mapping[int, Thing],
     *,
     needed_packs: bool = False,
 ) -> Assessed:
     """Read all that the points of ``floor`` lead to. Raises ``Damage`` if any of them could not
     be read under it: then nothing may go. ``needed_packs``: packs of which nothing is needed count
-    as needed, too, as a floor that is in force names them.
+    as needed, too, as a floor that is in force names them. ``log``: the commits that are there.
     """
     seen = view(group, floor)
     await _check_never_deleted(seen)
@@ -72,7 +74,7 @@ async def assess(
         await places_of(point, frames, holders.add)
     finally:
         point.close()
-    there = await read_inventory(seen, floor.seq)
+    there = await read_inventory(seen, log, floor.seq)
     after = columns.objects[:, 0] >= np.uint64(floor.seq)
     named = {(e, n): size for _, e, n, size in columns.objects[after].tolist()}
     _check_there(seen, there, holders, named)

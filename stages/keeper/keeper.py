@@ -20,15 +20,15 @@ from stages.errors import UNREADABLE, BrokenChain, IllegalOperation, KeyFailure
 from stages.keeper.assess import Assessed, assess, moves_of, repack
 from stages.keeper.history import History
 from stages.keeper.live import view
-from stages.keeper.reach import Doomed, Moves
+from stages.keeper.reach import Doomed, Moves, Thing
 from stages.keeper.repack import Repack
 from stages.keeper.report import GroupReport, Report
 from stages.keeper.retain import Chosen, Columns, Offered, Retention, bases, choose_points
 from stages.keeper.survey import (
     Wanted,
     read_columns,
+    read_log,
     read_manifests,
-    read_times,
     read_wanted,
     time_of,
 )
@@ -156,6 +156,7 @@ class _Pass:
         self._history = History(group)
         self._columns: Columns
         self._manifests: U64
+        self._log: dict[int, Thing]
 
     async def run(self) -> None:
         """Sweep under the floor in force if it is of age, then plan the next."""
@@ -174,6 +175,7 @@ class _Pass:
             return
         self._columns = await read_columns(group, self._history)
         self._manifests = await read_manifests(group)
+        self._log = await read_log(group)
         missed = await self._missed(floor, wanted)
         if missed:
             await self._put(_with_points(floor, missed))
@@ -220,23 +222,26 @@ class _Pass:
                 self._report.problems.append(f"point #{seq}, {why}, has gone: {error}")
                 continue
             point = replace(point, stamp=stamp, time=time)
+            self._log = await read_log(self._group)  # what is needed has to be there still
             if await self._is_whole(_with_points(floor, [point]), seq, why):
                 found.append(point)
         return found
 
     async def _is_whole(self, floor: Floor, seq: int, why: str) -> bool:
         try:
-            await assess(self._group, floor, self._columns, self._machine, self._history)
+            await self._assess(floor)
         except UNREADABLE as error:
             self._report.problems.append(f"point #{seq}, {why}, cannot be kept: {error}")
             return False
         return True
 
+    async def _assess(self, floor: Floor, *, needed_packs: bool = False) -> Assessed:
+        given = (self._columns, self._machine, self._history, self._log)
+        return await assess(self._group, floor, *given, needed_packs=needed_packs)
+
     async def _sweep(self, floor: Floor) -> None:
         """Delete what the floor in force does not lead to."""
-        found = await assess(
-            self._group, floor, self._columns, self._machine, self._history, needed_packs=True
-        )
+        found = await self._assess(floor, needed_packs=True)
         before = self._now - round(self._rules.grace * 1e6)
         doomed = found.doomed(before)
         limit = trio.CapacityLimiter(_PARALLEL)
@@ -253,6 +258,8 @@ class _Pass:
             async with limit:
                 if not self._dry_run:
                     await store.delete(each.key)
+                    if each.kind == "log":
+                        self._log.pop(int(each.key.rpartition("/")[2]), None)
                 report.deleted[each.kind] += each.size
                 report.objects += 1
 
@@ -268,7 +275,7 @@ class _Pass:
         report = self._report
         report.next_floor, report.gone = following.seq, chosen.gone
         report.points = len(following.points)
-        found = await assess(self._group, following, self._columns, self._machine, self._history)
+        found = await self._assess(following)
         moves = moves_of(found, fill=self._rules.fill, most=self._rules.most_moved)
         report.freed_by_moves = moves.freed
         self._foresee(found, moves)
@@ -297,13 +304,13 @@ class _Pass:
         self, floor: Floor, retention: Retention, wanted: Wanted
     ) -> tuple[Chosen, Offered, Mapping[int, KeptPoint]]:
         columns = self._columns
-        times = await read_times(self._group)
         kept = {point.seq: point for point in floor.points}
-        log = np.array([times.get(seq, self._now) for seq in columns.seq.tolist()], np.int64)
+        now = Thing(0, self._now)
+        log = [self._log.get(seq, now).time for seq in columns.seq.tolist()]
         old = np.array([(p.seq, p.time, p.base) for p in floor.points], np.int64).reshape(-1, 3)
         offered = Offered(
             np.concatenate((old[:, 0].astype(np.uint64), columns.seq)),
-            np.concatenate((old[:, 1], log)),
+            np.concatenate((old[:, 1], np.array(log, np.int64))),
             np.concatenate((np.ones(len(old), np.bool_), columns.consistent)),
             np.concatenate(
                 (old[:, 2].astype(np.uint64), bases(columns.seq, self._manifests, floor.seq))

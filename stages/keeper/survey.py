@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,18 +25,15 @@ from stages.vault.rollup import SPAN
 
 MOST_OBJECTS = 50_000_000
 # A folder is read anew for each page: with small pages of a long log that would be all it does.
-_LISTED = 16_384
+_LISTED = 65_536
 
 
-async def listed(
-    store: ObjectStore, prefix: str, after: str = "", until: str = ""
-) -> AsyncIterator[tuple[str, ObjectInfo]]:
-    """Objects under ``prefix`` between two keys: what follows the prefix, and info."""
+async def listed(store: ObjectStore, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+    """Objects under ``prefix``: what follows the prefix, and info."""
+    after = ""
     for _ in range(MOST_OBJECTS):
         found = await store.page(prefix, after, _LISTED)
         for info in found:
-            if until and info.key >= until:
-                return
             yield info.key.removeprefix(prefix), info
         if not found:
             return
@@ -84,15 +81,10 @@ def _check_floor(group: Group, found: Heads) -> None:
         )
 
 
-async def read_times(group: Group) -> dict[int, int]:
-    """When the commits of the log were stored, in µs by the store's clock."""
-    prefix = layout.log_prefix(group.scope.group)
-    found: dict[int, int] = {}
-    after = f"{prefix}{group.log.first - 1:015d}"
-    async for name, info in listed(group.log.store, prefix, after):
-        if name.isdecimal() and int(name) <= group.tail:
-            found[int(name)] = _micro(info)
-    return found
+async def read_log(group: Group) -> dict[int, Thing]:
+    """The commits that are there, those before the floor, too: listed once in a run, as a long log
+    has many."""
+    return await _numbered(group.log.store, layout.log_prefix(group.scope.group))
 
 
 async def read_manifests(group: Group) -> U64:
@@ -106,16 +98,14 @@ async def read_manifests(group: Group) -> U64:
     return np.array(sorted(seq for seq in found if seq <= group.tail), np.uint64)
 
 
-async def read_inventory(group: Group, floor: int) -> Inventory:
-    """All objects that retention has to do with; of the log those before ``floor``."""
+async def read_inventory(group: Group, log: Mapping[int, Thing], floor: int) -> Inventory:
+    """All objects that retention has to do with; of ``log`` those before ``floor``."""
     gid, store = group.scope.group, group.log.store
     data: dict[tuple[int, int], Thing] = {}
     async for name, info in listed(store, layout.data_prefix(gid)):
         numbers = _numbers(name.split("/"))
         if len(numbers) == 2 and layout.data(gid, *numbers) == info.key:
             data[numbers[0], numbers[1]] = _thing(info)
-    until = layout.commit(gid, floor)
-    log = await _numbered(store, layout.log_prefix(gid), until)
     manifests: dict[int, Thing] = {}
     parts: dict[tuple[int, int], Thing] = {}
     async for name, info in listed(store, layout.checkpoints_prefix(gid)):
@@ -130,7 +120,7 @@ async def read_inventory(group: Group, floor: int) -> Inventory:
                 parts[numbers[0], part] = _thing(info)
     return Inventory(
         data,
-        log,
+        {seq: thing for seq, thing in log.items() if seq < floor},
         await _numbered(store, layout.rollups_prefix(gid)),
         manifests,
         parts,
@@ -220,11 +210,9 @@ async def time_of(group: Group, seq: int) -> int:
     return 0 if info is None else _micro(info)
 
 
-async def _numbered(store: ObjectStore, prefix: str, until: str = "") -> dict[int, Thing]:
+async def _numbered(store: ObjectStore, prefix: str) -> dict[int, Thing]:
     return {
-        int(name): _thing(info)
-        async for name, info in listed(store, prefix, "", until)
-        if name.isdecimal()
+        int(name): _thing(info) async for name, info in listed(store, prefix) if name.isdecimal()
     }
 
 

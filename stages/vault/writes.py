@@ -12,6 +12,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import zstandard
 
 from stages.crypto.aead import OpenFailed
 from stages.errors import DamagedObject
@@ -60,10 +61,10 @@ def read_writes(heads: Heads, scope: Scope, keys: Mapping[int, EpochKeys]) -> Wr
 
     Whether the blocks lie on the disks is for the caller to check.
     """
-    flat = _Flat()
+    flat, tool = _Flat(), zstandard.ZstdDecompressor()
     objects = heads.objects_of().tolist()
     for row, (seq, epoch) in enumerate(heads.numbers[:, :2].tolist()):
-        plain = _open(heads.body(row), scope, keys[epoch], seq)
+        plain = _open(heads.body(row), scope, keys[epoch], seq, tool)
         try:
             _flatten(flat, plain, row, objects[row])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -71,13 +72,15 @@ def read_writes(heads: Heads, scope: Scope, keys: Mapping[int, EpochKeys]) -> Wr
     return _writes(heads, flat)
 
 
-def _open(body: bytes, scope: Scope, keys: EpochKeys, seq: int) -> bytes:
+def _open(
+    body: bytes, scope: Scope, keys: EpochKeys, seq: int, tool: zstandard.ZstdDecompressor
+) -> bytes:
     try:
         packed = scope.cipher.open(keys.index, body, body_aad(scope, Kind.COMMIT, keys.epoch, seq))
     except OpenFailed:
         raise Odd("does not open") from None
     try:
-        return expand(packed, MAX_PLAIN, str(seq))
+        return expand(packed, MAX_PLAIN, str(seq), tool)
     except DamagedObject as error:
         raise Odd(error.message) from None
 
