@@ -20,10 +20,11 @@ from stages.errors import UNREADABLE, BrokenChain, IllegalOperation, KeyFailure
 from stages.keeper.assess import Assessed, assess, moves_of, repack
 from stages.keeper.history import History
 from stages.keeper.live import view
-from stages.keeper.reach import Doomed, Moves, Thing
+from stages.keeper.reach import Doomed, Moves, Thing, missing_rollups
 from stages.keeper.repack import Repack
 from stages.keeper.report import GroupReport, Report
 from stages.keeper.retain import Chosen, Columns, Offered, Retention, bases, choose_points
+from stages.keeper.roll import make_rollups
 from stages.keeper.survey import (
     Wanted,
     read_columns,
@@ -44,6 +45,7 @@ GRACE = 86_400.0
 CLOCKS_APART = 3600.0  # seconds between the store's clock and this machine's
 FILL = 0.85  # objects of which less is needed are worth moving
 MOST_MOVED = 256 << 30
+MOST_ROLLED = 256  # rollups made in one run: each takes as many gets
 _PARALLEL = 16
 _FLOOR_TRIES = 4
 
@@ -279,6 +281,7 @@ class _Pass:
         moves = moves_of(found, fill=self._rules.fill, most=self._rules.most_moved)
         report.freed_by_moves = moves.freed
         self._foresee(found, moves)
+        await self._roll(found)
         changes = (following.seq, following.points) != (floor.seq, floor.points)
         if self._dry_run or not (changes or moves.live or moves.freed):
             report.moved = moves.live
@@ -289,6 +292,19 @@ class _Pass:
         report.problems += moved.problems
         if changes or packs != floor.packs:
             await self._put(replace(following, packs=packs))
+
+    async def _roll(self, found: Assessed) -> None:
+        """Make the rollups that are missing; those of the last hour are left to the writer."""
+        settled = self._now - round(CLOCKS_APART * 1e6)
+        newest = max((seq for seq, thing in self._log.items() if thing.time <= settled), default=0)
+        newest = min(newest, self._group.tail)
+        ends = missing_rollups(found.there, found.needs, newest, MOST_ROLLED)
+        if self._dry_run or not ends:
+            self._report.rolled = len(ends)
+            return
+        rolled = await make_rollups(found.group, ends)
+        self._report.rolled, self._report.rolled_bytes = rolled.count, rolled.bytes
+        self._report.notes += rolled.notes
 
     def _foresee(self, found: Assessed, moves: Moves) -> None:
         """What goes once the next floor is of age; what frames are moved out of, too."""
