@@ -173,11 +173,11 @@ class World:
         rules = rules or Rules(lambda _name: retention, grace=GRACE)
         return await Keeper(vault, self.machine, key.signer, rules).run(dry_run=dry_run)
 
-    async def keep_killed(self, at: int) -> bool:
-        """A run that ends at store operation ``at``; False if it was over before."""
-        store = FaultStore(
-            self.store, FaultPlan(nth(at, Fault(before=StoreUnreachable))), self.clock
-        )
+    async def keep_killed(self, at: int, *, name: str = "") -> bool:
+        """A run that ends at store operation ``at``, of all or of those called ``name``; False if
+        it was over before."""
+        rule = nth(at, Fault(before=StoreUnreachable), name=name)
+        store = FaultStore(self.store, FaultPlan(rule), self.clock)
         try:
             await self.keep(store)
         except StoreUnreachable:
