@@ -24,6 +24,10 @@ from stages.model import (
     blocks_of,
     pack_block,
 )
+from stages.recycled import Recycled
+
+_PAYLOAD = 4 << 20  # bytes of a fresh batch: what a longer one carries is less, or rare
+_KEPT = 6
 
 
 class Decider:
@@ -31,6 +35,7 @@ class Decider:
 
     def __init__(self, known: Known, dedup_bytes: int):
         self._known = known
+        self._memory = Recycled(_PAYLOAD, _KEPT)
         self._table = DedupTable(dedup_bytes) if dedup_bytes else None
         self._backlog = Backlog(self._table.capacity if self._table else 0)
 
@@ -62,7 +67,7 @@ class Decider:
         return Batch(
             disk=disk,
             data=_numbers(data, first + at),
-            payload=_gather(found.content[at:end], data),
+            payload=self._gather(found.content[at:end], data),
             digests=seen[data],
             zero=Runs.of(_numbers(zero, first + at)),
             refs=np.column_stack((_numbers(refs, first + at), targets)),
@@ -71,6 +76,11 @@ class Decider:
             chunk_digests=found.chunks[low:high].copy(),
             scanned=found.length,
         )
+
+    def _gather(self, content: U8, at: Ints) -> U8:
+        """The only copy of content: rows ``at`` of (n, 4096), contiguous."""
+        rows = self._memory.take(len(at) * BLOCK).reshape(-1, BLOCK)
+        return np.take(content, at, axis=0, out=rows, mode="clip")
 
     def _divide(
         self, disk: int, first: int, seen: U64, candidates: Bools, fresh: Bools
@@ -112,10 +122,3 @@ def _span(changed: Bools) -> tuple[int, int]:
 
 def _numbers(at: Ints, first: int) -> U64:
     return at.astype(np.uint64) + np.uint64(first)
-
-
-def _gather(content: U8, at: Ints) -> U8:
-    """The only copy of content: rows ``at`` of (n, 4096), contiguous."""
-    if len(at) and int(at[-1]) - int(at[0]) + 1 == len(at):
-        return content[at[0] : at[-1] + 1].copy()
-    return content[at] if len(at) else np.empty((0, BLOCK), np.uint8)

@@ -22,6 +22,8 @@ from stages.vault.frame import RAW, ZSTD
 FRAME = FRAME_BLOCKS * BLOCK
 RAW_ABOVE = 0.98  # a frame that shrinks by less is stored raw: reading it is then a copy
 
+_HASH_LOG = 15  # 128 KiB; zstd takes half of that for frames of this size
+
 
 class Compress:
     """From segments to packed segments."""
@@ -64,13 +66,20 @@ class Compress:
         try:
             compressor = self._idle.popleft()
         except IndexError:
-            compressor = zstandard.ZstdCompressor(level=self._level)
+            compressor = new_compressor(self._level)
         frames = await self._offload.run(lambda: pack_frames(segment.batches, compressor))
         self._idle.append(compressor)
         self._meter.items += 1
         self._meter.bytes_in += segment.payload_bytes
         self._meter.bytes_out += sum(len(frame.data) for frame in frames)
         return PackedSegment(_without_payload(segment), frames)
+
+
+def new_compressor(level: int) -> zstandard.ZstdCompressor:
+    """For frames. Level 1 with a table of twice as many places: 0.8 % less, in the same time."""
+    tuned = {"hash_log": _HASH_LOG} if level == 1 else {}
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=FRAME, **tuned)
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 def pack_frames(
