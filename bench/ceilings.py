@@ -130,12 +130,13 @@ def aead(path: str, workers: int) -> dict[str, float]:
     from itertools import islice
 
     from stages.crypto.aead import CIPHERS, KEY_SIZE
+    from stages.system import SystemEntropy
 
-    cipher, key = CIPHERS["aegis256"], os.urandom(KEY_SIZE)
+    cipher, key, entropy = CIPHERS["aegis256"], os.urandom(KEY_SIZE), SystemEntropy()
     frames, total = _nonzero_frames(path), 0
 
     def seal(frame: bytes) -> int:
-        return len(cipher.encrypt(frame, b"", os.urandom(cipher.nonce_size), key))
+        return len(cipher.seal(key, frame, b"", entropy))
 
     with ThreadPoolExecutor(workers) as pool:
         while some := list(islice(frames, 8 * workers)):

@@ -195,7 +195,7 @@ def build_line(
         session.ledger,
         stream,
         machine=ports,
-        examiners=_examiners(ports, tuned.capture, disks),
+        examiners=_examiners(ports, tuned.capture, disks, known=bool(session.ledger.tail.seq)),
         group_key=identity.digest_key,
         dedup_bytes=tuned.capture.dedup,
         snapshot=snapshot,
@@ -316,8 +316,12 @@ def _packing(
     return compress, encrypt
 
 
-def _examiners(ports: Machine, tuned: Capture, disks: list[ScanDisk]) -> Examiners:
-    """Hashing holds the interpreter lock, so on large disks it is done by processes."""
+def _examiners(ports: Machine, tuned: Capture, disks: list[ScanDisk], *, known: bool) -> Examiners:
+    """Hashing holds the interpreter lock, so on large disks it is done by processes.
+
+    Of a disk that is ``known`` nearly all is hashed and no more; of another it is compressed too,
+    which takes three times as long: there hashing must not take the processors from that.
+    """
     from stages.capture.examiner import InlineExaminers
     from stages.capture.pool import ProcessExaminers
 
@@ -326,7 +330,9 @@ def _examiners(ports: Machine, tuned: Capture, disks: list[ScanDisk]) -> Examine
     else:
         found = [ports.files.stat(disk.path) for disk in disks]
         allocated = sum(stat.size if stat.is_block else stat.allocated for stat in found if stat)
-        workers = 0 if allocated < SMALL else min(2, os.cpu_count() or 1)
+        processors = os.cpu_count() or 1
+        free = processors if known else processors // 2
+        workers = 0 if allocated < SMALL else max(1, min(2, free))
     if workers:
         return ProcessExaminers(workers, batch=tuned.batch)
     return InlineExaminers(ports.offload)

@@ -75,8 +75,14 @@ def zero_chunks(words: U64) -> Bools:
 
 
 def live_blocks(words: U64) -> Bools:
-    """Which blocks hold something else than zeros. ``words`` (..., 512) -> (...)."""
-    return np.asarray(words.any(axis=-1), np.bool_)
+    """Which blocks hold something else than zeros. ``words`` (..., 512) -> (...).
+
+    Looks at the first word of every block, and at the rest only where that is zero.
+    """
+    live: Bools = words[..., 0] != 0
+    rest = np.nonzero(~live)
+    live[rest] = words[rest].any(axis=-1)
+    return live
 
 
 def same(one: U64, other: U64 | tuple[int, int]) -> Bools:

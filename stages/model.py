@@ -111,6 +111,43 @@ class Runs:
         return int(self.count.sum())
 
 
+class Loan:
+    """Whoever holds it may look at memory that is somebody else's; with the last holder it ends."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Blocks ``at`` (n,) of ``content`` (m, 4096), not yet copied together; ``loan`` of both."""
+
+    content: U8
+    at: Ints
+    loan: Loan
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, part: slice) -> Rows:
+        return Rows(self.content, self.at[part], self.loan)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> U8:
+        """A copy (n, 4096)."""
+        return self.gather(np.empty((len(self.at), BLOCK), np.uint8))
+
+    def gather(self, into: U8) -> U8:
+        """Copy to ``into`` (n, 4096), and return that."""
+        return np.take(self.content, self.at, axis=0, out=into, mode="clip")
+
+    def together(self) -> U8 | None:
+        """The blocks where they are (n, 4096), if they lie one after the other."""
+        first, count = int(self.at[0]), len(self.at)
+        return self.content[first : first + count] if self.at[-1] - first == count - 1 else None
+
+
+Payload: TypeAlias = U8 | Rows
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """A disk of a group as the vault knows it. ``number`` is never used again for another disk."""
@@ -129,16 +166,17 @@ class Disk:
 class Batch:
     """What a scan or a turn of capture found on one disk, in ascending order of blocks.
 
-    ``data`` (n,) uint64 block numbers; ``payload`` (n, 4096) uint8, their content; ``digests``
-    (n, 2) uint64. ``zero``: runs of blocks that are now zero. ``refs`` (m, 2) uint64: block number
-    and packed block (disk and number) it equals at this position (R17); ``ref_digests`` (m, 2).
+    ``data`` (n,) uint64 block numbers; ``payload`` (n, 4096) uint8 or ``Rows``, their content;
+    ``digests`` (n, 2) uint64. ``zero``: runs of blocks that are now zero. ``refs`` (m, 2) uint64:
+    block number and packed block (disk and number) it equals at this position (R17);
+    ``ref_digests`` (m, 2).
     ``chunk_first`` and ``chunk_digests`` (k, 2): digests of whole chunks as seen, unknown where
     a chunk must not be skipped next time. ``scanned`` is the count of disk bytes behind this batch.
     """
 
     disk: int
     data: U64
-    payload: U8
+    payload: Payload
     digests: U64
     zero: Runs
     refs: U64

@@ -20,17 +20,27 @@ from stages.model import (
     Batch,
     Bools,
     Ints,
+    Loan,
+    Payload,
+    Rows,
     Runs,
     blocks_of,
     pack_block,
 )
 
+LENT = 2 << 20  # bytes of content from which a batch is not copied out of its slot
+
 
 class Decider:
-    """Decides the batches of one scan, in stream order. ``dedup_bytes`` 0: no references."""
+    """Decides the batches of one scan, in stream order. ``dedup_bytes`` 0: no references.
 
-    def __init__(self, known: Known, dedup_bytes: int):
+    ``lend``: the payload of a batch of much content is ``Rows`` of the slot. A batch of little has
+    a copy, because many of those are held back until they make up a segment.
+    """
+
+    def __init__(self, known: Known, dedup_bytes: int, *, lend: bool = False):
         self._known = known
+        self._lend = lend
         self._table = DedupTable(dedup_bytes) if dedup_bytes else None
         self._backlog = Backlog(self._table.capacity if self._table else 0)
 
@@ -42,7 +52,8 @@ class Decider:
     def decide(self, disk: int, found: Examined) -> Batch | None:
         """What the vault needs of a batch with changed chunks; None if nothing after all.
 
-        Reads known digests: run it in Offload. The batch is a copy, so the slot can be released.
+        Reads known digests: run it in Offload. The slot can be released, unless the payload is
+        ``Rows``: then when its loan ends.
         """
         changed = ~same(found.chunks, found.known)
         whole = blocks_of(found.length) // CHUNK_BLOCKS
@@ -62,7 +73,7 @@ class Decider:
         return Batch(
             disk=disk,
             data=_numbers(data, first + at),
-            payload=_gather(found.content[at:end], data),
+            payload=self._payload(found.content[at:end], data),
             digests=seen[data],
             zero=Runs.of(_numbers(zero, first + at)),
             refs=np.column_stack((_numbers(refs, first + at), targets)),
@@ -71,6 +82,12 @@ class Decider:
             chunk_digests=found.chunks[low:high].copy(),
             scanned=found.length,
         )
+
+    def _payload(self, content: U8, at: Ints) -> Payload:
+        """Rows ``at`` of (n, 4096)."""
+        if self._lend and len(at) * BLOCK >= LENT:
+            return Rows(content, at, Loan())
+        return np.take(content, at, axis=0)
 
     def _divide(
         self, disk: int, first: int, seen: U64, candidates: Bools, fresh: Bools
@@ -112,10 +129,3 @@ def _span(changed: Bools) -> tuple[int, int]:
 
 def _numbers(at: Ints, first: int) -> U64:
     return at.astype(np.uint64) + np.uint64(first)
-
-
-def _gather(content: U8, at: Ints) -> U8:
-    """The only copy of content: rows ``at`` of (n, 4096), contiguous."""
-    if len(at) and int(at[-1]) - int(at[0]) + 1 == len(at):
-        return content[at[0] : at[-1] + 1].copy()
-    return content[at] if len(at) else np.empty((0, BLOCK), np.uint8)

@@ -168,7 +168,7 @@ class ProcessExaminers:
     """
 
     workers: int = 2
-    slots: int = 4
+    slots: int = 6  # in some of them is what waits to be compressed
     batch: int = 8 << 20
 
     def __post_init__(self) -> None:

@@ -7,8 +7,9 @@ ends without ``GapEnd`` is a scan that did not finish, and its last commit is no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +23,7 @@ from stages.capture.plan import Hole, Piece, Plan
 from stages.capture.source import ScanDisk, Source, open_source
 from stages.channel import Channel
 from stages.digests import DigestKeys
-from stages.model import BLOCK, Batch, GapBegin, GapEnd, StreamItem
+from stages.model import BLOCK, Batch, GapBegin, GapEnd, Loan, Rows, StreamItem
 from stages.ports import Machine
 from stages.stage import Meter, StageStatistics, crew, ordered_map
 
@@ -32,6 +33,7 @@ FUZZY = "fuzzy"  # something may have: the point may mix moments
 DEDUP_BYTES = 48 << 20  # 2 million blocks: 8 GiB of disk
 
 _AHEAD = 64  # planned pieces
+_LENDING = 4  # slots: behind the scan three batches can be held until a fourth one comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class Scan:
         self._machine = machine
         self._examiners = examiners
         self._keys = DigestKeys.derive(group_key)
-        self._decider = Decider(known, dedup_bytes)
+        self._dedup_bytes = dedup_bytes
+        self._decider: Decider
         self._snapshot = snapshot
         self._meter = Meter(self.name)
         self._deciding = Meter("decide")
@@ -122,6 +125,8 @@ class Scan:
                 await self._sink.send(GapBegin(REASON), BLOCK)
                 files = [source.file for source in sources]
                 async with self._examiners.open(files, self._keys) as examiner:
+                    lend = examiner.slots >= _LENDING
+                    self._decider = Decider(self._known, self._dedup_bytes, lend=lend)
                     await self._scan(sources, examiner)
                 await self._sink.send(GapEnd(await self._grade(sources)), BLOCK)
 
@@ -190,13 +195,19 @@ class Scan:
             self._count(found.length, found.read)
 
     async def _decide(self, disk: int, found: Examined) -> Batch | None:
+        lent = False
         try:
             if not found.changed:
                 self._decider.unchanged(disk, found)
                 return None
-            return await self._machine.offload.run(partial(self._decider.decide, disk, found))
+            batch = await self._machine.offload.run(partial(self._decider.decide, disk, found))
+            if batch is not None and isinstance(batch.payload, Rows):
+                lent = True
+                _release_after(batch.payload.loan, found.release)
+            return batch
         finally:
-            found.release()
+            if not lent:
+                found.release()
 
     async def _send(self, batch: Batch | None) -> None:
         if batch is None:
@@ -214,6 +225,17 @@ class Scan:
         self._scanned += scanned
         self._read += read
         self._meter.bytes_in += scanned
+
+
+def _release_after(loan: Loan, release: Callable[[], None]) -> None:
+    """Call ``release`` in the event loop once ``loan`` has ended, in whatever thread."""
+    token = trio.lowlevel.current_trio_token()
+
+    def ended() -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(release)
+
+    weakref.finalize(loan, ended).atexit = False
 
 
 def _step(plan: Plan, source: Source) -> list[Piece]:

@@ -14,13 +14,25 @@ import numpy as np
 import zstandard
 
 from stages.channel import Channel
-from stages.model import BLOCK, FRAME_BLOCKS, U8, Batch, Frame, PackedSegment, Segment
+from stages.model import (
+    BLOCK,
+    FRAME_BLOCKS,
+    U8,
+    Batch,
+    Frame,
+    PackedSegment,
+    Payload,
+    Rows,
+    Segment,
+)
 from stages.ports import Buffer, Offload
 from stages.stage import Meter, StageStatistics, ordered_map
 from stages.vault.frame import RAW, ZSTD
 
 FRAME = FRAME_BLOCKS * BLOCK
 RAW_ABOVE = 0.98  # a frame that shrinks by less is stored raw: reading it is then a copy
+
+_HASH_LOG = 15  # 128 KiB; zstd takes half of that for frames of this size
 
 
 class Compress:
@@ -64,7 +76,7 @@ class Compress:
         try:
             compressor = self._idle.popleft()
         except IndexError:
-            compressor = zstandard.ZstdCompressor(level=self._level)
+            compressor = new_compressor(self._level)
         frames = await self._offload.run(lambda: pack_frames(segment.batches, compressor))
         self._idle.append(compressor)
         self._meter.items += 1
@@ -73,11 +85,19 @@ class Compress:
         return PackedSegment(_without_payload(segment), frames)
 
 
+def new_compressor(level: int) -> zstandard.ZstdCompressor:
+    """For frames. Level 1 with a table of twice as many places: 0.8 % less, in the same time."""
+    tuned = {"hash_log": _HASH_LOG} if level == 1 else {}
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=FRAME, **tuned)
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
 def pack_frames(
     batches: tuple[Batch, ...], compressor: zstandard.ZstdCompressor
 ) -> tuple[Frame, ...]:
     """All content in order, cut every ``FRAME_BLOCKS`` blocks and compressed."""
-    return tuple(_pack_frame(content, compressor) for content in _cut(batches))
+    room = np.empty((FRAME_BLOCKS, BLOCK), np.uint8)
+    return tuple(_pack_frame(content, compressor) for content in _cut(batches, room))
 
 
 def _pack_frame(content: Buffer, compressor: zstandard.ZstdCompressor) -> Frame:
@@ -88,26 +108,37 @@ def _pack_frame(content: Buffer, compressor: zstandard.ZstdCompressor) -> Frame:
     return Frame(ZSTD, blocks, packed)
 
 
-def _cut(batches: tuple[Batch, ...]) -> Iterator[Buffer]:
-    """Frame-sized pieces; copied only where a frame spans batches."""
-    held: list[Buffer] = []
-    size = 0
+def _cut(batches: tuple[Batch, ...], room: U8) -> Iterator[Buffer]:
+    """Frame-sized pieces, each to be used before the next. What does not lie in one stretch is
+    copied together in ``room`` (64, 4096), which stays in the processor's caches."""
+    filled = 0
     for batch in batches:
-        content = batch.payload.reshape(-1).data
-        at = 0
-        while at < len(content):
-            piece = content[at : at + FRAME - size]
-            at += len(piece)
-            if not held and len(piece) == FRAME:
-                yield piece
+        at, payload = 0, batch.payload
+        while at < len(payload):
+            part = payload[at : at + FRAME_BLOCKS - filled]
+            at += len(part)
+            whole = _in_place(part) if len(part) == FRAME_BLOCKS else None
+            if whole is not None:
+                yield whole.reshape(-1).data
                 continue
-            held.append(piece)
-            size += len(piece)
-            if size == FRAME:
-                yield b"".join(held)
-                held, size = [], 0
-    if held:
-        yield held[0] if len(held) == 1 else b"".join(held)
+            _copy(part, room[filled : filled + len(part)])
+            filled += len(part)
+            if filled == FRAME_BLOCKS:
+                yield room.reshape(-1).data
+                filled = 0
+    if filled:
+        yield room[:filled].reshape(-1).data
+
+
+def _in_place(part: Payload) -> U8 | None:
+    return part.together() if isinstance(part, Rows) else part
+
+
+def _copy(part: Payload, room: U8) -> None:
+    if isinstance(part, Rows):
+        part.gather(room)
+    else:
+        room[:] = part
 
 
 _NO_PAYLOAD: U8 = np.empty((0, BLOCK), np.uint8)

@@ -11,7 +11,7 @@ import zstandard
 
 from stages.errors import UNREADABLE, DamagedObject, ObjectMissing
 from stages.model import BLOCK, Disk, Runs
-from stages.ports import Offload
+from stages.ports import Buffer, Offload
 from stages.recover.lineage import owner
 from stages.recover.opened import Group
 from stages.recover.plan import FrameNeed, Haul
@@ -96,11 +96,11 @@ class Extractor:
             expander = self._idle.popleft()
         except IndexError:
             expander = zstandard.ZstdDecompressor()
-        haul = fetched.haul
+        haul, view = fetched.haul, memoryview(fetched.data)
         lost = []
         for offset, length, need in haul.frames:
             at = offset - haul.offset
-            stored = fetched.data[at : at + length]
+            stored = view[at : at + length]
             try:
                 scope, data_key = fetched.keys[need.epoch]
                 content = _content(scope, need, stored, data_key, haul.key, expander)
@@ -130,7 +130,7 @@ class Extractor:
 def _content(
     scope: Scope,
     need: FrameNeed,
-    stored: bytes,
+    stored: Buffer,
     data_key: bytes,
     key: str,
     expander: zstandard.ZstdDecompressor,

@@ -23,6 +23,7 @@ from stages.vault.checkpoint import (
 from stages.vault.paged import PagedArray
 
 SHARE = 0.05  # checkpoint bytes stay below this share of shipped bytes
+GAP_COMMITS = 256  # inside a gap: as many commits as one rollup holds
 _PART_BYTES = 8 << 20
 _ROW_BYTES = 24  # a row of map and digests together
 _PLACE_BYTES = 24  # a row of a page table
@@ -46,9 +47,16 @@ class Checkpointer:
         self._session = session
         self._part = _Part()
 
-    def due(self) -> bool:
-        """True if a checkpoint now would stay within its share of what was shipped since."""
+    def due(self, *, in_gap: bool = False) -> bool:
+        """True if a checkpoint now would stay within its share of what was shipped since.
+
+        ``in_gap``: the commit at the tail is no consistent point. Nobody restores it, and what a
+        scan goes on to find would have the same pages written again and again: so only once a
+        reader would have that many commits to fold.
+        """
         ledger = self._session.ledger
+        if in_gap and ledger.tail.seq - ledger.tail.checkpoint < GAP_COMMITS:
+            return False
         if not any(disk.dirty.flags.any() for disk in ledger.record.disks.values()):
             return False
         return self._most() <= SHARE * ledger.tail.stored

@@ -168,5 +168,5 @@ class Ship:
         if self._on_commit is not None:
             await self._on_commit(self.newest, group[-1].segment)
         await self._rollups.committed(header.seq, intent.head)
-        if self._checkpointer.due():
+        if self._checkpointer.due(in_gap=group[-1].segment.in_gap):
             await self._checkpointer.write()

@@ -26,28 +26,36 @@ __all__ = [
     "WaitingOffload",
     "find_mount",
     "find_swap",
-    "give_memory_back",
     "this_machine",
+    "tune_memory",
 ]
 
 NETWORK_WORKERS = 64  # as many puts as a machine may have in flight
-_M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 4 << 20  # malloc.h
+# malloc.h. Blocks below the second are taken from the heap, whatever thread asks.
+_MALLOC = {
+    -1: 16 << 20,  # M_TRIM_THRESHOLD
+    -3: 1 << 20,  # M_MMAP_THRESHOLD
+    -8: 1,  # M_ARENA_MAX
+}
 
 
-def give_memory_back() -> None:
-    """Keep glibc from holding on to freed memory; nothing where the libc is another.
+def tune_memory() -> None:
+    """How glibc keeps freed memory; nothing where the libc is another.
 
-    By itself it raises its thresholds with every large block freed and then keeps the heap: the
-    peak of an initial replication was 253 MB, with a fixed threshold 197 MB, at the same speed.
+    By itself it raises its thresholds with every large block freed, and has a heap for each thread:
+    it keeps much more than is in use. A frame and what it is compressed to, though, must come from
+    memory that is there: what is mapped anew each time has to be cleared and found page by page,
+    which costs more than to seal it.
     """
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is not None:
-        tune(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+        for option, value in _MALLOC.items():
+            tune(option, value)
 
 
 def this_machine(workers: int = 4) -> Machine:
     """Return the real ports; ``workers`` bounds the threads."""
-    give_memory_back()
+    tune_memory()
     offload = ThreadOffload(workers)
     return Machine(
         SystemClock(),

@@ -82,7 +82,7 @@ def seal_page(scope: Scope, keys: EpochKeys, name: PageName, rows: U64, entropy:
     packed = zstandard.ZstdCompressor(level=1).compress(content.astype("<u8").tobytes())
     sealed_size = len(packed) + scope.cipher.overhead
     head = _head(name, keys.epoch, sealed_size)
-    return head + scope.cipher.seal(keys.index, packed, _aad(scope, head), entropy)
+    return scope.cipher.seal(keys.index, packed, _aad(scope, head), entropy, before=head)
 
 
 def page_epoch(stored: bytes, subject: str) -> int:

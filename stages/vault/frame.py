@@ -28,7 +28,7 @@ import zstandard
 from stages.crypto.aead import OpenFailed
 from stages.errors import DamagedObject
 from stages.model import BLOCK, FRAME_BLOCKS, Frame
-from stages.ports import Entropy
+from stages.ports import Buffer, Entropy
 from stages.vault.sealing import Scope
 
 HEADER = struct.Struct("<4sBBHIIII")
@@ -55,10 +55,10 @@ def seal(
     """The stored form of ``frame``."""
     sealed_size = len(frame.data) + scope.cipher.overhead
     head = HEADER.pack(MAGIC, VERSION, frame.codec, frame.blocks, epoch, number, sealed_size, 0)
-    return head + scope.cipher.seal(key, frame.data, _aad(scope, head), entropy)
+    return scope.cipher.seal(key, frame.data, _aad(scope, head), entropy, before=head)
 
 
-def read_head(data: bytes, subject: str) -> FrameHead:
+def read_head(data: Buffer, subject: str) -> FrameHead:
     """Parse a clear header; raises ``DamagedObject``."""
     if len(data) < HEADER.size:
         raise DamagedObject("frame cut short", subject=subject)
@@ -71,7 +71,7 @@ def read_head(data: bytes, subject: str) -> FrameHead:
 
 
 def unseal(
-    scope: Scope, key: bytes, epoch: int, number: int, stored: bytes, subject: str
+    scope: Scope, key: bytes, epoch: int, number: int, stored: Buffer, subject: str
 ) -> tuple[FrameHead, bytes]:
     """Check and decrypt frame ``number`` of ``epoch``: its head and still compressed content."""
     head = read_head(stored, subject)
@@ -81,9 +81,9 @@ def unseal(
         )
     if len(stored) != HEADER.size + head.sealed:
         raise DamagedObject("frame cut short", subject=subject)
-    clear = stored[: HEADER.size]
+    clear, sealed = bytes(stored[: HEADER.size]), memoryview(stored)[HEADER.size :]
     try:
-        return head, scope.cipher.open(key, stored[HEADER.size :], _aad(scope, clear))
+        return head, scope.cipher.open(key, sealed, _aad(scope, clear))
     except OpenFailed:
         raise DamagedObject(f"frame {epoch}/{number} does not open", subject=subject) from None
 

@@ -128,9 +128,10 @@ class VaultModel:
             assert place < (disk, min(touched)), "stream order"
             place = (disk, max(touched))
         assert batch.scanned > 0
-        assert batch.payload.shape == (len(data), BLOCK)
+        payload = np.asarray(batch.payload)
+        assert payload.shape == (len(data), BLOCK)
         for row, block in enumerate(data):
-            self._write(kept, block, batch.payload[row].tobytes(), tuple(batch.digests[row]))
+            self._write(kept, block, payload[row].tobytes(), tuple(batch.digests[row]))
         for block in zero:
             self._write(kept, block, bytes(BLOCK), ZERO)
         sent.data |= {(disk, block) for block in data}

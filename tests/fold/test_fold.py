@@ -115,8 +115,9 @@ def apply_records(disks: dict[int, bytearray], found: list[Record]) -> None:
 def apply_batch(disk: bytearray, batch: Batch) -> None:
     assert not np.isin(batch.data, batch.zero.blocks()).any()
     assert (np.diff(batch.data.astype(np.int64)) > 0).all()
+    payload = np.asarray(batch.payload)
     for at, number in enumerate(batch.data.tolist()):
-        content = batch.payload[at].tobytes()
+        content = payload[at].tobytes()
         assert any(content)
         digest = block_digests(memoryview(content), [0], KEYS)[0]
         assert (batch.digests[at] == digest).all()

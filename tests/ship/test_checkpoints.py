@@ -122,6 +122,27 @@ async def test_only_what_changed_is_stored_again() -> None:
     author.close()
 
 
+async def test_inside_a_gap_there_is_none_before_a_reader_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scan fills its pages little by little: they are stored once, behind it."""
+    monkeypatch.setattr(checkpointer_module, "GAP_COMMITS", 8)
+    bench, content = Bench(), Content()
+    author = await begun(bench, content, 2 * PAGE)
+    with eager_checkpoints():
+        for turn in range(7):
+            await author.commit(content.batch(0, {turn: block(turn)}), in_gap=True)
+            assert await manifests(bench) == 0
+        await author.commit(content.batch(0, {7: block(7)}), in_gap=True)
+        assert (await manifests(bench), author.ledger.tail.checkpoint) == (1, 8)
+        await author.commit(content.batch(0, {8: block(8)}), in_gap=True)
+        assert await manifests(bench) == 1
+        await author.commit(content.batch(0, {9: block(9)}))
+        assert (await manifests(bench), author.ledger.tail.checkpoint) == (2, 10)
+    await same_both_ways(bench, content)
+    author.close()
+
+
 async def test_the_directories_of_ended_epochs_are_closed() -> None:
     bench, content = Bench(), Content()
     author = await begun(bench, content, 3 * PAGE)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import trio
 import zstandard
 from blake3 import blake3
@@ -102,8 +103,9 @@ class Story:
 
     def _write(self, segment: tuple[Batch, ...]) -> None:
         for batch in segment:
+            payload = np.asarray(batch.payload)
             for at, block in enumerate(batch.data.tolist()):
-                self._put(batch.disk, block, bytes(batch.payload[at]))
+                self._put(batch.disk, block, bytes(payload[at]))
             for start, count in zip(
                 batch.zero.start.tolist(), batch.zero.count.tolist(), strict=True
             ):
