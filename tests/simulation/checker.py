@@ -108,7 +108,8 @@ class Checker:
         self, header: Header, position: Position, disk: str, block: int, rest: list[Op]
     ) -> None:
         assert self._expected is not None
-        if self.image.block(disk, block) not in self._expected.versions(disk, block, rest, position):
+        held = self.image.block(disk, block)
+        if held not in self._expected.versions(disk, block, rest, position):
             raise Wrong(
                 f"prefix: block {block} of {disk} in point #{header.seq} at {tuple(position)}"
                 f" is not what was written before it"
