@@ -29,9 +29,10 @@ _BLANK = Blank()
 
 
 def python_environment() -> dict[str, str]:
-    """So that child processes find the packages this one runs from."""
+    """So that child processes find the packages this one runs from, and keep them compiled as an
+    installation has them: measured is what users run, not Python's compiler at every start."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {"PYTHONPATH": os.pathsep.join(paths)}
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def python_command(module: str, *arguments: str, cwd: Path | None = None) -> Command:

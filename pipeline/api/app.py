@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import cache
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -34,10 +35,14 @@ def build_app(api: Api) -> Starlette:
 
 
 def _document(api: Api) -> Callable[[Request], Awaitable[Response]]:
-    text = json.dumps(openapi(SPECS, api.control.daemon().version))
+    """Made when it is first asked for: that takes as long as a tenth of the daemon's start."""
+
+    @cache
+    def text() -> str:
+        return json.dumps(openapi(SPECS, api.control.daemon().version))
 
     async def document(_: Request) -> Response:
-        return Response(text, media_type="application/json")
+        return Response(text(), media_type="application/json")
 
     return document
 

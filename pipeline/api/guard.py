@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import trio
@@ -130,7 +131,6 @@ def problem(error: BackstayError) -> Response:
 
 def endpoint(api: Api, spec: Spec) -> Callable[[Request], Awaitable[Response]]:
     """How a route is answered."""
-    adapter = None if spec.answer is str else TypeAdapter(spec.answer)
 
     async def answer(request: Request) -> Response:
         caller = api.caller(request)
@@ -147,12 +147,23 @@ def endpoint(api: Api, spec: Spec) -> Callable[[Request], Awaitable[Response]]:
         if isinstance(found, Response):
             return found
         given = found if isinstance(found, Answer) else Answer(found)
-        if adapter is None:
+        if spec.answer is str:
             return Response(given.value, given.status, media_type=spec.media)
-        data = adapter.dump_json(given.value)
+        data = as_json(spec.answer, given.value)
         return Response(data, given.status, dict(given.headers), spec.media)
 
     return answer
+
+
+def as_json(model: Any, value: Any) -> bytes:
+    """``value``, which is a ``model``."""
+    return _adapter(model).dump_json(value)
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    """Made when an answer first needs it: the daemon does not begin with all of them."""
+    return TypeAdapter(model)
 
 
 def _permitted(caller: Caller | None, spec: Spec) -> Caller:

@@ -13,18 +13,16 @@ from contextlib import aclosing
 from typing import cast
 
 import trio
-from pydantic import TypeAdapter
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipeline.api.guard import Api
+from pipeline.api.guard import Api, as_json
 from pipeline.api.problems import document, refuse
 from pipeline.control.model import EventView
 from stages.errors import BackstayError
 from stages.stage import crew
 
 MEDIA_TYPE = "text/event-stream"
-_EVENT: TypeAdapter[EventView] = TypeAdapter(EventView)
 _RETRY_MS = 2000
 
 
@@ -125,6 +123,6 @@ async def _body(send: Send, text: str) -> None:
 
 def frame(event: EventView) -> str:
     """An event on the wire; its data is one line, because JSON has no line ends in it."""
-    data = _EVENT.dump_json(event).decode()
+    data = as_json(EventView, event).decode()
     kind = json.dumps(event.kind)[1:-1]
     return f"id: {event.id}\nevent: {kind}\ndata: {data}\n\n"

@@ -9,6 +9,6 @@ _OLDER = 20
 
 
 def collect_rarely() -> None:
-    """For processes that hold hundreds of machines: nearly all that they make is freed by counting,
-    and each look goes through all that they hold, while a guest may be waiting."""
+    """Nearly all that a process makes is freed by counting, and each look goes through all that it
+    holds: of hundreds of machines, while a guest may be waiting, or of modules at its start."""
     gc.set_threshold(_YOUNG, _OLDER, _OLDER)

@@ -27,7 +27,7 @@ ONLY_PROTECTION = ("pydantic", "ruamel", "rich", "stages.capture", "stages.ship"
 # the time of a processor, and a delivery that is restarted costs it every time.
 _FACE = ("sqlalchemy", "starlette", "hypercorn", "httpx", "asyncio", "anyio", "rich", "click")
 _NOT_IMPORTED = {
-    "pipeline.daemon.delivery_main": (
+    "pipeline.daemon.delivery_process": (
         *_FACE,
         "stages.nbd",
         "stages.capture.splitter",
@@ -37,7 +37,7 @@ _NOT_IMPORTED = {
         "pipeline.supervisor",
         "bench",
     ),
-    "pipeline.daemon.intake_main": (
+    "pipeline.daemon.intake_process": (
         *_FACE,
         "stages.compress",
         "stages.encrypt",

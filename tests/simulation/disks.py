@@ -16,7 +16,7 @@ from unittest import mock
 
 import trio
 import trio.testing
-from blake3 import blake3
+from xxhash import xxh3_128_digest
 
 from pipeline.config.model import (
     Cache,
@@ -105,6 +105,7 @@ class Disks:
         self.config = _config()
         self.group: Group | None = None
         self._parts: dict[str, bytes] = {}
+        self._compared = 0  # points up to it
         self.wanted = {"root": self._file(), "data": self._file()}
 
     def run(self) -> None:
@@ -213,7 +214,7 @@ class Disks:
         for name, (at, size) in shown.items():
             if not path or at == path or name not in self._parts:
                 data = self.world.files.read(at, 1 << 30)[:size]
-                self._parts[name] = blake3(data).digest()
+                self._parts[name] = xxh3_128_digest(data)
         for count in range(1, len(shown) + 1):
             for names in combinations(sorted(shown), count):
                 self.states.add(_joined({name: self._parts[name] for name in names}))
@@ -361,19 +362,22 @@ class Disks:
             assert not final
             return
         newest: dict[str, bytes] = {}
-        for seq in range(1, await group.log.tail() + 1):
+        tail = await group.log.tail()
+        # Objects do not change: what was compared after one life is read again only at the end.
+        for seq in range(1 if final else self._compared + 1, tail + 1):
             if not (await group.log.signed(seq)).header.consistent:
                 continue
             newest = await read_point(group, seq)
-            held = _joined({name: blake3(data).digest() for name, data in newest.items()})
+            held = _joined({name: xxh3_128_digest(data) for name, data in newest.items()})
             assert held in self.states, f"point #{seq} of {sorted(newest)} never was"
+        self._compared = tail
         if final:
             files = self.world.files
             assert newest == {name: files.read(at, 1 << 30) for name, at in self.wanted.items()}
 
 
 def _joined(parts: dict[str, bytes]) -> bytes:
-    return blake3(b"".join(name.encode() + parts[name] for name in sorted(parts))).digest()
+    return xxh3_128_digest(b"".join(name.encode() + parts[name] for name in sorted(parts)))
 
 
 def _config() -> Config:

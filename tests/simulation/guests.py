@@ -51,7 +51,7 @@ class Sent:
             return False
         if request.command == wire.CMD_WRITE:
             return data == bytes(request.payload[at : at + len(data)])
-        return not any(data)
+        return data == bytes(len(data))
 
 
 class Witness:

@@ -68,7 +68,12 @@ class Image:
 
     def content(self, name: str) -> bytes:
         """A disk, without the padding of its last block."""
-        return bytes(self.disks[name][: self.sizes[name]])
+        return bytes(memoryview(self.disks[name])[: self.sizes[name]])
+
+    def block(self, name: str, number: int) -> bytes:
+        """One block of it, the same way."""
+        stop = min((number + 1) * BLOCK, self.sizes[name])
+        return bytes(memoryview(self.disks[name])[number * BLOCK : stop])
 
     async def _disks(self, header: Header) -> dict[int, str]:
         assert self.group is not None

@@ -56,8 +56,9 @@ class Node:
     def live_blocks(self) -> Bools:
         """Which blocks are data rather than a hole."""
         if self.live is None or self.live[0] != self.changes:
-            padded = bytes(self.data) + bytes(-len(self.data) % BLOCK)
-            words = np.frombuffer(padded, np.uint64).reshape(-1, BLOCK // 8)
+            padded = np.zeros(-(-len(self.data) // BLOCK) * BLOCK, np.uint8)
+            padded[: len(self.data)] = np.frombuffer(self.data, np.uint8)
+            words = padded.view(np.uint64).reshape(-1, BLOCK // 8)
             found = np.ones(len(words), np.bool_)
             if self.sparse:
                 found[:] = words.any(axis=1)
