@@ -31,6 +31,7 @@ from stages.vault.charter import Keeper as KeeperMember
 from stages.vault.floor_log import HoldsFound, load_floor, load_holds
 from stages.vault.floors import Hold, hold_object
 from stages.vault.keyfile import PrivateKey, PublicKey
+from stages.vault.leases import LeasesFound, load_leases
 from stages.vault.terms import INDEX, wrapped_object
 
 _PATIENCE = 15.0
@@ -165,11 +166,13 @@ async def release_point(
         return group.scope.group.hex(), await vault.store.delete(key)
 
 
-async def list_holds(access: Access, machine: str) -> tuple[str, HoldsFound]:
-    """The holds of a machine's newest group."""
+async def list_holds(access: Access, machine: str) -> tuple[str, HoldsFound, LeasesFound]:
+    """The holds of a machine's newest group, and its leases as this machine's clock sees them."""
     async with indexes(access) as vault:
         group = await vault.find(machine)
-        return group.scope.group.hex(), await load_holds(vault.store, group.scope, vault.charter)
+        where = (vault.store, group.scope, vault.charter)
+        leases = await load_leases(*where, access.ports.clock.wall_us())
+        return group.scope.group.hex(), await load_holds(*where), leases
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline.assembly import vault_store
+from pipeline.leasing import Reader, leased
 from stages.errors import Damage, DamagedObject, NotAdmitted, NotFound, UnknownVersion
 from stages.model import BLOCK
 from stages.ports import Machine
@@ -34,6 +35,7 @@ _AROUND = (
     "points before it do not need it ('backstay points'); --salvage, if it can go on without, "
     "restores the rest and lists what may be older"
 )
+_LONG = 600.0  # seconds of restoring after which the point is held
 SERVING = 60.0  # where a guest waits, for whom an error is worse
 
 Watch: TypeAlias = Callable[[str, int], Callable[[int], None]]  # title, total; then: how much more
@@ -150,6 +152,7 @@ class RestoreOrder:
 
     ``onto``: disks whose path holds something alike, of which only differences are written; one
     that is missing is restored as a new file. ``resize``: such a file gets the disk's size.
+    ``by``: who reads, for the lease that holds the point if it takes long; without it none does.
     """
 
     machine: str
@@ -160,6 +163,7 @@ class RestoreOrder:
     expect: tuple[int, bytes] | None
     onto: tuple[tuple[str, str], ...] = ()
     resize: bool = False
+    by: str = ""
 
 
 async def plan_restore(
@@ -215,7 +219,12 @@ async def restore_point(
             confirm(choice, targets)
             total = sum(target.disk.size for target in targets)
             advance = watch(f"restore {order.machine} #{choice.point.seq}", total)
-            report = await restore.run(targets, advance)
+            reader = Reader(
+                *(access.ports, access.key, group, choice.point.seq, choice.point.digest, order.by),
+                after=_LONG,
+            )
+            async with leased(vault.store, reader, vault.problems.append):
+                report = await restore.run(targets, advance)
         finally:
             restore.close()
         return _with_problems(choice, vault, group), report

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import trio
 
+from pipeline.leasing import Reader, leased
 from pipeline.recovery import SERVING, Access
 from stages import durable
 from stages.errors import BackstayError, TargetError
@@ -41,7 +42,10 @@ Say: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportOrder:
-    """What to serve and where. ``only``: names of disks, none for all; ``writable``: a folder."""
+    """What to serve and where. ``only``: names of disks, none for all; ``writable``: a folder.
+
+    ``by``: who reads, for the lease that holds the point meanwhile; without it there is none.
+    """
 
     machine: str
     at: int | str | None
@@ -49,6 +53,7 @@ class ExportOrder:
     only: tuple[str, ...]
     writable: str | None
     hydrate: bool
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,12 @@ async def serve_point(
     ``before_end`` is called when it is to end, while clients are still served; it bounds itself.
     """
     address = parse_address(order.listen)
+    early: list[str] = []  # for the notes beside what is served
+    served = False
+
+    def tell(note: str) -> None:
+        say(f"note: {note}") if served else early.append(note)
+
     async with access.vault(patience=SERVING) as vault, AsyncExitStack() as stack:
         group = await vault.find(order.machine)
         at = order.at
@@ -81,6 +92,10 @@ async def serve_point(
         choice = await choose(group, order.machine, at)
         point = await PointMap.build(group, access.ports.files, choice.point.seq)
         stack.callback(point.close)
+        if order.by:
+            link = choice.point.digest
+            reader = Reader(access.ports, access.key, group, point.seq, link, order.by)
+            await stack.enter_async_context(leased(vault.store, reader, tell))
         names = [point.disk(name).name for name in dict.fromkeys(order.only)]
         overlays: list[Overlay] = []
         devices: list[Device] = []
@@ -100,7 +115,8 @@ async def serve_point(
             async with trio.open_nursery() as serving:
                 bound = await serving.start(server.run, address)
                 uris = {device.info.name: bound.uri(device.info.name) for device in devices}
-                notes = (*choice.notes, *vault.problems, *group.log.ignored)
+                notes = (*choice.notes, *early, *vault.problems, *group.log.ignored)
+                served = True
                 ready(Served(point, uris, tuple(dict.fromkeys(notes))))
             nursery.cancel_scope.cancel()
 

@@ -39,9 +39,13 @@ def export(
     """Serve the disks of a point of MACHINE over NBD until interrupted.
 
     Each disk is an export by its name. Read-only, unless --writable gives a folder for what is
-    written; the vault is never changed. Give the same command again to go on with those writes:
-    without --at it takes the point they were made on.
+    written; nothing in the vault is changed. Give the same command again to go on with those
+    writes: without --at it takes the point they were made on.
+
+    Meanwhile a lease in the vault keeps retention from the point, if key and credentials allow it;
+    else a note says that nothing holds it.
     """
+    from pipeline.cli.failover_shown import reading
     from pipeline.serving import ExportOrder, serve_point
 
     if hydrate and not writable:
@@ -66,5 +70,5 @@ def export(
         lines += [f"{name}: {uri}" for name, uri in served.uris.items()]
         emit(as_json, fields, "\n".join(lines))
 
-    order = ExportOrder(machine, chosen, listen, only, writable, hydrate)
+    order = ExportOrder(machine, chosen, listen, only, writable, hydrate, reading("export"))
     run_async(partial(serve_point, access, order, ready, say))

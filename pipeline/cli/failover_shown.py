@@ -32,6 +32,12 @@ def whoever() -> Who:
     return Who(name[:_MOST], (platform.node() or "unknown host")[:_MOST])
 
 
+def reading(what: str) -> str:
+    """Who reads a point, for its lease."""
+    who = whoever()
+    return f"{what} by {who.by} on {who.host}"[:_MOST]
+
+
 def wanted(point: str | None, at: str | None) -> tuple[Wanted, str]:
     """The point that is asked for, and a remark on the zone that was taken (or "")."""
     from pipeline.failover.model import PointKind, Wanted

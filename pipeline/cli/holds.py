@@ -17,6 +17,7 @@ from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from stages.vault.floors import Hold
+    from stages.vault.leases import Running
 
 
 @click.command()
@@ -98,14 +99,15 @@ def _released(machine: str, seq: int, confirm: str | None, hold: Hold | None) ->
 @access_options
 @json_option
 def holds(machine: str, as_json: bool, **where: Any) -> None:
-    """List the points of MACHINE that are held."""
+    """List the points of MACHINE that are held, and those that somebody is reading."""
     from pipeline.keeping import list_holds
 
     access = make_access(**where)
-    group, found = run_async(list_holds, access, machine)
+    group, found, leases = run_async(list_holds, access, machine)
     lines = [f"{'#' + str(each.seq):>8}  {_hold_text(each)}" for each in found.holds]
-    lines += [f"note: {note}" for note in found.notes]
-    lines += [f"problem: {problem}" for problem in found.problems]
+    lines += [f"{'#' + str(each.lease.seq):>8}  {_lease_text(each)}" for each in leases.running]
+    lines += [f"note: {note}" for note in (*found.notes, *leases.notes)]
+    lines += [f"problem: {problem}" for problem in (*found.problems, *leases.problems)]
     fields = {
         "machine": machine,
         "group": group,
@@ -118,14 +120,31 @@ def holds(machine: str, as_json: bool, **where: Any) -> None:
             }
             for each in found.holds
         ],
-        "notes": list(found.notes),
-        "problems": list(found.problems),
+        "leases": [
+            {
+                "point": each.lease.seq,
+                "since": _time(each.lease.stamp).isoformat(),
+                "until": _time(each.until).isoformat(),
+                "by": each.lease.by,
+            }
+            for each in leases.running
+        ],
+        "notes": [*found.notes, *leases.notes],
+        "problems": [*found.problems, *leases.problems],
     }
     emit(as_json, fields, "\n".join(lines or ["no point is held"]))
 
 
 def _when(hold: Hold) -> datetime:
-    return datetime.fromtimestamp(hold.stamp / 1e6, UTC)
+    return _time(hold.stamp)
+
+
+def _time(micro: int) -> datetime:
+    return datetime.fromtimestamp(micro / 1e6, UTC)
+
+
+def _lease_text(found: Running) -> str:
+    return f"is being read, held until {both_times(_time(found.until))}: {found.lease.by}"
 
 
 def _hold_text(hold: Hold) -> str:

@@ -70,6 +70,7 @@ def restore(
     get their names together, once everything is written; until then they end in .partial, and an
     interrupted restore goes on when the same command is given again.
     """
+    from pipeline.cli.failover_shown import reading
     from pipeline.recovery import RestoreOrder, restore_point
 
     if folder is None and not devices and not onto:
@@ -89,6 +90,7 @@ def restore(
         _expected(expect),
         onto=onto_paths,
         resize=resize,
+        by=reading("restore"),
     )
 
     def approve(choice: Choice, targets: list[Target]) -> None:

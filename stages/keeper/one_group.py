@@ -73,12 +73,14 @@ class GroupPass:
             report.notes.append("no retention is set for this machine: left alone")
             return
         floor, ripe = await self._floor()
-        wanted = await read_wanted(group, self._groups)
+        wanted = await read_wanted(group, self._groups, self._now)
         report.wanted = dict(sorted(wanted.why.items()))
         report.notes += wanted.notes
         if wanted.problems:
             report.problems += [f"{each}; nothing is let go here" for each in wanted.problems]
             return
+        ended = [Doomed(info.key, info.size, "leases") for info in wanted.ended]
+        await self._delete(ended, trio.CapacityLimiter(_PARALLEL))
         self._columns = await read_columns(group, self._history)
         self._manifests = await read_manifests(group)
         self._log = await read_log(group)
@@ -281,7 +283,7 @@ class GroupPass:
                 return
             self._last = self._report.written = made.number
             self._report.waiting_us = round(self._rules.grace * 1e6)
-            wanted = await read_wanted(group, await self._branches())
+            wanted = await read_wanted(group, await self._branches(), self._now)
             missed = await self._missed(made, wanted)
             if not missed:
                 return

@@ -20,6 +20,7 @@ from stages.vault.container import Kind, parse
 from stages.vault.failover_log import load_failovers
 from stages.vault.floor_log import load_holds
 from stages.vault.heads import Heads
+from stages.vault.leases import load_leases
 from stages.vault.log import Log
 from stages.vault.rollup import SPAN
 
@@ -167,17 +168,21 @@ async def _prove_rollup(log: Log, end: int) -> None:
 class Wanted:
     """Points that are needed whatever their age: why, and their links.
 
-    ``problems``: why that is not sure.
+    ``problems``: why that is not sure. ``ended``: leases that are over.
     """
 
     why: dict[int, str]
     links: dict[int, bytes]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    ended: tuple[ObjectInfo, ...] = ()
 
 
-async def read_wanted(group: Group, others: Sequence[Group]) -> Wanted:
-    """Held points, points that branches begin at, points that a failover shows."""
+async def read_wanted(group: Group, others: Sequence[Group], now: int) -> Wanted:
+    """Held points, points that branches begin at, that a failover shows, that are being read.
+
+    ``now``: µs by the store's clock.
+    """
     why: dict[int, str] = {}
     links: dict[int, bytes] = {}
 
@@ -200,8 +205,12 @@ async def read_wanted(group: Group, others: Sequence[Group]) -> Wanted:
     for hold in holds.holds:
         note = f": {hold.note}" if hold.note else ""
         need(hold.seq, hold.link, f"held by {hold.by}{note}")
-    notes = (*holds.notes, *failovers.notes)
-    return Wanted(why, links, notes, (*holds.problems, *failovers.problems))
+    leases = await load_leases(group.log.store, scope, charter, now)
+    for each in leases.running:
+        need(each.lease.seq, each.lease.link, f"being read: {each.lease.by}")
+    notes = (*holds.notes, *failovers.notes, *leases.notes)
+    problems = (*holds.problems, *failovers.problems, *leases.problems)
+    return Wanted(why, links, notes, problems, leases.ended)
 
 
 async def time_of(group: Group, seq: int) -> int:

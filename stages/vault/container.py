@@ -55,6 +55,7 @@ class Kind(enum.IntEnum):
     FLOOR = 8
     HOLD = 9
     PACK = 10
+    LEASE = 11
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def read_floor(data: bytes, scope: Scope, charter: Charter, number: int) -> Floo
     Raises ``NotAdmitted`` if neither operator nor keeper signed it, ``DamagedObject``,
     ``UnknownVersion``.
     """
-    found = _checked(data, layout.floor(scope.group, number), Kind.FLOOR, scope, charter)
+    found = checked(data, layout.floor(scope.group, number), Kind.FLOOR, scope, charter)
     fields = Fields.decode(found.check_body(data[found.body_at : found.tail_at]), found.key)
     points, packs = fields.array("points", "<u8", _POINT), fields.array("packs", "<u8", _PACK)
     links = fields.raw("links")
@@ -176,7 +176,7 @@ def hold_object(scope: Scope, hold: Hold, signer: Signer) -> list[Buffer]:
 
 def read_hold(data: bytes, scope: Scope, charter: Charter, seq: int) -> Hold:
     """The hold of point ``seq``. Raises as ``read_floor`` does."""
-    found = _checked(data, layout.hold(scope.group, seq), Kind.HOLD, scope, charter)
+    found = checked(data, layout.hold(scope.group, seq), Kind.HOLD, scope, charter)
     header = found.header
     if header.number("seq") != seq:
         raise DamagedObject("is the hold of another point", subject=found.key)
@@ -202,7 +202,7 @@ def pack_object(
 def read_pack(data: bytes, scope: Scope, charter: Charter, number: int) -> tuple[U64, U64]:
     """Frames (n,) and spans (n,) of a pack, from its bytes up to the tail. Raises as
     ``read_floor`` does."""
-    found = _checked(data, layout.pack(scope.group, number), Kind.PACK, scope, charter)
+    found = checked(data, layout.pack(scope.group, number), Kind.PACK, scope, charter)
     if found.header.number("number") != number:
         raise DamagedObject("is the pack of another number", subject=found.key)
     fields = Fields.decode(found.check_body(data[found.body_at : found.tail_at]), found.key)
@@ -212,7 +212,8 @@ def read_pack(data: bytes, scope: Scope, charter: Charter, number: int) -> tuple
     return frames, spans
 
 
-def _checked(data: bytes, key: str, kind: Kind, scope: Scope, charter: Charter) -> Container:
+def checked(data: bytes, key: str, kind: Kind, scope: Scope, charter: Charter) -> Container:
+    """An object that only the operator or a keeper can sign. Raises as ``read_floor`` does."""
     found = parse(data, key, kind)
     signer = found.header.raw("writer", 32)
     if not found.signed_by(signer):

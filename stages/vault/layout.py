@@ -101,6 +101,16 @@ def hold(gid: bytes, seq: int) -> str:
     return f"{holds_prefix(gid)}{seq:015d}"
 
 
+def leases_prefix(gid: bytes) -> str:
+    """All leases."""
+    return f"{group(gid)}leases/"
+
+
+def lease(gid: bytes, seq: int, ident: bytes) -> str:
+    """Keeps the point ``seq`` for a while; ``ident`` are 16 random bytes."""
+    return f"{leases_prefix(gid)}{seq:015d}-{ident.hex()}"
+
+
 def packs_prefix(gid: bytes) -> str:
     """All packs."""
     return f"{group(gid)}packs/"

@@ -59,6 +59,16 @@ def test_an_older_point_by_number(shipped: Shipped, short: Path) -> None:
         compare(shipped, "first-root.img", exporter.uri())
 
 
+def test_what_is_served_is_held_meanwhile(shipped: Shipped, short: Path) -> None:
+    with served(shipped, short, "--at", f"#{shipped.points[0]}") as exporter:
+        assert not exporter.fields["notes"]
+        (lease,) = shipped.json("holds", "web1", *KEYS)["leases"]
+        assert lease["point"] == shipped.points[0]
+        assert lease["by"].startswith("export by ")
+        assert "is being read" in shipped.backstay("holds", "web1", *KEYS).out
+    assert shipped.json("holds", "web1", *KEYS)["leases"] == []
+
+
 def test_two_disks_are_two_exports_of_one_socket(shipped: Shipped, short: Path) -> None:
     with served(shipped, short) as exporter:
         listed = json.loads(
@@ -172,6 +182,9 @@ def test_flushed_writes_outlive_a_kill_and_the_vault_is_unchanged(
     with served(shipped, short, *overlay) as exporter:
         assert exporter.fields["seq"] == shipped.points[1]
         compare(shipped, str(expected), exporter.uri())
+    # But for the lease of the one that was killed: it ends by itself, and a keeper forgets it.
+    (lease,) = (shipped / "vault").glob("groups/*/leases/*")
+    shutil.rmtree(lease.parent)
     assert shipped.digest("vault") == before
     with served(shipped, short) as exporter:
         compare(shipped, "second-root.img", exporter.uri())

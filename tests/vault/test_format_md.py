@@ -23,6 +23,7 @@ from stages.vault import (
     frame,
     keyfile,
     layout,
+    leases,
     records,
     rollup,
     sealing,
@@ -88,6 +89,11 @@ def limit(what: str) -> str:
             f"`by` {floors.MAX_WHO} characters, `note` {floors.MAX_NOTE}; "
             f"{floor_log.MOST_HOLDS:_} holds of a group".replace("_", " "),
         ),
+        (
+            "lease",
+            f"{leases.LONGEST} s, `by` {floors.MAX_WHO} characters; "
+            f"{leases.MOST:_} leases of a group".replace("_", " "),
+        ),
         ("failover records of a group", f"{failovers.MAX_RECORDS}"),
         ("groups in a vault", f"{MAX_GROUPS:,}".replace(",", " ")),
     ],
@@ -122,12 +128,14 @@ def test_names() -> None:
         layout.failover(GID, 1),
         layout.floor(GID, 1),
         layout.hold(GID, 1),
+        layout.lease(GID, 1, GID),
         layout.pack(GID, 1),
         canary.KEY,
     }
     shaped = set()
     for name in names:
-        shape = name.replace(GID.hex(), "G").replace(KEY.hex(), "R")
+        shape = name.replace(f"-{GID.hex()}", "-X").replace(GID.hex(), "G")
+        shape = shape.replace(KEY.hex(), "R")
         shaped.add(re.sub(r"\d+", lambda digits: "#" * len(digits[0]), shape))
     section = TEXT[TEXT.index("## Objects") : TEXT.index("## Charter")]
     rows = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
