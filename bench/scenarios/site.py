@@ -1,4 +1,5 @@
-"""Initial replication to a second site, beside curl putting the same objects there."""
+"""Initial replication to a second site, beside curl putting the same objects there, and beside a
+file vault, which shows how long the pipeline takes without a site."""
 
 from __future__ import annotations
 
@@ -8,18 +9,19 @@ from pathlib import Path
 from bench.context import Context, Gathered, brought_back, sample_of, timed
 from bench.measure import Command, CommandFailed, checked
 from bench.puts import keys
-from bench.results import Goal, Outcome, find, ratio
+from bench.results import Entry, Goal, Outcome, find, ratio
 from bench.servers.site import Site, site
 from bench.subjects import BACKSTAY, Backstay, Subject, python_command
 
 TITLE = "initial replication to a second site over TLS, on this machine"
+FILE = f"{BACKSTAY}: file vault"
 PIPELINE = f"{BACKSTAY}: site"
 CURL = "curl -T of the same objects"
 SHARE = 0.7
 
 
 def run(context: Context) -> Outcome:
-    """Each turn: the pipeline to an empty vault of the site, then curl to another."""
+    """Each turn: a file vault, the pipeline to an empty vault of the site, curl to another."""
     gathered = Gathered()
     curl = shutil.which("curl")
     subject = context.subject(BACKSTAY)
@@ -31,25 +33,31 @@ def run(context: Context) -> Outcome:
             if subject is None:
                 break
             context.say(f"turn {turn + 1}")
-            gathered.attempt(PIPELINE, _pipeline, context, gathered, subject, served.url(mine))
+            gathered.attempt(FILE, _pipeline, context, gathered, FILE, subject)
+            there = subject.at(served.url(mine)) if isinstance(subject, Backstay) else subject
+            gathered.attempt(PIPELINE, _pipeline, context, gathered, PIPELINE, there)
             if curl:
                 gathered.attempt(CURL, _curl, context, gathered, served, mine, plain, curl)
     entries = gathered.entries()
-    through, beside = find(entries, PIPELINE), find(entries, CURL)
-    speed = ratio(
-        beside.median("seconds") if beside else None, through.median("inner") if through else None
-    )
+    through, curled = _median(entries, PIPELINE, "inner"), _median(entries, CURL, "seconds")
+    known = [one for one in (curled, _median(entries, FILE, "inner")) if one is not None]
+    slower = max(known) if len(known) > 1 else None
     return Outcome(
         scenario="site",
         title=TITLE,
         entries=entries,
-        goals=(Goal("speed, of curl -T of the same objects", speed, SHARE, True),),
+        goals=(
+            Goal("speed, of curl -T of the same objects", ratio(curled, through), SHARE, True),
+            Goal(
+                "speed, of the slower of that and a file vault", ratio(slower, through), SHARE, True
+            ),
+        ),
         notes=(
             context.image_note(),
             "curl: all objects in one call, one after the other; its whole time counts",
             "the pipeline's start-up is left out",
             "the site runs on the same processors: what it takes, the pipeline does not have",
-            "the copy was restored and compared; what curl put was compared with what it was given",
+            "copies were restored and compared; what curl put was compared with what it was given",
             *([] if curl else ["curl is left out: not installed"]),
             *context.absent(),
         ),
@@ -60,13 +68,17 @@ def run(context: Context) -> Outcome:
     )
 
 
-def _pipeline(context: Context, gathered: Gathered, subject: Subject, url: str) -> None:
-    there = subject.at(url) if isinstance(subject, Backstay) else subject
-    copy = there.open(context.folder("copy"), context.image())
+def _median(entries: tuple[Entry, ...], name: str, figure: str) -> float | None:
+    entry = find(entries, name)
+    return entry.median(figure) if entry else None
+
+
+def _pipeline(context: Context, gathered: Gathered, name: str, subject: Subject) -> None:
+    copy = subject.open(context.folder("copy"), context.image())
     done = timed(copy.backup(), copy.folder, copy.image)
-    if brought_back(context, copy, gathered, f"site: the copy of {BACKSTAY}"):
+    if brought_back(context, copy, gathered, f"site: the copy of {name}"):
         figures, stages = copy.figures(done.output), copy.stages(done.output)
-        gathered.add(PIPELINE, sample_of(done, figures=figures, stages=stages))
+        gathered.add(name, sample_of(done, figures=figures, stages=stages))
     shutil.rmtree(copy.folder)
 
 

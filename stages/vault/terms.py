@@ -86,17 +86,24 @@ async def claim(
     ):
         return None
     keys = EpochKeys(epoch, entropy.token(32), entropy.token(32))
-    for recipient in charter.recipients:
-        for use, secret in ((DATA, keys.data or b""), (INDEX, keys.index)):
-            key = layout.wrapped_key(scope.group, epoch, recipient.key, use)
-            parts = wrapped_object(scope, epoch, use, secret, recipient.key, signer, entropy)
+    wrapped = [
+        (recipient.key, use, secret)
+        for recipient in charter.recipients
+        for use, secret in ((DATA, keys.data or b""), (INDEX, keys.index))
+    ]
+    # For a keeper of the two keys the one that opens indexes only (R16).
+    wrapped += [(keeper.key, INDEX, keys.index) for keeper in charter.keepers]
+    limit = trio.CapacityLimiter(_PARALLEL)
+
+    async def put(key: str, parts: list[Buffer]) -> None:
+        async with limit:
             if not await put_own(store, key, parts):
                 raise _taken(key)
-    for keeper in charter.keepers:  # of the two keys the one that opens indexes only (R16)
-        key = layout.wrapped_key(scope.group, epoch, keeper.key, INDEX)
-        parts = wrapped_object(scope, epoch, INDEX, keys.index, keeper.key, signer, entropy)
-        if not await put_own(store, key, parts):
-            raise _taken(key)
+
+    async with crew() as nursery:  # far away each put costs a round trip
+        for member, use, secret in wrapped:
+            parts = wrapped_object(scope, epoch, use, secret, member, signer, entropy)
+            nursery.start_soon(put, layout.wrapped_key(scope.group, epoch, member, use), parts)
     return keys
 
 

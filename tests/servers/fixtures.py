@@ -11,6 +11,7 @@ import pytest
 from bench.servers import azurite, seaweed
 from bench.servers.cloud import Cloud, azure_cloud, s3_cloud
 from bench.servers.keeper import shared
+from tests.servers.google import google_front
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,13 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Azurite, shared by all processes of the session."""
     with _server("azurite", azurite.missing(), tmp_path_factory) as said:
         yield azure_cloud(said, tmp_path_factory.mktemp("azure-credentials"))
+
+
+@pytest.fixture(scope="session")
+def google(s3: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Google's words in front of SeaweedFS: see there what that shows, and what not."""
+    with google_front(s3, tmp_path_factory.mktemp("google-credentials")) as found:
+        yield found
 
 
 @pytest.fixture(params=["s3", "azure"])

@@ -18,10 +18,10 @@ from stages.store.port import ObjectStore
 from stages.store.retry import RetryStore
 from stages.system import this_machine
 from tests.ports.watched import WatchedFiles, unsynced
-from tests.servers.fixtures import azure, s3
-
-__all__ = ["azure", "s3"]
+from tests.servers.fixtures import azure, google, s3
 from tests.site.serving import QUICK, Served, served
+
+__all__ = ["azure", "google", "s3"]
 
 
 def quick() -> Machine:
@@ -77,7 +77,8 @@ STORES: dict[str, Make] = {
     "memory-behind-no-faults": memory_behind_no_faults,
 }
 
-CLOUDS = ("s3", "azure")
+SERVERS = ("s3", "azure")
+CLOUDS = (*SERVERS, "google")  # which is the first of these, in other words
 # For tests of many objects, where a store syncs each: what to take instead.
 IN_BULK: dict[str, Make] = STORES | {"file": file_quick}
 
@@ -102,6 +103,13 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture(params=[*IN_BULK, *PROCESSES, *CLOUDS])
 async def bulk_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = await _made(IN_BULK, request, tmp_path, "_quick")
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture(params=[*IN_BULK, *PROCESSES, *SERVERS])
+async def large_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     made = await _made(IN_BULK, request, tmp_path, "_quick")
     yield made
     await made.aclose()

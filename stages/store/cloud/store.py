@@ -9,7 +9,8 @@ what one put may carry (5 GiB on S3, 5,000 MiB on Azure).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import obstore
@@ -26,6 +27,7 @@ from stages.ports import Buffer, Machine
 from stages.store.cloud.clients import Clients
 from stages.store.cloud.errors import TAKEN, Failure, explain
 from stages.store.cloud.settings import Settings
+from stages.store.cloud.walks import Walks
 from stages.store.port import PAGE, ObjectInfo, Put, check_key, check_limit, check_range
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ _LISTED = 1000  # objects of one answer
 _WORD = r"[a-z0-9_-][a-z0-9._-]*"
 _PATH = re.compile(rf"{_WORD}(/{_WORD})*")
 _BEYOND = re.compile(r'StartTooLarge|ParseContentRange {\s+value: "[^"]*/0"')
+_CHANGES = frozenset({"put", "overwrite", "delete"})
 # Besides its own classes obstore raises these, of a lost connection and of paths.
 _FAILURES = (BaseError, OSError, NotImplementedError)
 
@@ -49,6 +52,7 @@ class CloudStore:
         self._clients = Clients(settings, machine)
         self._threads = machine.network or machine.offload
         self._base = f"{settings.prefix}/" if settings.prefix else ""
+        self._walks = Walks(machine.clock)
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
         """Create ``key`` unless it exists, durable when the cloud says so."""
@@ -103,7 +107,17 @@ class CloudStore:
             return []
         if stem and _PATH.fullmatch(stem) is None:
             return []
-        return await self._run("list", prefix, lambda: self._page(folder, prefix, after, limit))
+        walk = self._walks.take(prefix, after)
+
+        def more() -> list[ObjectInfo]:
+            if walk.entries is None:
+                walk.entries = self._entries(folder, prefix, after)
+            return list(islice(walk.entries, limit))
+
+        found = await self._run("list", prefix, more)
+        if len(found) == limit >= _LISTED and self._settings.scheme == "az":
+            self._walks.keep(walk, found[-1].key)
+        return found
 
     async def delete(self, key: str) -> bool:
         """Remove; False if it was not there. S3 does not say, so it is looked for before."""
@@ -116,12 +130,15 @@ class CloudStore:
 
     async def aclose(self) -> None:
         """Forget the connections."""
+        self._walks.forget()
         self._clients.close()
 
     def _path(self, key: str) -> str:
         return f"{self._base}{check_key(key)}"
 
     async def _run(self, operation: str, subject: str, call: Callable[[], T]) -> T:
+        if operation in _CHANGES:
+            self._walks.forget()
         try:
             return await self._threads.run(call)
         except _FAILURES as error:
@@ -183,15 +200,15 @@ class CloudStore:
             )
         return data, size
 
-    def _page(self, folder: str, prefix: str, after: str, limit: int) -> list[ObjectInfo]:
-        found: list[ObjectInfo] = []
+    def _entries(self, folder: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        """All that a page may hold, as the server tells it, request by request."""
         skip = len(self._base)
         place = f"{self._base}{folder}".rstrip("/")
         listing = obstore.list(
             self._clients.of(1),
             place or None,
             offset=self._offset(after, prefix),
-            chunk_size=min(limit, _LISTED),
+            chunk_size=_LISTED,
         )
         last = ""
         for chunk in listing:
@@ -205,12 +222,10 @@ class CloudStore:
                         hint="it cannot hold a vault",
                     )
                 last = key
-                if key[: len(prefix)] > prefix or len(found) == limit:
-                    return found
+                if key[: len(prefix)] > prefix:
+                    return
                 if key > after and key.startswith(prefix) and _is_key(key):
-                    info = ObjectInfo(key, meta["size"], meta["last_modified"].timestamp())
-                    found.append(info)
-        return found
+                    yield ObjectInfo(key, meta["size"], meta["last_modified"].timestamp())
 
     def _offset(self, after: str, prefix: str) -> str | None:
         """A path before all that is asked for, so that the server skips most of the rest."""
