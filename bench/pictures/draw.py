@@ -97,6 +97,7 @@ def _panels(chart: Panels, figure: Figure) -> None:
         axes.set_xlabel(panel.x)
         axes.set_ylabel(panel.y)
         axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.set_ylim(0, axes.get_ylim()[1] * (1.08 if chart.marks else 1.0))
         if len(panel.lines) > 1 or chart.steps:
             axes.legend(fontsize=8)
@@ -119,7 +120,7 @@ def _line(
             axes.axvline(at, color=colour, linewidth=0.8, alpha=0.6)
             axes.annotate(f"p{share * 100:.0f} {at:.2f}", (at, share / 2), rotation=90, va="center")
         return
-    mark = "o" if chart.marks else ""
+    mark = "o" if chart.marks or len(xs) == 1 else ""
     axes.plot(xs, ys, color=colour, linestyle=dashes, marker=mark, markersize=4, label=line.label)
     if line.turns:
         lows, highs = [low for low, _ in line.turns], [high for _, high in line.turns]
