@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,19 +17,16 @@ class Blank:
     """Keeps what ``make`` puts into a folder; gone when this process ends."""
 
     def __init__(self) -> None:
-        self._kept: tempfile.TemporaryDirectory[str] | None = None
+        self._kept: Path | None = None
 
     def into(self, folder: Path, make: Callable[[Path], object]) -> None:
         """Put it into ``folder``, which is there; ``make`` is called the first time. Raises what
         that raises, and then keeps nothing."""
         if self._kept is None:
-            kept = tempfile.TemporaryDirectory(prefix="backstay-blank-")
-            try:
-                make(Path(kept.name))
-            except BaseException:
-                kept.cleanup()
-                raise
+            kept = Path(tempfile.mkdtemp(prefix="backstay-blank-"))
+            weakref.finalize(self, shutil.rmtree, kept, ignore_errors=True)
+            make(kept)
             self._kept = kept
-        shutil.copytree(self._kept.name, folder, dirs_exist_ok=True)
+        shutil.copytree(self._kept, folder, dirs_exist_ok=True)
         for log in ("stdout", "stderr"):  # of the programs that made it
             (folder / log).unlink(missing_ok=True)

@@ -7,6 +7,8 @@ import json
 import math
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -22,11 +24,12 @@ from bench.scenarios import SCENARIOS
 from bench.subjects import Backstay, Subject
 
 DEFAULT_OUT = "bench-report"
-QUICK_WITHIN = 210  # seconds: with the last scenario and the pictures it ends within five minutes
+QUICK_WITHIN = 240  # seconds: with the last scenario and the pictures it ends within five minutes
 
 _COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("bench.cli_compare", "Say what differs between two result files."),
     "report": ("bench.cli_compare", "Draw pictures and page anew from a result file."),
+    "publish": ("bench.publish.command", "Put results into README.md, or check what it says."),
     "tune": ("bench.tune.command", "Find a faster pipeline for a configuration."),
 }
 
@@ -125,9 +128,15 @@ def bench(
             scale=_scale(quick, size, away),
             input=input,
             sources=tuple(str(Path(source).resolve()) for source in sources) or SOURCES,
-            say=lambda text: click.echo(f"… {text}", err=True),
+            say=_teller(),
         )
         _measure(context, only, folder, as_json, within or (QUICK_WITHIN if quick else math.inf))
+
+
+def _teller(clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
+    """Says what is done now, and when: seconds since the beginning."""
+    began = clock()
+    return lambda text: click.echo(f"… {clock() - began:3.0f} s  {text}", err=True)
 
 
 def _scale(quick: bool, size: int | None, away: int | None) -> Scale:

@@ -12,6 +12,7 @@ from rich.console import Console
 from bench import output, pictures
 from bench.comparing import shown, verdicts
 from bench.comparing.verdicts import ALPHA
+from bench.publish.section import section
 from bench.record import Result, WrongFile, read
 from bench.running import WIDTH
 
@@ -77,14 +78,21 @@ def _sizes(old: Result, new: Result) -> list[str]:
 
 
 @click.command()
-@click.argument("result", type=_FILE)
+@click.argument("results", metavar="RESULT...", nargs=-1, required=True, type=_FILE)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Other folder.")
+@click.option("--markdown", is_flag=True, help="Print a page's section of all of them; no files.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the names of what was written as JSON."
 )
-def report(result: Path, out: Path | None, as_json: bool) -> None:
+def report(results: tuple[Path, ...], out: Path | None, markdown: bool, as_json: bool) -> None:
     """Draw pictures and page anew from RESULT, a result.json: beside it, or in another folder."""
-    found, folder = load(result), out or result.parent
+    loaded = [load(result) for result in results]
+    if markdown:
+        click.echo(section(loaded), nl=False)
+        return
+    if len(results) > 1:
+        raise click.UsageError("one RESULT at a time, but with --markdown")
+    (found,), folder = loaded, out or results[0].parent
     try:
         output.prepare(folder)
         written = output.write(folder, found)

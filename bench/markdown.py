@@ -34,13 +34,13 @@ def _head(result: Result) -> str:
     lines = [
         f"    {shlex.join(('backstay', 'bench', *arguments))}",
         "",
-        f"{_plain(', '.join(facts))}. Began {_plain(result.began)}; load {loads} before and after.",
-        _plain("; ".join(f"{name}: {text}" for name, text in machine.programs.items())),
+        f"{plain(', '.join(facts))}. Began {plain(result.began)}; load {loads} before and after.",
+        plain("; ".join(f"{name}: {text}" for name, text in machine.programs.items())),
     ]
     if machine.missing:
-        lines.append(f"Not installed, left out: {_plain(', '.join(machine.missing))}.")
+        lines.append(f"Not installed, left out: {plain(', '.join(machine.missing))}.")
     short = [
-        f"- {_plain(outcome.title)}: {_plain(goal_line(goal))}"
+        f"- {plain(outcome.title)}: {plain(goal_line(goal))}"
         for outcome in result.scenarios
         for goal in outcome.goals
         if goal.verdict == "short"
@@ -49,33 +49,34 @@ def _head(result: Result) -> str:
 
 
 def _section(outcome: Outcome) -> str:
-    table = table_of(outcome)
-    parts = [f"### {_plain(outcome.title)}"]
-    if table.rows:
-        rows = ((row.subject, *row.cells) for row in table.rows)
-        parts.append(_table(("subject", *table.headings), rows))
+    found = table_of(outcome)
+    parts = [f"### {plain(outcome.title)}"]
+    if found.rows:
+        rows = ((row.subject, *row.cells) for row in found.rows)
+        parts.append(table(("subject", *found.headings), rows))
     if outcome.goals:
-        rows = ((goal_line(goal), goal.verdict) for goal in outcome.goals)
-        parts.append(_table(("goal", "verdict"), rows))
+        verdicts = ((goal_line(goal), goal.verdict) for goal in outcome.goals)
+        parts.append(table(("goal", "verdict"), verdicts))
     loud = [
-        *(f"**WRONG DATA**: {_plain(line)}" for line in outcome.wrong),
-        *(f"did not run: {_plain(line)}" for line in outcome.failed),
+        *(f"**WRONG DATA**: {plain(line)}" for line in outcome.wrong),
+        *(f"did not run: {plain(line)}" for line in outcome.failed),
     ]
-    quiet = (_plain(line) for line in (*limits(outcome), *outcome.notes))
+    quiet = (plain(line) for line in (*limits(outcome), *outcome.notes))
     if lines := [f"- {line}" for line in (*loud, *quiet)]:
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Made of any texts; the first column is to the left."""
     marks = "|---" + "|--:" * (len(headings) - 1) + "|"
     return "\n".join([_row(headings), marks, *map(_row, rows)])
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_plain, cells))} |"
+    return f"| {' | '.join(map(plain, cells))} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """On one line, without anything that Markdown would take for its own."""
     return " ".join(text.split()).translate(_SPECIAL)

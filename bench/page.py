@@ -69,12 +69,17 @@ def _own(command: Sequence[str]) -> Sequence[str]:
 def _contents(result: Result) -> str:
     """Each scenario with how many of its goals it reached."""
     rows = "".join(
-        f'<tr><td class="left"><a href="#{_anchor(one)}">{escape(one.title)}</a></td>'
+        f'<tr><td class="left"><a href="#{_anchor(one)}">{escape(headed(one.title))}</a></td>'
         f"<td>{_counts(one.goals)}</td></tr>\n"
         for one in result.scenarios
     )
     heads = '<tr><th class="left">scenario</th><th>goals reached</th></tr>'
     return f'<div class="scroll"><table>{heads}\n{rows}</table></div>\n' if rows else ""
+
+
+def headed(title: str) -> str:
+    """As a heading begins."""
+    return title[:1].upper() + title[1:]
 
 
 def _counts(goals: Sequence[Goal]) -> str:
@@ -88,7 +93,7 @@ def _counts(goals: Sequence[Goal]) -> str:
 
 def _section(outcome: Outcome, drawn: Sequence[Drawn]) -> str:
     return (
-        f'<section id="{_anchor(outcome)}">\n<h2>{escape(outcome.title)}</h2>\n'
+        f'<section id="{_anchor(outcome)}">\n<h2>{escape(headed(outcome.title))}</h2>\n'
         f"{_table(outcome)}{_goals(outcome.goals)}"
         f"{_lines(limits(outcome), 'limits')}{_lines(outcome.wrong, 'wrong', 'WRONG DATA: ')}"
         f"{_lines(outcome.failed, 'failed', 'did not run: ')}"

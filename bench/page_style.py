@@ -12,7 +12,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem; }
+main { max-width: 80rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid var(--line);
   padding-top: 1rem; }
@@ -21,12 +21,13 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 .lead { margin: .2rem 0; color: var(--dim); }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
+th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
-th { color: var(--dim); font-weight: 600; }
+th { color: var(--dim); font-weight: 600; white-space: normal; vertical-align: bottom; }
 .left { text-align: left; }
 .scroll td.left:first-child { position: sticky; left: 0; background: var(--paper);
-  white-space: normal; min-width: 9rem; }
+  white-space: normal; min-width: 14rem; }
+@media (max-width: 50rem) { .scroll td.left:first-child { min-width: 9rem; } }
 .wide { white-space: normal; overflow-wrap: anywhere; }
 tr.leads td { font-weight: 700; }
 tr.ceiling td { color: var(--dim); font-style: italic; }
@@ -41,7 +42,8 @@ ul { padding-left: 1.1rem; margin: .5rem 0; }
 .wrong { color: var(--bad); font-weight: 700; }
 .failed { color: var(--short); }
 figure { margin: 1rem 0; background: var(--lift); border: 1px solid var(--line);
-  border-radius: .4rem; padding: .6rem; }
-figure svg { display: block; width: 100%; height: auto; max-width: 46rem; margin: 0 auto; }
+  border-radius: .4rem; padding: .6rem; overflow-x: auto; }
+figure svg { display: block; width: 100%; height: auto; min-width: 30rem;
+  max-width: 46rem; margin: 0 auto; }
 figcaption { font-size: .82rem; color: var(--dim); text-align: center; }
 """

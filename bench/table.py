@@ -130,7 +130,7 @@ def _cells(outcome: Outcome, entry: Entry) -> tuple[str, ...]:
         "" if shown else number(_relative(outcome, entry)),
         "" if share is None else percent(share),
         f"{back[0]} {percent(back[1])}" if back and back[1] >= _BUSY else "",
-        *(number(entry.median(name), 3) for name, _ in outcome.columns),
+        *(compact(entry.median(name)) for name, _ in outcome.columns),
     )
 
 
@@ -156,6 +156,16 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return ""
     return f"{value:.{digits if abs(value) < 100 else 0}f}"
+
+
+def compact(value: float | None) -> str:
+    """Three or four digits that count; large ones in groups of three."""
+    if value is None:
+        return ""
+    size = abs(value)
+    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if value == int(value) and digits else text
 
 
 def percent(share: float) -> str:

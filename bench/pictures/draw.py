@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
+from itertools import cycle
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
@@ -17,6 +20,7 @@ _LONGEST = 44  # characters of a label beside a bar
 _HEAD = 0.9  # inches that are not bars
 _BAR = 0.27
 _PANEL = 2.1
+_NAMES, _NAME = 3, 0.22  # names of lines side by side; inches of a row of them
 
 
 def draw(chart: Chart) -> tuple[str, bytes, str]:
@@ -29,7 +33,18 @@ def draw(chart: Chart) -> tuple[str, bytes, str]:
             return render(partial(_stacks, chart), name, _HEAD + _BAR * len(chart.stacks) + 0.2)
         case Panels():
             rows = -(-len(chart.panels) // 2)
-            return render(partial(_panels, chart), name, 0.5 + _PANEL * rows)
+            named = -(-len(_labels(chart)) // _NAMES) if _named(chart) else 0
+            return render(partial(_panels, chart), name, 0.5 + _PANEL * rows + _NAME * named)
+
+
+def _labels(chart: Panels) -> list[str]:
+    """Of all lines, in the order in which they first appear: each looks the same in all panels."""
+    return list(dict.fromkeys(line.label for panel in chart.panels for line in panel.lines))
+
+
+def _named(chart: Panels) -> bool:
+    """One line that has its panel for itself needs no name beside the panel's title."""
+    return len(_labels(chart)) > 1 or chart.steps
 
 
 def _mark(text: str) -> str:
@@ -88,20 +103,26 @@ def _stacks(chart: Stacks, figure: Figure) -> None:
 def _panels(chart: Panels, figure: Figure) -> None:
     columns = min(2, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
+    looks = dict(zip(_labels(chart), cycle(LINES)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, panel in enumerate(chart.panels):
         axes: Axes = grid[number // columns][number % columns]
-        for line, (colour, dashes) in zip(panel.lines, LINES, strict=False):
-            _line(axes, line, colour, dashes, chart)
+        for line in panel.lines:
+            _line(axes, line, *looks[line.label], chart)
         axes.set_title(panel.title)
         axes.set_xlabel(panel.x)
         axes.set_ylabel(panel.y)
         axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.set_ylim(0, axes.get_ylim()[1] * (1.08 if chart.marks else 1.0))
-        if len(panel.lines) > 1 or chart.steps:
-            axes.legend(fontsize=8)
     for number in range(len(chart.panels), rows * columns):
         grid[number // columns][number % columns].set_visible(False)
+    if _named(chart):
+        handles = []
+        for label, (colour, dashes) in looks.items():
+            style: Any = dashes  # its types name each word that it may be
+            handles.append(Line2D([], [], color=colour, linestyle=style, label=_short(label)))
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(_NAMES, len(looks)))
 
 
 def _line(
@@ -119,7 +140,7 @@ def _line(
             axes.axvline(at, color=colour, linewidth=0.8, alpha=0.6)
             axes.annotate(f"p{share * 100:.0f} {at:.2f}", (at, share / 2), rotation=90, va="center")
         return
-    mark = "o" if chart.marks else ""
+    mark = "o" if chart.marks or len(xs) == 1 else ""
     axes.plot(xs, ys, color=colour, linestyle=dashes, marker=mark, markersize=4, label=line.label)
     if line.turns:
         lows, highs = [low for low, _ in line.turns], [high for _, high in line.turns]

@@ -149,15 +149,14 @@ def spread_of(values: list[float]) -> Spread | None:
 
 
 def _stages(outcome: Outcome) -> Iterator[Stacks]:
-    watched = (entry for entry in outcome.entries if shares(entry))
+    watched = (entry for entry in outcome.entries if len(shares(entry)) > 1)
     for entry in islice(watched, MOST_STACKS):
         stacks = tuple(
             Stack(stage, tuple((kind, min(1.0, found[kind])) for kind in _WAITS if kind in found))
             for stage, found in shares(entry).items()
         )
-        if stacks:
-            name = f"stages-{_word(entry.subject)}"
-            yield Stacks(name, f"what each stage did: {entry.subject}, {outcome.title}", stacks)
+        name = f"stages-{_word(entry.subject)}"
+        yield Stacks(name, f"what each stage did: {entry.subject}, {outcome.title}", stacks)
 
 
 def _costs(outcome: Outcome) -> Panels | None:

@@ -52,7 +52,14 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "svg": {"hashsalt": "backstay", "fonttype": "path"},
     "font": {"family": ["DejaVu Sans"], "size": 9},  # it comes with matplotlib
     "text": {"color": INK, "parse_math": False},
-    "axes": {"labelcolor": INK, "edgecolor": INK, "titlesize": 9, "grid": True},
+    "axes": {
+        "facecolor": "none",
+        "labelcolor": INK,
+        "edgecolor": INK,
+        "titlesize": 9,
+        "grid": True,
+        "axisbelow": True,
+    },
     "axes.spines": {"top": False, "right": False},
     "grid": {"alpha": 0.25, "color": INK},
     "xtick": {"color": INK},

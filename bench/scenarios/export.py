@@ -67,7 +67,7 @@ def run(context: Context) -> Outcome:
             Goal("peak memory", peak_of(by_command or by_near), MEMORY_GOAL, False, "MiB"),
         ),
         notes=(
-            f"disk {scale.disk >> 30} GiB, {scale.written >> 30} GiB of it written",
+            f"disk {scale.disk >> 30} GiB, {scale.written >> 20} MiB of it written",
             f"{scale.commits} commits of 500 blocks after the last checkpoint",
             f"{stored_in(folder / 'vault') >> 20} MiB stored, because its blocks are repetitive",
             "inside: from the first call to the vault to the block",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from bench.capped import SOCKET, capped, of_bytes
+from bench.capped import SOCKET, of_bytes, socket_copy
 from bench.context import Context, Gathered
 from bench.inputs import warm
 from bench.live import NBDKIT, NEEDS, Serving, nbdkit
@@ -43,7 +43,7 @@ def run(context: Context, ours: Backstay | None = None) -> Outcome:
         note = f"left out: not installed: {', '.join(lacking)}"
         return Outcome("exported", TITLE, (), notes=(note,))
     for turn in range(context.repeat):
-        gathered.add(SOCKET, capped(context, SOCKET, context.image()))
+        gathered.add(SOCKET, socket_copy(context, context.image()))
         for name in (NBDKIT, *copies):
             context.say(f"turn {turn + 1}: {name}")
             gathered.attempt(name, _one, context, gathered, name, copies.get(name), turn)

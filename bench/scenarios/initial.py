@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.capped import READ
 from bench.context import (
     MEMORY_GOAL,
     Context,
@@ -71,7 +72,7 @@ def run(context: Context) -> Outcome:
 def ceilings(context: Context) -> list[tuple[str, str, int]]:
     """Name, kind and workers."""
     return [
-        ("ceiling: read only", "read", 1),
+        (READ, "read", 1),
         ("ceiling: read + blake3 of 4 KiB, 1 process", "hash", 1),
         (AEAD.format(context.workers), "aead", context.workers),
         (WRITE, "write", 1),

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from bench.beside import FIO, absent, burst, others, takes
-from bench.capped import SOCKET, capped, of_bytes
+from bench.capped import SOCKET, of_bytes, socket_copy
 from bench.context import Context, Gathered
 from bench.inputs import warm
 from bench.live import NBDKIT, Daemon, LiveBackstay, Serving, missing
@@ -126,7 +126,7 @@ def _turn(context: Context, ours: LiveBackstay, measured: Measured, turn: int) -
         lived(context, ours, "splitter", measured.gathered, measured.peaks, turn) as life,
         others(life.folder, scale.live, turn, fio=True) as (beside, disks),
     ):
-        caps.append(capped(context, SOCKET, life.disk))
+        caps.append(socket_copy(context, life.disk))
         for number, point in enumerate(points(context)):
             context.say(f"turn {turn + 1}: {point.load.name}")
             ways = _ways(life.daemon, beside, point)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.capped import READ, capped
+from bench.capped import READ
 from bench.context import (
     MEMORY_GOAL,
     Context,
@@ -32,7 +32,7 @@ def run(context: Context) -> Outcome:
         gathered.attempt(subject.name, _first, context, copies, subject)
     for turn in range(context.repeat):
         context.say(f"turn {turn + 1}")
-        gathered.add(READ, capped(context, READ, context.image()))
+        gathered.add(READ, ceiling(context, "read", context.image(), 1))
         gathered.add(PLAIN, ceiling(context, "hash-each", context.image(), context.workers))
         for name, copy in copies.items():
             gathered.attempt(name, _again, gathered, name, copy)

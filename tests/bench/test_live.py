@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.beside import FIO
+from bench.capped import SOCKET
 from bench.context import Context
 from bench.live import NBDKIT, Daemon, LiveBackstay
 from bench.load import LATENCY_SERIES, POINTS, RATE_SERIES, Load, make_disk, parsed, series_of
@@ -17,6 +19,7 @@ from bench.results import Outcome
 from bench.running import code_of
 from bench.scenarios import catchup, grid, rpo, splitter, sustained
 from bench.subjects import BACKSTAY, BackstayCopy
+from bench.told import INTAKE
 from bench.watching import AGE_SERIES, Age, VaultTail
 from tests.bench.support import TINY, context
 
@@ -66,6 +69,20 @@ def test_all_that_was_written_arrives(made: Context, run: Run, subjects: tuple[s
             assert all(value >= 0 for _, value in points)
     assert all(goal.measured is not None for goal in outcome.goals)
     assert code_of([outcome]) == 0
+    watched = [one for one in outcome.entries if one.samples[0].stages]
+    assert watched
+    for one in watched:
+        stages = one.samples[0].stages
+        assert next(iter(stages)) == INTAKE
+        assert all(0 <= sum(shares.values()) <= 1.001 for shares in stages.values())
+    if outcome.scenario in ("splitter", "sustained", "rpo"):  # all that was written was shipped
+        assert any("compress" in one.samples[0].stages for one in watched)
+    if outcome.scenario == "splitter":
+        for name in (FIO, QEMU_NBD):
+            assert outcome.entry(f"{splitter.WRITES[0].load.name}: {name}")
+        cap = outcome.entry(SOCKET)
+        assert cap is not None
+        assert cap.median("mib")
 
 
 class _Spoiler(LiveBackstay):

@@ -9,7 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench import subjects
+from bench.blank import Blank
 from bench.context import Context
+from bench.measure import Command, checked
+from bench.measure import Run as Ran
 from bench.results import Outcome
 from bench.running import code_of
 from bench.scenarios import changed, initial, restore, sizes, unchanged
@@ -70,6 +74,43 @@ def test_scenarios_leave_nothing_but_what_is_below_the_work_folder(tmp_path: Pat
     made = context(tmp_path, Copier(BACKSTAY))
     initial.run(made)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["disk.img", "work"]
+
+
+def test_a_copy_that_is_only_read_is_made_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = context(tmp_path, Copier(BACKSTAY), repeat=2)
+    made.say = said.append
+    initial.run(made)
+    assert restore.run(made).wrong == ()
+    assert not any("first run" in line for line in said)
+    spoilt = context(tmp_path, Copier(BACKSTAY, spoil=True))
+    initial.run(spoilt)
+    spoilt.subjects = (Copier(BACKSTAY),)  # what was wrong is not kept for others
+    spoilt.say = said.append
+    assert restore.run(spoilt).wrong == ()
+    assert [line for line in said if "first run" in line] == ["first run: backstay"]
+
+
+def test_key_and_vault_are_made_once_and_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def noted(command: Command, folder: Path) -> Ran:
+        ran.append(command.argv[3])
+        return checked(command, folder)
+
+    monkeypatch.setattr(subjects, "checked", noted)
+    monkeypatch.setattr(subjects, "_BLANK", Blank())
+    made = context(tmp_path)
+    for name in ("one", "other"):
+        copy = subjects.Backstay().open(made.folder(name), made.image())
+        checked(copy.backup(), copy.folder)
+        found = made.folder(f"{name} back")
+        checked(copy.restore(found), copy.folder)
+        assert copy.restored(found).read_bytes() == made.image().read_bytes()
+        assert copy.folder.joinpath("operator.key").stat().st_mode & 0o077 == 0
+    assert ran == ["keygen", "init"]
 
 
 def test_cost_by_size_is_measured_for_each_size(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The README's performance section: made from result files that are kept beside the source."""
