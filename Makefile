@@ -13,13 +13,26 @@ SEED ?= 1
 ROUNDS ?= 4
 AZURITE = 3.35.0
 
-.PHONY: demo test soak storm bench lint clean
+# Compiled Python is kept, also where the environment says otherwise (images for containers often
+# do): tests and measurements start hundreds of processes, each of which would compile all anew.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: demo test soak storm bench lint compiled pytest clean
 
 demo: $(VENV)/.demo
 	$(BIN)/backstay demo
 
-test: lint $(VENV)/.azurite
+# Types are checked on one processor, beside the tests.
+test: $(VENV)/.azurite
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+# Collected once before the workers do: they find the tests compiled.
+pytest: compiled $(VENV)/.azurite
+	$(BIN)/python -m pytest -q --collect-only >/dev/null
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+
+compiled: $(VENV)/.test
+	$(BIN)/python -m compileall -q pipeline stages bench
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
@@ -34,7 +47,7 @@ lint: $(VENV)/.test
 storm: $(VENV)/.test
 	$(BIN)/python -m tests.storm --rounds $(ROUNDS) --seed $(SEED)
 
-bench: $(VENV)/.test $(VENV)/.azurite
+bench: compiled $(VENV)/.azurite
 	$(BIN)/python -m bench
 
 $(VENV)/bin/python:

@@ -18,7 +18,7 @@ from bench.running import WIDTH
 SLOWER, USAGE = 1, 2
 
 
-class _Unread(click.ClickException):
+class Unread(click.ClickException):
     """A file that is not a result."""
 
     exit_code = USAGE
@@ -32,7 +32,7 @@ def load(path: Path) -> Result:
     try:
         return read(path)
     except WrongFile as error:
-        raise _Unread(str(error)) from None
+        raise Unread(str(error)) from None
 
 
 @click.command()
@@ -40,7 +40,7 @@ def load(path: Path) -> Result:
 @click.argument("new", type=_FILE)
 @click.option(
     "--alpha",
-    type=click.FloatRange(0.0, 0.5, min_open=True),
+    type=click.FloatRange(0.0, shown.LOOSEST, min_open=True),
     default=ALPHA,
     show_default=True,
     help="How often noise alone may give a verdict, for each figure.",
@@ -58,7 +58,7 @@ def compare(
     """
     before, after = load(old), load(new)
     if (differ := _sizes(before, after)) and not any_size:
-        raise _Unread(f"inputs had other sizes: {', '.join(differ)} (--any-size compares anyway)")
+        raise Unread(f"inputs had other sizes: {', '.join(differ)} (--any-size compares anyway)")
     found = verdicts.compare(before, after, alpha)
     if as_json:
         click.echo(json.dumps(shown.as_fields(found), indent=1))
@@ -89,7 +89,7 @@ def report(result: Path, out: Path | None, as_json: bool) -> None:
         output.prepare(folder)
         written = output.write(folder, found)
     except OSError as error:
-        raise _Unread(f"{folder}: {error.strerror or error}") from None
+        raise Unread(f"{folder}: {error.strerror or error}") from None
     lacking = pictures.missing()
     if as_json:
         names = [str(path) for path in written]

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 from bench import images, inputs
 from bench.measure import Command, CommandFailed, Run, checked
-from bench.results import Entry, Sample
+from bench.results import MIB, Entry, Sample
 from bench.subjects import Copy, Subject, json_of, python_command
 
 P = ParamSpec("P")
@@ -30,6 +30,8 @@ class Scale:
     seconds of writing; ``journal`` bytes that may wait to be shipped. ``machines`` of one daemon,
     and ``idle`` seconds of looking at them. ``sizes``: bytes of images that are set side by side.
     ``loads``: how many kinds of sustained writing, each of which has a daemon of its own.
+
+    ``few``: only a few of the loads that a scenario has, one of each kind.
 
     For retention: ``chain`` commits of the vault whose plan is timed, of a disk of ``chained``
     bytes; ``churn`` commits in ``month`` days, of a disk of ``churned`` bytes.
@@ -50,6 +52,7 @@ class Scale:
     machines: tuple[int, ...] = (1, 10, 100, 500)
     idle: float = 60.0
     loads: int = 4
+    few: bool = False
     sizes: tuple[int, ...] = (1 << 30, 2 << 30, 4 << 30, 8 << 30)
     chain: int = 100_000
     chained: int = 256 << 20
@@ -67,26 +70,28 @@ class Scale:
 
 
 QUICK = Scale(
-    content=64 << 20,
-    disk=10 << 30,
-    written=1 << 30,
-    commits=300,
-    huge=64 << 30,
-    mapped=4 << 30,
-    live=64 << 20,
-    burst=1.0,
-    sustained=2.0,
-    paced=5.0,
-    away=4.0,
-    journal=1 << 30,
-    machines=(1, 10),
-    idle=5.0,
+    content=24 << 20,
+    disk=2 << 30,
+    written=128 << 20,
+    commits=60,
+    huge=16 << 30,
+    mapped=1 << 30,
+    live=32 << 20,
+    burst=0.3,
+    sustained=1.0,
+    paced=2.0,
+    away=1.0,
+    journal=256 << 20,
+    machines=(4,),
+    idle=1.0,
     loads=1,
-    sizes=(16 << 20, 32 << 20),
-    chain=3000,
-    chained=64 << 20,
-    churn=720,
-    churned=16 << 20,
+    few=True,
+    sizes=(8 << 20, 16 << 20),
+    chain=400,
+    chained=16 << 20,
+    churn=80,
+    month=7,
+    churned=4 << 20,
 )
 
 
@@ -104,6 +109,7 @@ class Context:
     input: str = "system"  # one of ``images.KINDS``
     say: Callable[[str], None] = lambda _: None
     _image: Path | None = None
+    _copies: dict[str, Copy] = field(default_factory=dict)
 
     def image(self) -> Path:
         """The disk image, made when first asked for."""
@@ -121,6 +127,27 @@ class Context:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         return path.resolve()
+
+    def opened(self, subject: Subject) -> Copy:
+        """An empty copy of the image, in place of the one that was kept. Raises
+        ``CommandFailed``."""
+        self._copies.pop(subject.name, None)
+        return subject.open(self.folder(f"kept {subject.name}"), self.image())
+
+    def keep(self, subject: Subject, copy: Copy) -> None:
+        """A copy from ``opened`` that is right: scenarios that only read one have it then."""
+        self._copies[subject.name] = copy
+
+    def kept(self, subject: Subject) -> Copy:
+        """A copy of the image to read from, which nobody changes; made when first asked for. Raises
+        ``CommandFailed``."""
+        name = subject.name
+        if name not in self._copies:
+            self.say(f"first run: {name}")
+            copy = self.opened(subject)
+            checked(copy.backup(), copy.folder)
+            self.keep(subject, copy)
+        return self._copies[name]
 
     def present(self) -> list[Subject]:
         """The subjects that are installed."""
@@ -209,14 +236,17 @@ def sample_of(
 
 
 def ceiling(context: Context, kind: str, image: Path, workers: int) -> Sample:
-    """Run one ceiling over a warmed image."""
+    """Run one ceiling over a warmed image; ``mib`` is MiB a second, where bytes are counted."""
     folder, how = context.folder("ceiling"), ("--workers", str(workers))
     command = python_command("bench.ceilings", kind, str(image), *how, cwd=folder)
     run = timed(command, folder, image)
     found = json_of(run.output)
     stored = found.get("stored")
-    inner = {"inner": float(found["seconds"])}
-    return sample_of(run, stored=stored if isinstance(stored, int) else None, figures=inner)
+    inner = float(found["seconds"])
+    figures = {"inner": inner}
+    if "bytes" in found:
+        figures["mib"] = float(found["bytes"]) / MIB / max(inner, 1e-9)
+    return sample_of(run, stored=stored if isinstance(stored, int) else None, figures=figures)
 
 
 def timed(command: Command, folder: Path, *warmed: Path) -> Run:

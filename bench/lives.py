@@ -42,12 +42,14 @@ def lived(
 ) -> Iterator[Life]:
     """A life whose memory is watched; ``seal``: its ``seal_after``. Raises ``CommandFailed``."""
     folder = context.folder(scenario)
+    context.say("a disk, and a daemon that serves it")
     disk = make_disk(folder / "disk", context.scale.live, seed)
     cache = {"seal_after": seal, "journal_limit": context.scale.journal}
     with ours.serve(folder, disk, {"cache": cache}) as daemon:
         life = Life(folder, disk, daemon)
         with Memory(daemon, peaks):
             yield life
+            context.say("shipping the rest, ending, comparing")
             daemon.settle()
         daemon.end()
         back = daemon.restored(context.folder("back"))

@@ -48,20 +48,24 @@ class Load:
     copy: bool = False
 
     def argv(self, uri: str, size: int, seconds: float, seed: int) -> tuple[str, ...]:
-        """fio's command line for a disk of ``size`` bytes."""
+        """fio's command line for a disk of ``size`` bytes: an NBD address, or the path of a file,
+        which is then opened as any program does, with the page cache between."""
         blocks = f"--bsrange={self.block}" if "-" in self.block else f"--bs={self.block}"
+        where = ("--ioengine=nbd", f"--uri={uri}")
+        if not uri.startswith("nbd"):
+            path = uri.replace(":", "\\:")  # else fio takes it for several names
+            where = ("--ioengine=libaio", f"--filename={path}")
         data = ("--buffer_compress_percentage=50", "--refill_buffers")
         return (
             "fio",
             "--name=load",
-            "--ioengine=nbd",
-            f"--uri={uri}",
+            *where,
             f"--rw={'randread' if self.reads else 'randwrite'}",
             blocks,
             f"--iodepth={self.depth}",
             f"--size={size}",
             "--time_based",
-            f"--runtime={max(1, round(seconds))}",
+            f"--runtime={max(LOG_MS, round(seconds * 1000))}ms",
             "--norandommap",
             f"--randseed={seed}",
             *(() if self.reads else data),

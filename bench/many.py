@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from pathlib import Path
 from bench.live import Daemon, LiveBackstay, used
 from bench.measure import CommandFailed, memory_of, proportional_of
 from bench.subjects import BackstayCopy
+from bench.told import told_of_machines
 
 MACHINE_BYTES = 1 << 20  # of the disk of each, a part of it with content
 _CONTENT = 64 << 10
@@ -135,29 +134,5 @@ class Many:
 
     def _states(self) -> list[str] | None:
         """Of all machines, as the API tells them; None while it does not answer."""
-        connection = _Unix(str(self.daemon.state / "api.sock"))
-        try:
-            connection.request("GET", "/v1/machines")
-            answer = connection.getresponse()
-            data = answer.read()
-        except OSError:
-            return None
-        finally:
-            connection.close()
-        if answer.status != 200:
-            return None
-        return [str(one["state"]) for one in json.loads(data)["machines"]]
-
-
-class _Unix(http.client.HTTPConnection):
-    """HTTP through a Unix socket."""
-
-    def __init__(self, path: str):
-        super().__init__("localhost", timeout=60)
-        self._path = path
-
-    def connect(self) -> None:
-        """To the path."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(60)
-        self.sock.connect(self._path)
+        found = told_of_machines(self.daemon.state)
+        return None if found is None else [str(one["state"]) for one in found]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from bench.blank import Blank
 from bench.inputs import stored_in
 from bench.measure import Command, checked
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery staple"  # of drills only
 BACKSTAY = "backstay"
 MACHINE, DISK = "bench", "root"
+_BLANK = Blank()
 
 
 def python_environment() -> dict[str, str]:
@@ -131,11 +133,19 @@ class Backstay(Subject):
     def open(self, folder: Path, image: Path) -> Copy:
         """Key, vault and configuration."""
         copy = self.copy(folder, image)
-        checked(copy.command("keygen", "--out", str(copy.key), "--no-passphrase"), folder)
-        made = ("init", copy.url, "--key", f"{copy.key}.key", "--single-recipient")
-        checked(copy.command(*made, "--state", str(folder / "state")), folder)
+        if self._url:
+            self._found(copy)
+        else:
+            _BLANK.into(folder, lambda there: self._found(self.copy(there, image)))
         copy.config.write_text(json.dumps(copy.settings(self._pipeline)))
         return copy
+
+    @staticmethod
+    def _found(copy: BackstayCopy) -> None:
+        """Key, vault, and the key of this writer."""
+        checked(copy.command("keygen", "--out", str(copy.key), "--no-passphrase"), copy.folder)
+        made = ("init", copy.url, "--key", f"{copy.key}.key", "--single-recipient")
+        checked(copy.command(*made, "--state", str(copy.folder / "state")), copy.folder)
 
 
 class BackstayCopy(Copy):

@@ -33,7 +33,7 @@ async def check_place(ports: Machine, url: str) -> None:
         raise taken(url)
     foreign = sorted(set(names) - _OWN)
     if foreign:
-        kind = "folder" if isinstance(store, FileStore) else "prefix"
+        kind = _kind(store)
         raise NotAVault(
             f"is neither empty nor a vault: it holds {', '.join(foreign[:3])}"
             + (" and more" if len(foreign) > 3 else ""),
@@ -41,6 +41,13 @@ async def check_place(ports: Machine, url: str) -> None:
             subject=url,
             hint=f"give an empty or a new {kind}",
         )
+
+
+def _kind(store: ObjectStore) -> str:
+    """What a vault of this store begins in."""
+    if isinstance(store, FileStore):
+        return "folder"
+    return "vault of the site" if store.url.startswith("site:") else "prefix"
 
 
 def _in_folder(ports: Machine, store: FileStore, url: str) -> list[str]:
@@ -75,7 +82,7 @@ def taken(url: str) -> VaultError:
         operation="init",
         subject=url,
         hint="'backstay vault check' shows whose; if it is yours, an earlier 'backstay init' has "
-        "made it and it is ready; a new vault needs a new folder",
+        "made it and it is ready; a new vault needs a place of its own",
     )
 
 

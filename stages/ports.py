@@ -44,6 +44,17 @@ class Offload(Protocol):
         """A lock between calls run here and the event loop; hold it for microseconds only."""
 
 
+class Sync(Protocol):
+    """Makes files durable without holding up the event loop. Not abandoned on cancellation, as
+    with ``Offload``; errors are ``OSError``."""
+
+    async def fdatasync(self, file: OpenFile) -> None:
+        """``file.fdatasync()``."""
+
+    async def append(self, file: OpenFile, parts: Sequence[Buffer]) -> None:
+        """``file.append(parts)`` and then ``file.fdatasync()``."""
+
+
 class Entropy(Protocol):
     """Cryptographic randomness."""
 
@@ -197,7 +208,7 @@ class Machine:
     ``network`` runs calls that wait for other machines, so that they take no place from those that
     do work here. Each has a time limit of its own: cancelled, it is left to that, and what it was
     given stays as it is until then. None: ``offload`` runs them too. ``environment``: variables
-    that say who this is to others, where those are usual.
+    that say who this is to others, where those are usual. ``sync``: None where threads do that.
     """
 
     clock: Clock
@@ -206,3 +217,4 @@ class Machine:
     files: Files
     network: Offload | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sync: Sync | None = None

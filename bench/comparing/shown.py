@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.comparing.ranks import turns_needed
+from bench.comparing.ranks import least_p, turns_needed
 from bench.comparing.verdicts import Comparison, Line, Verdict
 from bench.results import MIB
 from bench.table import number
@@ -20,6 +21,7 @@ _COLOURS = {
     Verdict.SLOWER: "bold red",
     Verdict.MORE: "yellow",
 }
+LOOSEST = 0.5  # the greatest alpha that is taken
 _BYTES = ("peak", "stored")
 
 
@@ -37,7 +39,15 @@ def show(console: Console, found: Comparison) -> None:
 
 def as_fields(found: Comparison) -> dict[str, Any]:
     """Everything; medians in seconds, bytes, or what the figure counts."""
-    return {**asdict(found), "tested": found.tested, "slower": len(found.slower)}
+    return {
+        **asdict(found),
+        "tested": found.tested,
+        "slower": len(found.slower),
+        "few": [
+            {"turns": turns, "least_p": least_p(*turns), "needed": turns_needed(found.alpha)}
+            for turns in few(found)
+        ],
+    }
 
 
 def _table(scenario: str, found: Comparison) -> Table:
@@ -68,11 +78,26 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 
 def _rests_on(found: Comparison) -> str:
-    needed = turns_needed(found.alpha)
-    if not found.tested:
-        return f"nothing can be told: {needed} turns of each are needed (--repeat {needed})"
-    chance = found.tested * found.alpha
-    return (
-        f"{found.tested} figures tested, each at {found.alpha:g} (exact rank-sum test): noise "
-        f"alone would give about {chance:.1f} verdicts; {needed} turns of each are needed for one"
-    )
+    """What the verdicts can be trusted with, and what it takes where there can be none."""
+    lines = []
+    if found.tested:
+        chance = found.tested * found.alpha
+        lines.append(
+            f"{found.tested} figures tested, each at {found.alpha:g} (exact rank-sum test): noise "
+            f"alone would give about {chance:.1f} verdicts"
+        )
+    for one, other in few(found):
+        needed, least = turns_needed(found.alpha), least_p(one, other)
+        enough = math.ceil(least * 1000) / 1000
+        looser = f", or --alpha {enough:g} for weaker verdicts" if enough <= LOOSEST else ""
+        lines.append(
+            f"{one} old and {other} new turns can reach p = {least:.3g} at best, never "
+            f"{found.alpha:g}: nothing can be told from them; {needed} turns of each are needed "
+            f"(measure both again with --repeat {needed}{looser})"
+        )
+    return "\n".join(lines) or "nothing to compare"
+
+
+def few(found: Comparison) -> list[tuple[int, int]]:
+    """Numbers of turns, old and new, with which no figure can have a verdict."""
+    return sorted({line.turns for line in found.lines if line.verdict is Verdict.FEW})

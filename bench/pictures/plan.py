@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from bench.results import MIB, Entry, Outcome, Sample, Spread
 from bench.roles import (
@@ -26,6 +27,7 @@ from bench.roles import (
 MOST_BARS = 24
 MOST_PANELS = 12
 MOST_LINES = 6
+MOST_STACKS = 4  # pictures of stages: the tables tell of the rest
 AGE = "age"  # series that begin so are drawn as a distribution too
 _WAITS = ("busy", "wait_in", "wait_out")
 _COSTS: tuple[tuple[str, Callable[[Sample], float | None]], ...] = (
@@ -147,7 +149,8 @@ def spread_of(values: list[float]) -> Spread | None:
 
 
 def _stages(outcome: Outcome) -> Iterator[Stacks]:
-    for entry in outcome.entries:
+    watched = (entry for entry in outcome.entries if shares(entry))
+    for entry in islice(watched, MOST_STACKS):
         stacks = tuple(
             Stack(stage, tuple((kind, min(1.0, found[kind])) for kind in _WAITS if kind in found))
             for stage, found in shares(entry).items()

@@ -74,6 +74,7 @@ def render(fill: Callable[[Figure], None], name: str, height: float) -> tuple[st
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         fill(figure)
         svg = _saved(figure, "svg").decode()
+        figure.set_layout_engine("none")  # all has its place now, and to find it is dear
         png = _saved(figure, "png")
     return _on_white(svg), png, _inline(svg, name)
 

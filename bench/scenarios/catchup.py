@@ -12,6 +12,7 @@ from bench.load import COLUMNS, Done, Load, put
 from bench.measure import CommandFailed
 from bench.results import Goal, Outcome, Sample, find, ratio
 from bench.subjects import BACKSTAY
+from bench.told import StageWatch
 from bench.watching import Peak
 
 TITLE = "a vault that comes back"
@@ -67,12 +68,14 @@ def _life(context: Context, ours: LiveBackstay, gathered: Gathered, peaks: dict[
     with lived(context, ours, "catchup", gathered, peaks) as life:
         seconds = context.scale.away
         context.say(THERE)
-        _sample(life, THERE, _put(context, life, min(seconds, _THERE_SECONDS), 1))
+        watch = StageWatch(life.daemon)
+        _sample(life, THERE, _put(context, life, min(seconds, _THERE_SECONDS), 1), watch)
         life.daemon.settle()
         context.say(AWAY)
         with life.daemon.vault_away():
             gone = time.monotonic()
-            _sample(life, AWAY, _put(context, life, seconds, 2))
+            watch = StageWatch(life.daemon)
+            _sample(life, AWAY, _put(context, life, seconds, 2), watch)
         context.say(BACK)
         _catch_up(context, life, time.monotonic() - gone)
 
@@ -85,7 +88,7 @@ def _catch_up(context: Context, life: Life, piled: float) -> None:
         found.append(_put(context, life, context.scale.away / FASTER, 3))
 
     behind = life.daemon.status()["head"]
-    began = time.monotonic()
+    began, watch = time.monotonic(), StageWatch(life.daemon)
     life.daemon.renew()
     writing = threading.Thread(target=guest)
     writing.start()
@@ -96,13 +99,14 @@ def _catch_up(context: Context, life: Life, piled: float) -> None:
         writing.join()
     if not found:
         raise CommandFailed("fio failed while the vault was caught up with")
-    _sample(life, BACK, found[0], caught=caught, faster=piled / caught)
+    _sample(life, BACK, found[0], watch, caught=caught, faster=piled / caught)
 
 
 def _put(context: Context, life: Life, seconds: float, seed: int) -> Done:
     return put(LOAD, life.daemon.uri, context.scale.live, seconds, life.folder, seed)
 
 
-def _sample(life: Life, name: str, done: Done, **more: float) -> None:
-    sample = Sample(done.seconds, figures={**done.figures(), **more}, series=done.series)
+def _sample(life: Life, name: str, done: Done, watch: StageWatch, **more: float) -> None:
+    figures = {**done.figures(), **more}
+    sample = Sample(done.seconds, figures=figures, series=done.series, stages=watch.since())
     life.samples.append((name, sample))

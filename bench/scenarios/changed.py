@@ -71,4 +71,5 @@ def _one(context: Context, gathered: Gathered, name: str, copy: Copy, changed: i
     if "sent" in figures:
         figures["sent per changed"] = figures["sent"] / changed
     if brought_back(context, copy, gathered, f"changed: the copy of {name}"):
-        gathered.add(name, sample_of(done, stored=added, figures=figures))
+        stages = copy.stages(done.output)
+        gathered.add(name, sample_of(done, stored=added, figures=figures, stages=stages))

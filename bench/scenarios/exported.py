@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from bench.capped import SOCKET, capped, of_bytes
 from bench.context import Context, Gathered
 from bench.inputs import warm
 from bench.live import NBDKIT, NEEDS, Serving, nbdkit
@@ -17,7 +18,7 @@ from bench.measure import Command, checked
 from bench.peers import QemuImg
 from bench.qemu import QEMU_NBD, listening, qemu_nbd
 from bench.results import Goal, Outcome, Sample, find, ratio
-from bench.subjects import BACKSTAY, MACHINE, Backstay, BackstayCopy, Copy
+from bench.subjects import BACKSTAY, MACHINE, Backstay, BackstayCopy, Copy, Subject
 
 TITLE = "random and sequential reads from an export"
 QCOW2 = f"{QEMU_NBD} (qcow2, zstd)"
@@ -30,19 +31,19 @@ GOAL = 1.0  # of qemu-nbd's rate
 
 
 def run(context: Context, ours: Backstay | None = None) -> Outcome:
-    """Copies are made once; each turn serves each of them anew."""
+    """Copies are those of other scenarios, or made once; each turn serves each of them anew."""
     gathered, copies = Gathered(), dict[str, Copy]()
     lacking = [need for need in NEEDS if shutil.which(need) is None]
     for subject, name in ((ours or Backstay(), BACKSTAY), (QemuImg(), QCOW2)):
         if missing := subject.missing() or (name == QCOW2 and not shutil.which(QEMU_NBD)):
             lacking.append(missing if isinstance(missing, str) else QEMU_NBD)
         else:
-            copies[name] = subject.open(context.folder(f"exported {name}"), context.image())
-            gathered.attempt(name, checked, copies[name].backup(), copies[name].folder)
+            gathered.attempt(name, _kept, context, copies, name, subject)
     if any(need in lacking for need in NEEDS):
         note = f"left out: not installed: {', '.join(lacking)}"
         return Outcome("exported", TITLE, (), notes=(note,))
     for turn in range(context.repeat):
+        gathered.add(SOCKET, capped(context, SOCKET, context.image()))
         for name in (NBDKIT, *copies):
             context.say(f"turn {turn + 1}: {name}")
             gathered.attempt(name, _one, context, gathered, name, copies.get(name), turn)
@@ -64,6 +65,7 @@ def run(context: Context, ours: Backstay | None = None) -> Outcome:
         notes=(
             context.image_note(),
             f"bursts of {context.scale.burst:g} s; image, vault and qcow2 in the page cache",
+            *of_bytes(entries, SOCKET, BACKSTAY, [load.name for load in LOADS]),
             "afterwards all of each export was read and compared with the image",
             *(f"{name} is left out: not installed" for name in lacking),
         ),
@@ -71,6 +73,10 @@ def run(context: Context, ours: Backstay | None = None) -> Outcome:
         failed=gathered.failures(),
         columns=COLUMNS,
     )
+
+
+def _kept(context: Context, copies: dict[str, Copy], name: str, subject: Subject) -> None:
+    copies[name] = context.kept(subject)
 
 
 def _one(context: Context, gathered: Gathered, name: str, copy: Copy | None, turn: int) -> None:

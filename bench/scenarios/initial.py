@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 from bench.context import (
@@ -93,7 +92,7 @@ def fractions(entries: Sequence[Entry], subject: str) -> list[str]:
 
 
 def _one(context: Context, gathered: Gathered, subject: Subject) -> None:
-    copy = subject.open(context.folder("copy"), context.image())
+    copy = context.opened(subject)
     done = timed(copy.backup(), copy.folder, copy.image)
     sample = sample_of(
         done,
@@ -103,4 +102,4 @@ def _one(context: Context, gathered: Gathered, subject: Subject) -> None:
     )
     if brought_back(context, copy, gathered, f"initial: the copy of {subject.name}"):
         gathered.add(subject.name, sample)
-    shutil.rmtree(copy.folder)
+        context.keep(subject, copy)  # the last turn's is read by other scenarios

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from bench.context import MEMORY_GOAL, Context, Gathered, ceiling, sample_of, timed
-from bench.measure import Command, checked
+from bench.measure import Command
 from bench.peers import Restic
 from bench.results import Goal, Outcome, find, peak_of, speedup
 from bench.scenarios.initial import WRITE, fractions
@@ -17,12 +17,11 @@ SPEED = 2.0  # times restic
 
 
 def run(context: Context) -> Outcome:
-    """Copies are made once; each turn restores all of them."""
+    """Copies are those of the initial replication, or made once; each turn restores all of them."""
     gathered = Gathered()
     copies: dict[str, Copy] = {}
     for subject in context.present():
-        context.say(f"first run: {subject.name}")
-        gathered.attempt(subject.name, _first, context, copies, subject)
+        gathered.attempt(subject.name, _kept, context, copies, subject)
     for turn in range(context.repeat):
         context.say(f"turn {turn + 1}")
         _plain(context, gathered)
@@ -56,10 +55,8 @@ def run(context: Context) -> Outcome:
     )
 
 
-def _first(context: Context, copies: dict[str, Copy], subject: Subject) -> None:
-    copy = subject.open(context.folder(f"restore {subject.name}"), context.image())
-    checked(copy.backup(), copy.folder)
-    copies[subject.name] = copy
+def _kept(context: Context, copies: dict[str, Copy], subject: Subject) -> None:
+    copies[subject.name] = context.kept(subject)
 
 
 def _one(context: Context, gathered: Gathered, name: str, copy: Copy) -> None:

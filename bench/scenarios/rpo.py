@@ -8,6 +8,7 @@ from bench.lives import left_out, lived, memory_entries, memory_goals
 from bench.load import COLUMNS, Load, put
 from bench.results import Goal, Outcome, Sample, find
 from bench.subjects import BACKSTAY
+from bench.told import StageWatch
 from bench.watching import AGE_SERIES, Age, Peak, VaultTail
 
 TITLE = "age of the newest recoverable point"
@@ -29,8 +30,9 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
     if lacking := missing(ours):
         return left_out("rpo", TITLE, lacking)
     peaks: dict[str, Peak] = {}
+    ways = WAYS[:1] if context.scale.few else WAYS
     for turn in range(context.repeat):
-        for subject, seal, _ in WAYS if turn % 2 == 0 else WAYS[::-1]:
+        for subject, seal, _ in ways if turn % 2 == 0 else ways[::-1]:
             context.say(f"turn {turn + 1}: seal_after {seal}")
             way = (context, ours, gathered, peaks, turn, subject, seal)
             gathered.attempt(subject, _turn, *way)
@@ -48,7 +50,7 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
                     False,
                     "s",
                 )
-                for subject, seal, goal in WAYS
+                for subject, seal, goal in ways
             ),
             *memory_goals(peaks),
         ),
@@ -76,10 +78,12 @@ def _turn(
     with lived(context, ours, "rpo", gathered, peaks, turn, seal) as life:
         daemon, scale = life.daemon, context.scale
         age, before = Age(VaultTail(daemon.copy.repository)), daemon.cpu()
+        watch = StageWatch(daemon)
         with age:
             done = put(LOAD, daemon.uri, scale.live, scale.paced, life.folder, turn)
         figures = {**done.figures(), **age.figures()}
         series = {**done.series, AGE_SERIES: age.series()}
-        cpu = daemon.cpu() - before
-        sample = Sample(done.seconds, cpu=cpu, figures=figures, series=series)
+        watch.done()
+        cpu, stages = daemon.cpu() - before, watch.since()
+        sample = Sample(done.seconds, cpu=cpu, figures=figures, series=series, stages=stages)
         life.samples.append((subject, sample))

@@ -65,7 +65,8 @@ def _pipeline(context: Context, gathered: Gathered, subject: Subject, url: str) 
     copy = there.open(context.folder("copy"), context.image())
     done = timed(copy.backup(), copy.folder, copy.image)
     if brought_back(context, copy, gathered, f"site: the copy of {BACKSTAY}"):
-        gathered.add(PIPELINE, sample_of(done, figures=copy.figures(done.output)))
+        figures, stages = copy.figures(done.output), copy.stages(done.output)
+        gathered.add(PIPELINE, sample_of(done, figures=figures, stages=stages))
     shutil.rmtree(copy.folder)
 
 

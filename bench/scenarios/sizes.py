@@ -22,7 +22,8 @@ _ROOM = 3.5  # times the image: itself, a copy, what is brought back, and some t
 def run(context: Context) -> Outcome:
     """Sizes from small to large; each turn of each is brought back and compared."""
     gathered, skipped = Gathered(), []
-    subjects = [one for name in (BACKSTAY, Restic.name) if (one := context.subject(name))]
+    names = (BACKSTAY,) if context.scale.few else (BACKSTAY, Restic.name)
+    subjects = [one for name in names if (one := context.subject(name))]
     sizes = sorted(context.scale.sizes)
     for size in sizes:
         folder = context.folder("sizes")
@@ -83,7 +84,8 @@ def _one(context: Context, gathered: Gathered, subject: Subject, image: Path) ->
     copy = subject.open(context.folder("copy"), image)
     done = timed(copy.backup(), copy.folder, image)
     figures = {**copy.figures(done.output), AXIS: size / MIB}
-    sample = sample_of(done, stored=copy.stored(), figures=figures)
+    stages = copy.stages(done.output)
+    sample = sample_of(done, stored=copy.stored(), figures=figures, stages=stages)
     name = _name(size, subject.name)
     if brought_back(context, copy, gathered, f"sizes: the copy of {name}"):
         gathered.add(name, sample)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+from bench.beside import FIO, absent, burst, others, takes
+from bench.capped import SOCKET, capped, of_bytes
 from bench.context import Context, Gathered
 from bench.inputs import warm
-from bench.live import NBDKIT, Daemon, LiveBackstay, Serving, missing, nbdkit
+from bench.live import NBDKIT, Daemon, LiveBackstay, Serving, missing
 from bench.lives import left_out, lived, memory_entries, memory_goals
-from bench.load import COLUMNS, Load, make_disk, put
+from bench.load import COLUMNS, Load
+from bench.qemu import QEMU_NBD
 from bench.results import Goal, Outcome, Sample
 from bench.subjects import BACKSTAY
 from bench.watching import Peak
@@ -19,6 +22,8 @@ from bench.watching import Peak
 TITLE = "writes and reads through the splitter"
 STOPPED = "delivery stopped"
 FLUSH_GOAL = 3.0  # times the p99 of a flush without delivery
+
+Way = tuple[str, Serving, AbstractContextManager[None] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +84,22 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
         return left_out("splitter", TITLE, lacking)
     for turn in range(context.repeat):
         measured.gathered.attempt(BACKSTAY, _turn, context, ours, measured, turn)
+    entries = measured.gathered.entries()
+    reads = [point.load.name for point in READS]
     return Outcome(
         scenario="splitter",
         title=TITLE,
-        entries=(*measured.gathered.entries(), *memory_entries(measured.peaks)),
-        goals=_goals(measured),
+        entries=(*entries, *memory_entries(measured.peaks)),
+        goals=_goals(measured, points(context)),
         notes=(
             f"disks of {context.scale.live >> 20} MiB, made alike, cached",
             f"bursts of {context.scale.burst:g} s",
             "ratios: medians of the ratios within each turn; the order changes by turns",
             f"{STOPPED}: it gets no processor (SIGSTOP), the journal is written all the same",
             "fio makes fresh, half compressible data for each write, on the same processors",
+            f"{FIO}: no server, the page cache takes it; {SOCKET.removeprefix('ceiling: ')}: reads",
+            *of_bytes(entries, SOCKET, BACKSTAY, reads),
+            *absent(),
             "latencies in µs; CPU s: of the process that answers; files of one file system",
             "before nbdkit is measured everything is shipped: delivery is at rest then",
             "after each turn the newest point in the vault was compared with the disk",
@@ -101,50 +111,47 @@ def run(context: Context, ours: LiveBackstay | None = None) -> Outcome:
     )
 
 
+def points(context: Context) -> tuple[Point, ...]:
+    """All, or of few one of each kind: writes, flushes, reads, copies."""
+    if not context.scale.few:
+        return (*WRITES, *READS)
+    kinds = {(one.load.reads, one.load.flush, one.load.copy): one for one in (*READS, *WRITES)}
+    return tuple(one for one in (*WRITES, *READS) if one in kinds.values())
+
+
 def _turn(context: Context, ours: LiveBackstay, measured: Measured, turn: int) -> None:
     samples: list[tuple[str, str, Sample]] = []
-    with lived(context, ours, "splitter", measured.gathered, measured.peaks, turn) as life:
-        other = make_disk(life.folder / "other", context.scale.live, turn)
-        with nbdkit(other) as plain:
-            for number, point in enumerate((*WRITES, *READS)):
-                context.say(f"turn {turn + 1}: {point.load.name}")
-                ways = _ways(life.daemon, plain, point)
-                for name, server, how in ways if (turn + number) % 2 else reversed(ways):
-                    warm(life.disk, other)
-                    sample = _one(context, point.load, server, how, life.folder, turn)
-                    samples.append((point.load.name, name, sample))
+    scale, caps = context.scale, []
+    with (
+        lived(context, ours, "splitter", measured.gathered, measured.peaks, turn) as life,
+        others(life.folder, scale.live, turn, fio=True) as (beside, disks),
+    ):
+        caps.append(capped(context, SOCKET, life.disk))
+        for number, point in enumerate(points(context)):
+            context.say(f"turn {turn + 1}: {point.load.name}")
+            ways = _ways(life.daemon, beside, point)
+            at = (turn + number) % len(ways)
+            for name, server, how in (*ways[at:], *ways[:at]):
+                warm(life.disk, *disks)
+                sample = burst(
+                    point.load, server, scale.live, scale.burst, life.folder, turn, how=how
+                )
+                samples.append((point.load.name, name, sample))
     if life.right:
         _count(measured, samples)
+        for cap in caps:
+            measured.gathered.add(SOCKET, cap)
 
 
-def _ways(
-    daemon: Daemon, plain: Serving, point: Point
-) -> list[tuple[str, Serving, AbstractContextManager[None]]]:
-    """Each load on both servers, and writes also without delivery, to tell what that costs."""
-    found: list[tuple[str, Serving, AbstractContextManager[None]]] = [
-        (NBDKIT, plain, nullcontext()),
-        (BACKSTAY, daemon, nullcontext()),
+def _ways(daemon: Daemon, beside: Mapping[str, Serving], point: Point) -> list[Way]:
+    """Each load on all servers, and writes also without delivery, to tell what that costs."""
+    found: list[Way] = [
+        (name, server, None) for name, server in beside.items() if takes(name, point.load)
     ]
+    found.append((BACKSTAY, daemon, None))
     if not point.load.reads:
         found.append((STOPPED, daemon, daemon.delivery_stopped()))
     return found
-
-
-def _one(
-    context: Context,
-    load: Load,
-    server: Serving,
-    how: AbstractContextManager[None],
-    folder: Path,
-    seed: int,
-) -> Sample:
-    """One load on one server; afterwards everything is shipped."""
-    with how:
-        before = server.cpu()
-        done = put(load, server.uri, context.scale.live, context.scale.burst, folder, seed)
-        cpu = server.cpu() - before
-    server.settle()
-    return Sample(done.seconds, cpu=cpu, figures=done.figures(), series=done.series)
 
 
 def _count(measured: Measured, samples: list[tuple[str, str, Sample]]) -> None:
@@ -161,17 +168,17 @@ def _count(measured: Measured, samples: list[tuple[str, str, Sample]]) -> None:
 def _row(sample: tuple[str, str, Sample]) -> tuple[int, int]:
     """Where it stands in the table."""
     loads = [point.load.name for point in (*WRITES, *READS)]
-    return loads.index(sample[0]), (BACKSTAY, STOPPED, NBDKIT).index(sample[1])
+    return loads.index(sample[0]), (BACKSTAY, STOPPED, NBDKIT, QEMU_NBD, FIO).index(sample[1])
 
 
-def _goals(measured: Measured) -> tuple[Goal, ...]:
+def _goals(measured: Measured, chosen: tuple[Point, ...]) -> tuple[Goal, ...]:
     found: list[Goal] = []
-    for point in (*WRITES, *READS):
+    for point in chosen:
         ratio = measured.ratio(point, BACKSTAY)
         found.append(Goal(f"{point.load.name}, of nbdkit's rate", ratio, point.goal, True))
         if point.aim is not None:
             found.append(Goal(f"aim: {point.load.name}", ratio, point.aim, True))
-    flush = next(point for point in WRITES if point.load.flush)
+    flush = next(point for point in chosen if point.load.flush)
     text = "p99 of a flush, times that without delivery"
     found.append(Goal(text, measured.flush_ratio(flush), FLUSH_GOAL, False))
     return (*found, *memory_goals(measured.peaks))

@@ -13,6 +13,7 @@ from bench.load import make_disk, put
 from bench.results import MIB, Goal, Outcome, Sample
 from bench.scenarios.splitter import WRITES, Point
 from bench.subjects import BACKSTAY
+from bench.told import StageWatch
 from bench.watching import Backlog, Machine, Peak
 
 TITLE = "sustained writes through the splitter"
@@ -109,9 +110,10 @@ def _write(context: Context, life: Life, point: Point, server: Serving) -> Sampl
 def _ours(context: Context, life: Life, point: Point) -> tuple[Sample, str]:
     """Its sample, and whether writes were tracked."""
     daemon, backlog = life.daemon, Backlog(life.daemon)
-    before, cpu = daemon.status(), used(daemon.delivery)
+    before, cpu, watch = daemon.status(), used(daemon.delivery), StageWatch(daemon)
     with backlog:
         found = _write(context, life, point, daemon)
+        watch.done()
         after, ended = daemon.status(), time.monotonic()
         cpu = used(daemon.delivery) - cpu
     daemon.settle()
@@ -127,4 +129,4 @@ def _ours(context: Context, life: Life, point: Point) -> tuple[Sample, str]:
         shipped = after["committed"][1] - before["committed"][1]
         figures["shipped"] = shipped / MIB / found.seconds
     tracked = f"writes were tracked: {backlog.tracked}" if backlog.tracked else ""
-    return replace(found, figures=figures), tracked
+    return replace(found, figures=figures, stages=watch.since()), tracked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.capped import READ, capped
 from bench.context import (
     MEMORY_GOAL,
     Context,
@@ -14,6 +15,7 @@ from bench.context import (
 from bench.measure import checked
 from bench.peers import Restic
 from bench.results import Entry, Goal, Outcome, find, peak_of, ratio, speedup
+from bench.scenarios.initial import fractions
 from bench.subjects import BACKSTAY, Copy, Subject
 
 TITLE = "second run over an unchanged disk"
@@ -30,6 +32,7 @@ def run(context: Context) -> Outcome:
         gathered.attempt(subject.name, _first, context, copies, subject)
     for turn in range(context.repeat):
         context.say(f"turn {turn + 1}")
+        gathered.add(READ, capped(context, READ, context.image()))
         gathered.add(PLAIN, ceiling(context, "hash-each", context.image(), context.workers))
         for name, copy in copies.items():
             gathered.attempt(name, _again, gathered, name, copy)
@@ -48,6 +51,7 @@ def run(context: Context) -> Outcome:
         ),
         notes=(
             *_without_start(mine, plain),
+            *fractions(entries, BACKSTAY),
             "page cache: the image was read before every run, of every subject",
             "stored: bytes added by the run",
             *context.absent(),
@@ -75,8 +79,9 @@ def _first(context: Context, copies: dict[str, Copy], subject: Subject) -> None:
 def _again(gathered: Gathered, name: str, copy: Copy) -> None:
     before = copy.stored()
     done = timed(copy.backup(), copy.folder, copy.image)
-    figures = copy.figures(done.output)
-    gathered.add(name, sample_of(done, stored=copy.stored() - before, figures=figures))
+    figures, stages = copy.figures(done.output), copy.stages(done.output)
+    added = copy.stored() - before
+    gathered.add(name, sample_of(done, stored=added, figures=figures, stages=stages))
 
 
 def _without_start(mine: Entry | None, plain: Entry | None) -> list[str]:

@@ -11,15 +11,16 @@ from typing import Any
 
 import click
 
-from bench.context import MEMORY_GOAL, QUICK, Context, Scale
+from bench.context import MEMORY_GOAL, Context, Scale
 from bench.images import KINDS
 from bench.inputs import InputFailed
 from bench.measure import CommandFailed
 from bench.results import MIB
+from bench.tune import shown
 from bench.tune.edit import changed, difference
 from bench.tune.plan import Rules, Verdict, search
 from bench.tune.runner import Budget, Runner, WrongCopy, drive
-from bench.tune.space import Option, Setting, option_named, options, sections, setting_of
+from bench.tune.space import Option, Setting, options, sections, setting_of
 from pipeline.config import load
 from pipeline.config.model import Config
 from stages import durable
@@ -28,7 +29,10 @@ from stages.system import this_machine
 
 WRONG_DATA = 1
 DID_NOT_RUN = 3
+SECONDS = 1800.0
+CONTENT = 512 * MIB
 QUICK_SECONDS = 100.0  # the rest of two minutes is for what is already under way
+QUICK_CONTENT = 64 * MIB
 QUICK_RULES = {"pairs": 3, "final": 5, "step_alpha": 0.125}
 
 
@@ -54,9 +58,18 @@ QUICK_RULES = {"pairs": 3, "final": 5, "step_alpha": 0.125}
     help="MiB it may use, or as much as now.  [default: 300]",
 )
 @click.option("--quick", is_flag=True, help="Under two minutes: small image, few pairs.")
-@click.option("--size", type=click.IntRange(8, 65536), help="MiB of files in the disk image.")
+@click.option(
+    "--size",
+    type=click.IntRange(8, 65536),
+    help=f"MiB of files in the disk image.  [default: {CONTENT // MIB}; quick: "
+    f"{QUICK_CONTENT // MIB}]",
+)
 @click.option("--input", type=click.Choice(KINDS), default="system", help="What the image holds.")
-@click.option("--seconds", type=click.IntRange(1), help="Begin nothing new after so long.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1),
+    help=f"Begin nothing new after so long.  [default: {SECONDS:g}; quick: {QUICK_SECONDS:g}]",
+)
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep disk images in this folder.")
 @click.option("--work", type=click.Path(path_type=Path, exists=True), help="Where copies go.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
@@ -98,18 +111,18 @@ def tune(
         growth=None if prefer == "speed" else growth / 100,
         **(QUICK_RULES if quick else {}),  # type: ignore[arg-type]
     )
-    scale = QUICK if quick else Scale()
+    content = size * MIB if size else QUICK_CONTENT if quick else CONTENT
     with tempfile.TemporaryDirectory(prefix="backstay-tune-", dir=work) as folder:
         context = Context(
             work=Path(folder).resolve(),
             cache=cache or Path(folder, "images"),
             repeat=1,
             subjects=(),
-            scale=scale.with_content(size << 20) if size else scale,
+            scale=Scale(content=content),
             input=input,
             say=lambda text: click.echo(f"… {text}", err=True),
         )
-        budget = Budget(seconds or (QUICK_SECONDS if quick else None), rules.final)
+        budget = Budget(seconds or (QUICK_SECONDS if quick else SECONDS), rules.final, rules.pairs)
         try:
             verdict, runs = _tuned(context, loaded, name, chosen, rules, budget)
         except WrongCopy as error:
@@ -123,7 +136,11 @@ def tune(
     if change:
         text = changed(config.read_text(), str(config), name, change)
         _write(target, text)
-    _show(start, verdict, runs, target if change else None, as_json)
+    written = target if change else None
+    if as_json:
+        click.echo(json.dumps(shown.as_fields(start, verdict, runs, written), indent=1))
+    else:
+        shown.show(start, verdict, runs, written, budget)
 
 
 def _tuned(
@@ -137,7 +154,8 @@ def _tuned(
     pipeline = config.pipelines[name]
     start = setting_of(pipeline)
     runner = Runner(context, _fixed(config, name, start))
-    verdict = drive(search(start, chosen, rules), runner.once, budget, rules.pairs, context.say)
+    runner.prepare()
+    verdict = drive(search(start, chosen, rules), runner.once, budget, context.say)
     return verdict, runner.runs
 
 
@@ -196,52 +214,3 @@ def _write(target: Path, text: str) -> None:
     ports = this_machine()
     token = ports.entropy.token(8).hex()
     durable.replace(ports.files, str(target.resolve()), text.encode(), token=token)
-
-
-def _show(start: Setting, verdict: Verdict, runs: int, written: Path | None, as_json: bool) -> None:
-    changes = difference(start, verdict.setting)
-    if as_json:
-        found = {
-            "changed": {name: {"before": a, "after": b} for name, (a, b) in changes.items()},
-            "gain": verdict.gain,
-            "low": verdict.low,
-            "high": verdict.high,
-            "sure": verdict.sure,
-            "runs": runs,
-            "pairs": verdict.pairs,
-            "why": verdict.why,
-            "ratios": list(verdict.ratios),
-            "steps": [
-                {
-                    "option": one.option,
-                    "before": one.before,
-                    "after": one.after,
-                    "ratios": list(one.ratios),
-                    "taken": one.taken,
-                    "why": one.why,
-                }
-                for one in verdict.steps
-            ],
-            "written": None if written is None else str(written),
-        }
-        click.echo(json.dumps(found, indent=1))
-        return
-    for one in verdict.steps:
-        option = option_named(one.option)
-        gained = f"{sorted(one.ratios)[len(one.ratios) // 2]:.3f}" if one.ratios else "-"
-        said = "taken" if one.taken else one.why
-        before, after = option.shown(one.before), option.shown(one.after)
-        click.echo(f"{one.option:<18}{before:>8} → {after:<8} {gained:>7}  {said}")
-    click.echo()
-    if written is None:
-        click.echo(f"nothing is changed: {verdict.why} ({runs} runs, each verified)")
-        return
-    for name, (a, b) in changes.items():
-        option = option_named(name)
-        click.echo(f"{name}: {option.shown(a)} → {option.shown(b)}")
-    click.echo(
-        f"{verdict.gain:.2f} times as fast (9 times of 10 between {verdict.low:.2f} and "
-        f"{verdict.high:.2f}), {verdict.sure:.1%} sure that it is not noise; "
-        f"{len(verdict.ratios)} final pairs, {runs} runs in all, each verified"
-    )
-    click.echo(f"written: {written}")

@@ -38,11 +38,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Both runs of a pair; ``candidate`` None: it failed. ``hurry``: no time for another option."""
+    """Both runs of a pair; ``candidate`` None: it failed. ``hurry``: no time for another option;
+    ``late``: not even for another pair."""
 
     candidate: Measure | None
     incumbent: Measure
     hurry: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Verdict:
 
     ``gain``: median ratio of the final pairs; ``low`` and ``high`` bound it 9 times of 10.
     ``sure``: 1 minus the chance that noise alone looks like this. ``pairs``: of runs, in all.
+    ``late``: the time was over before everything had been compared.
     """
 
     setting: Setting
@@ -95,9 +98,12 @@ class Verdict:
     sure: float = 0.0
     pairs: int = 0
     why: str = ""
+    late: bool = False
 
 
 _NOISE = "the gain is within the noise"
+_LATE = "the time was over"
+NOTHING = "nothing is better than the noise"
 Asking = Generator[Pair, Answer, Verdict]
 
 
@@ -152,6 +158,8 @@ class _Search:
                 return row, broken
             if sum(ratio <= 1 for ratio in row.ratios) >= 2 and gain(row.ratios) < 1:
                 return row, "it is not faster"
+            if answer.late and number + 1 < count:
+                return row, _LATE
         return row, ""
 
     def judged(self, row: _Row, alpha: float) -> str:
@@ -220,9 +228,13 @@ def _step(found: _Search, option: Option, value: Value) -> Generator[Pair, Answe
 def _confirm(found: _Search) -> Asking:
     """Fresh pairs of the winner and the first setting, which alone decide."""
     steps = tuple(found.steps)
+    late = found.hurry
     if found.incumbent == found.start:
-        why = "nothing was faster beyond the noise"
-        return Verdict(found.start, steps, pairs=found.pairs, why=why)
+        told = any(step.why != _LATE for step in steps)
+        why = NOTHING if told else f"{_LATE} before one option had been compared"
+        if told and late:
+            why = f"{why}, of what there was time for"
+        return Verdict(found.start, steps, pairs=found.pairs, why=why, late=late)
     rules = found.rules
     row, why = yield from found.row(found.incumbent, found.start, "all of it", rules.final)
     why = why or found.judged(row, rules.alpha)
@@ -236,5 +248,6 @@ def _confirm(found: _Search) -> Asking:
         high=high,
         sure=1 - chance(row.ratios),
         pairs=found.pairs,
-        why=why,
+        why=f"{why} before that was sure" if why == _LATE else why,
+        late=late,
     )

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ Once = Callable[[Setting], Measure]
 
 @dataclass
 class Budget:
-    """``seconds`` in all, of which the last comparison needs ``final`` pairs; None: any time."""
+    """``seconds`` in all, None: any time; pairs of a comparison on the way (``row``) and of the
+    ``final`` one, for which time is kept."""
 
     seconds: float | None
     final: int
+    row: int = 1
     clock: Callable[[], float] = time.monotonic
     _began: float = 0.0
     _pairs: list[float] = field(default_factory=list)
@@ -42,20 +44,29 @@ class Budget:
         """To know how long the last ones will take."""
         self._pairs.append(seconds)
 
-    def hurry(self, row: int) -> bool:
-        """No time for another row of ``row`` pairs before the final ones."""
+    def late(self) -> bool:
+        """No time for another pair."""
+        return self.seconds is not None and self._left(self.seconds) < self.mean
+
+    def hurry(self) -> bool:
+        """No time for another row before the final pairs."""
         if self.seconds is None or not self._pairs:
             return False
-        left = self.seconds - (self.clock() - self._began)
-        mean = sum(self._pairs) / len(self._pairs)
-        return left < mean * (self.final + row)
+        return self._left(self.seconds) < self.mean * (self.final + self.row)
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a pair so far; 0 before the first."""
+        return sum(self._pairs) / len(self._pairs) if self._pairs else 0.0
+
+    def _left(self, seconds: float) -> float:
+        return seconds - (self.clock() - self._began)
 
 
 def drive(
     asking: Asking,
     once: Once,
     budget: Budget,
-    row: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
     """Answer until the verdict; which of a pair is first alternates. A candidate whose command
@@ -69,8 +80,7 @@ def drive(
             if answer.candidate:
                 ratio = answer.incumbent.seconds / answer.candidate.seconds
                 say(f"{pair.what}, pair {pair.number + 1}: {ratio:.3f} times as fast")
-            hurry = budget.hurry(row)
-            pair = asking.send(Answer(answer.candidate, answer.incumbent, hurry))
+            pair = asking.send(replace(answer, hurry=budget.hurry(), late=budget.late()))
     except StopIteration as done:
         verdict: Verdict = done.value
         return verdict
@@ -110,6 +120,11 @@ class Runner:
         self._blank: Path | None = None
         self.runs = 0
 
+    def prepare(self) -> None:
+        """Make image, key and vault, which is no part of a run. Raises ``CommandFailed`` and
+        ``InputFailed``."""
+        self._make_blank(self._context.work / "tune", self._context.image())
+
     def once(self, setting: Setting) -> Measure:
         """One run, verified. Raises ``CommandFailed`` or ``WrongCopy``."""
         context = self._context
@@ -125,19 +140,23 @@ class Runner:
     def _fresh(self, setting: Setting) -> BackstayCopy:
         """An empty vault; always of the same paths, which the configuration names."""
         folder, image = self._context.work / "tune", self._context.image()
-        if self._blank is None:
-            made = self._subject.open(self._context.folder("tune"), image)
-            assert isinstance(made, BackstayCopy)
-            self._blank = self._context.work / "blank"
-            shutil.move(folder, self._blank)
+        blank = self._make_blank(folder, image)
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self._blank, folder)
+        shutil.copytree(blank, folder)
         copy = self._subject.copy(folder.resolve(), image)
         pipeline: dict[str, dict[str, Any]] = {name: dict(one) for name, one in self._fixed.items()}
         for section, values in sections(setting).items():
             pipeline[section] = pipeline.get(section, {}) | values
         copy.config.write_text(json.dumps(copy.settings(pipeline)))
         return copy
+
+    def _make_blank(self, folder: Path, image: Path) -> Path:
+        if self._blank is None:
+            made = self._subject.open(self._context.folder(folder.name), image)
+            assert isinstance(made, BackstayCopy)
+            self._blank = self._context.work / "blank"
+            shutil.move(folder, self._blank)
+        return self._blank
 
 
 def _seconds(copy: BackstayCopy, done: Run) -> float:

@@ -66,21 +66,21 @@ def exposition(daemon: DaemonView, machines: Sequence[MachineView]) -> str:
     """All metrics, sorted as they are written here."""
     started = daemon.started_us / 1e6
     lines = [
-        *_family("ready", "gauge", "The daemon serves.", [({}, int(daemon.ready))]),
-        *_family("health", "gauge", f"How it is: {_CODE}.", [({}, _HEALTH[daemon.health])]),
-        *_family("start_time_seconds", "gauge", "When it started.", [({}, started)]),
-        *_family("info", "gauge", "Its version.", [({"version": daemon.version}, 1)]),
+        *family("ready", "gauge", "The daemon serves.", [({}, int(daemon.ready))]),
+        *family("health", "gauge", f"How it is: {_CODE}.", [({}, _HEALTH[daemon.health])]),
+        *family("start_time_seconds", "gauge", "When it started.", [({}, started)]),
+        *family("info", "gauge", "Its version.", [({"version": daemon.version}, 1)]),
     ]
     if daemon.key_drilled_us is not None:
         said = "When a private key was last proved to open the vault."
         value = daemon.key_drilled_us / 1e6
-        lines += _family("key_drill_timestamp_seconds", "gauge", said, [({}, value)])
+        lines += family("key_drill_timestamp_seconds", "gauge", said, [({}, value)])
     for name, kind, said, value_of in _MACHINE:
         found = ((one, value_of(one)) for one in machines)
         samples = [({"machine": one.name}, value) for one, value in found if value is not None]
-        lines += _family(f"machine_{name}", kind, said, samples)
+        lines += family(f"machine_{name}", kind, said, samples)
     states = [({"machine": one.name, "state": one.state.value}, 1.0) for one in machines]
-    lines += _family("machine_state", "gauge", "1 for the state that it is in.", states)
+    lines += family("machine_state", "gauge", "1 for the state that it is in.", states)
     lines += _of_stages(machines)
     lines += _of_stores(daemon.stores)
     return "".join(f"{line}\n" for line in lines)
@@ -96,10 +96,10 @@ def _of_stages(machines: Sequence[MachineView]) -> Iterable[str]:
     if not each:
         return
     said = "Workers of a stage of delivery."
-    yield from _family("stage_workers", "gauge", said, [(a, one.workers) for a, one in each])
+    yield from family("stage_workers", "gauge", said, [(a, one.workers) for a, one in each])
     for name, said, value_of in _STAGE:
         samples = [(labels, value_of(one)) for labels, one in each]
-        yield from _family(f"stage_{name}_seconds_total", "counter", said, samples)
+        yield from family(f"stage_{name}_seconds_total", "counter", said, samples)
 
 
 def _of_stores(stores: Sequence[StoreView]) -> Iterable[str]:
@@ -112,15 +112,15 @@ def _of_stores(stores: Sequence[StoreView]) -> Iterable[str]:
         for operation in one.operations
     ]
     calls = [(labels, found.calls) for labels, found in each]
-    yield from _family("store_requests_total", "counter", "Requests to a vault.", calls)
+    yield from family("store_requests_total", "counter", "Requests to a vault.", calls)
     errors = [
         (labels | {"error": name}, count)
         for labels, found in each
         for name, count in sorted(found.errors.items())
     ]
-    yield from _family("store_errors_total", "counter", "Requests that failed.", errors)
+    yield from family("store_errors_total", "counter", "Requests that failed.", errors)
     moved = [(labels, found.bytes) for labels, found in each if found.name in _MOVES]
-    yield from _family("store_bytes_total", "counter", "Bytes put and got.", moved)
+    yield from family("store_bytes_total", "counter", "Bytes put and got.", moved)
     yield from _histogram(each)
     limits = [
         ({"vault": one.vault, "direction": way}, limit)
@@ -129,9 +129,9 @@ def _of_stores(stores: Sequence[StoreView]) -> Iterable[str]:
         if limit is not None
     ]
     said = "Bytes a second that may go now; absent: no limit."
-    yield from _family("store_limit_bytes_per_second", "gauge", said, limits)
+    yield from family("store_limit_bytes_per_second", "gauge", said, limits)
     waiting = [({"vault": one.vault}, one.waiting) for one in stores]
-    yield from _family("store_waiting", "gauge", "Requests that a limit holds up.", waiting)
+    yield from family("store_waiting", "gauge", "Requests that a limit holds up.", waiting)
     months = [
         ({"vault": one.vault, "operation": name}, count)
         for one in stores
@@ -144,7 +144,7 @@ def _of_stores(stores: Sequence[StoreView]) -> Iterable[str]:
         )
     ]
     said = "Requests of 30 days, as status forecasts them."
-    yield from _family("store_month_requests", "gauge", said, months)
+    yield from family("store_month_requests", "gauge", said, months)
 
 
 def _histogram(each: Sequence[tuple[dict[str, str], OperationView]]) -> Iterable[str]:
@@ -161,7 +161,8 @@ def _histogram(each: Sequence[tuple[dict[str, str], OperationView]]) -> Iterable
         yield _sample(f"{name}_count", labels, count)
 
 
-def _family(name: str, kind: str, said: str, samples: Sequence[Sample]) -> Iterable[str]:
+def family(name: str, kind: str, said: str, samples: Sequence[Sample]) -> Iterable[str]:
+    """The lines of one metric."""
     full = f"backstay_{name}"
     yield f"# HELP {full} {said}"
     yield f"# TYPE {full} {kind}"

@@ -189,6 +189,7 @@ def _fields(ident: bytes, report: Report) -> dict[str, Any]:
                 "to_go_objects": group.to_go_objects,
                 "to_go_bytes": dict(group.to_go),
                 "moved_bytes": group.moved,
+                "rollups_made": group.rolled,
                 "floor_written": group.written or None,
                 "waiting_seconds": group.waiting_us / 1e6,
                 "needed": {str(seq): why for seq, why in group.wanted.items()},
@@ -225,6 +226,8 @@ def _group_lines(group: GroupReport, report: Report) -> list[str]:
         lines.append(f"  goes after the grace: {group.to_go_objects} objects, {human(size)}")
         if group.moved:
             lines.append(f"  {would}moved together: {human(group.moved)}")
+        if group.rolled:
+            lines.append(f"  {would}made: {group.rolled} rollups that are missing")
     if group.waiting_us:
         hours = group.waiting_us / 3.6e9
         lines.append(

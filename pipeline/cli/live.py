@@ -89,11 +89,11 @@ def _event(line: str) -> None:
 
 def live_rows(state: StateFolder) -> dict[str, dict[str, Any]]:
     """What intake says of each machine, if it is running."""
-    from pipeline.daemon.intake_main import SOCKET
     from pipeline.daemon.link_client import IntakeGone, command
+    from pipeline.daemon.names import INTAKE_SOCKET
 
     try:
-        answer = run_async(partial(command, f"{state.path}/{SOCKET}", "status"))
+        answer = run_async(partial(command, f"{state.path}/{INTAKE_SOCKET}", "status"))
     except IntakeGone:
         return {}
     return dict(answer["machines"])
@@ -161,12 +161,12 @@ def mark(config: str, machine: str, label: str, wait: float, as_json: bool) -> N
     import trio
 
     from pipeline.config import load
-    from pipeline.daemon.intake_main import SOCKET
     from pipeline.daemon.link_client import command
+    from pipeline.daemon.names import INTAKE_SOCKET
 
     loaded = load(config)
     loaded.machine(machine)
-    socket = f"{loaded.daemon.state}/{SOCKET}"
+    socket = f"{loaded.daemon.state}/{INTAKE_SOCKET}"
 
     async def ask() -> dict[str, Any] | None:
         with trio.move_on_after(wait):

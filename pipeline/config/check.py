@@ -139,8 +139,8 @@ def _shape_problem(detail: ErrorDetails, root: Node, model: type[Section]) -> Pr
 def _unknown_key(path: Path, line: int, column: int, model: type[Section]) -> Problem:
     owner = _section_at(path[:-1], model)
     key = str(path[-1])
-    if key in owner.later:
-        return Problem(line, column, path, owner.later[key])
+    if key in owner.not_here:
+        return Problem(line, column, path, owner.not_here[key])
     message, hint = "this key is not known here", ""
     if not owner.model_fields:
         hint = "nothing can be set here in this version"
@@ -151,7 +151,7 @@ def _unknown_key(path: Path, line: int, column: int, model: type[Section]) -> Pr
 def _meant(path: Path, model: type[Section]) -> Path:
     """The path of the key that a misspelt one probably stands for; itself, if there is none."""
     owner = _section_at(path[:-1], model)
-    match = None if path[-1] in owner.later else closest(str(path[-1]), owner.model_fields)
+    match = None if path[-1] in owner.not_here else closest(str(path[-1]), owner.model_fields)
     return (*path[:-1], match or path[-1])
 
 

@@ -173,14 +173,12 @@ def or_auto(other: PlainValidator) -> PlainValidator:
     return PlainValidator(check)
 
 
-def choice(*known: str, later: tuple[str, ...] = ()) -> PlainValidator:
-    """One of the words ``known``; those in ``later`` are not implemented yet."""
+def choice(*known: str) -> PlainValidator:
+    """One of the words ``known``."""
     rule = f"must be {' or '.join(quote(word) for word in known)}"
 
     def check(value: object) -> str:
         word = text(value)
-        if word in later:
-            raise Wrong(f"{quote(word)} is {NOT_YET}", f"write {quote(known[0])}")
         if word not in known:
             raise Wrong(f"{rule}, not {quote(word)}")
         return word

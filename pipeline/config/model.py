@@ -1,9 +1,8 @@
 """What a valid configuration is: frozen models, one per section, with defaults and bounds.
 
 Sizes are bytes, durations seconds, paths absolute; nothing is resolved later. A key that is not a
-field is an error. ``later`` holds the keys of the documented schema that this version refuses, and
-what to say about each. ``policies``, ``vaults`` and ``daemon``
-are modules of their own.
+field is an error. ``not_here`` holds keys that somebody may look for in a section, and what to say
+about each. ``policies``, ``vaults`` and ``daemon`` are modules of their own.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from pipeline.config.fields import (
 from pipeline.config.limit import Limit
 from pipeline.config.policy import Policy
 from pipeline.config.problems import quote, suggest
-from pipeline.config.section import Section
+from pipeline.config.section import Section, elsewhere
 from pipeline.config.service import Daemon
 from pipeline.config.units import GIB, KIB, MIB, Wrong
 from pipeline.config.vault import Vault
@@ -95,7 +94,7 @@ class Compress(Section):
 class Encrypt(Section):
     """Sealing frames."""
 
-    later = MappingProxyType({"cipher": "is fixed by the vault and cannot be chosen here"})
+    not_here = elsewhere(cipher="is fixed by the vault and cannot be chosen here")
 
     workers: Annotated[int, whole(1, 16)] = 1
 

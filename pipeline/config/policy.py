@@ -13,7 +13,7 @@ from pipeline.config.fields import (
     duration,
     whole,
 )
-from pipeline.config.section import Section, later_keys
+from pipeline.config.section import Section, elsewhere
 from pipeline.config.units import Wrong, format_duration
 from pipeline.config.when import ALWAYS, LOCAL, NOW, Moment, Window, Zone
 from stages.keeper import retain as keeper
@@ -77,7 +77,9 @@ class Policy(Section):
     for full scans. ``scrub_days``: in which everything is compared again while it is replicated.
     """
 
-    later = later_keys("failover_point")
+    not_here = elsewhere(
+        failover_point="is chosen when one fails over: backstay failover unplanned --point"
+    )
 
     rpo: Annotated[Rpo, AfterValidator(_in_order)] = Rpo()
     timezone: Zone = LOCAL  # before what is told in it

@@ -8,16 +8,14 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.config.fields import NOT_YET
 
-
-def later_keys(*keys: str) -> Mapping[str, str]:
-    """Keys of the documented schema that this version refuses."""
-    return MappingProxyType(dict.fromkeys(keys, NOT_YET))
+def elsewhere(**keys: str) -> Mapping[str, str]:
+    """Keys that somebody may look for here, with where it is that this is said."""
+    return MappingProxyType(keys)
 
 
 class Section(BaseModel):
     """A mapping with fixed keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    later: ClassVar[Mapping[str, str]] = later_keys()
+    not_here: ClassVar[Mapping[str, str]] = elsewhere()

@@ -12,8 +12,8 @@ from typing import Any
 import trio
 
 from pipeline.config.model import Config
-from pipeline.daemon.intake_main import SOCKET
 from pipeline.daemon.link_client import IntakeGone, RemoteUpstream, upstream
+from pipeline.daemon.names import INTAKE_SOCKET
 from pipeline.daemon.orders import Orders
 from pipeline.daemon.probes import Probes
 from pipeline.delivery import Delivery
@@ -108,7 +108,7 @@ class Delivering:
     async def _life(self) -> None:
         """From connecting to the first error, or until drained."""
         await self._not_failed_over()
-        async with upstream(f"{self.state.path}/{SOCKET}", self.name) as intake:
+        async with upstream(f"{self.state.path}/{INTAKE_SOCKET}", self.name) as intake:
             delivery = Delivery(
                 self.ports,
                 self.config,

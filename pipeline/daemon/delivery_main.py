@@ -24,6 +24,7 @@ from pipeline.config.model import Config
 from pipeline.daemon import lock
 from pipeline.daemon.collecting import collect_rarely
 from pipeline.daemon.delivering import Delivering, say
+from pipeline.daemon.names import DELIVERY_LOCK
 from pipeline.daemon.orders import DRAIN, MAX_LINE, Begin, Order, Orders, decode, decode_begin
 from pipeline.daemon.probes import Probes
 from pipeline.daemon.traffic import tell_traffic
@@ -41,7 +42,6 @@ _DRAIN_SECONDS = 600.0  # at most, whatever the supervisor waits for
 _LOCK_SECONDS = 30.0  # for one before, whose supervisor was killed and which is on its way out
 _PR_SET_DUMPABLE = 4
 
-LOCK = "delivery.lock"
 UNSHIPPED = 3
 """Exit code: it was drained, but not everything could be shipped."""
 
@@ -79,8 +79,8 @@ async def _deliver(ports: Machine, config: Config) -> bool:
         nursery.start_soon(_hear_signals, draining)
         nursery.start_soon(tell_traffic, stores, ports.clock, say)
         begin = await parent.begin()
-        await _wait_for_lock(ports, f"{state.path}/{LOCK}")
-        with lock.held(ports.files, f"{state.path}/{LOCK}", "delivery"):
+        await _wait_for_lock(ports, f"{state.path}/{DELIVERY_LOCK}")
+        with lock.held(ports.files, f"{state.path}/{DELIVERY_LOCK}", "delivery"):
             async with trio.open_nursery() as running:
                 for machine in machines.values():
                     running.start_soon(partial(machine.run, at_once=begin.at_once))

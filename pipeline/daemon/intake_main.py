@@ -24,6 +24,7 @@ from pipeline.daemon import lock
 from pipeline.daemon.capturing import Capturing
 from pipeline.daemon.collecting import collect_rarely
 from pipeline.daemon.link_server import LinkServer
+from pipeline.daemon.names import INTAKE_LOCK, INTAKE_SOCKET
 from pipeline.daemon.opening import THREADS, failed_over, open_all
 from pipeline.daemon.points import Points
 from pipeline.state import StateFolder
@@ -35,8 +36,6 @@ from stages.errors import (
 from stages.ports import Machine
 from stages.system import this_machine
 
-SOCKET = "intake.sock"
-LOCK = "intake.lock"
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
@@ -60,7 +59,7 @@ def main() -> int:
 async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> None:
     state = StateFolder.open(ports, config.daemon.state, lock=False)
     durable.make_dirs(ports.files, state.path)
-    with lock.held(ports.files, f"{state.path}/{LOCK}", "intake"):
+    with lock.held(ports.files, f"{state.path}/{INTAKE_LOCK}", "intake"):
         live = [name for name, machine in config.machines.items() if machine.live]
         closed = await failed_over(ports, config, state, live)
         if closed and len(closed) == len(live):
@@ -69,7 +68,7 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
         opened = await open_all(ports, config, state, names, vouched)
         process = Capturing(ports, config, state)
         process.joints.update({intake.name: intake.joint for intake in opened})
-        link = LinkServer(f"{state.path}/{SOCKET}", process.joints, process.control)
+        link = LinkServer(f"{state.path}/{INTAKE_SOCKET}", process.joints, process.control)
         async with trio.open_nursery() as serving:
             await serving.start(link.run)
             serving.start_soon(_hear_signals, process)

@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from pipeline.daemon.intake_main import SOCKET
 from pipeline.daemon.link_client import command
+from pipeline.daemon.names import INTAKE_SOCKET
 from pipeline.demo.commands import Commands
 from stages.errors import BackstayError
 
@@ -43,7 +43,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What intake says of the machine."""
-        path = f"{self._commands.folder}/state/{SOCKET}"
+        path = f"{self._commands.folder}/state/{INTAKE_SOCKET}"
         answer = trio.run(command, path, "status")
         return dict(answer["machines"][self._machine])
 

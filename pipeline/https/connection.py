@@ -9,10 +9,11 @@ import h11
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
-from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.tcp_server import TCPServer
 
 from pipeline.https.peer import PEER, Peer, common_name, fingerprint
 from pipeline.https.sockets import peer_uid
+from stages.store.site.records import receive
 
 
 class Connection(TCPServer):
@@ -50,7 +51,7 @@ class Connection(TCPServer):
         data = b"-"
         while data:
             try:
-                data = bytes(await self.stream.receive_some(MAX_RECV))
+                data = await receive(self.stream)
                 await http.handle(RawData(data))
             except (trio.ClosedResourceError, trio.BrokenResourceError, h11.ProtocolError):
                 break

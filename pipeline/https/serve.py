@@ -18,6 +18,7 @@ from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
 from pipeline.https.connection import Connection
+from stages.store.site.records import Wide
 
 _REQUESTS = 1 << 30  # of one connection
 _LAST_WORDS = 2.0  # seconds
@@ -58,7 +59,7 @@ class _Lobby:
         self._seconds = bounds.handshake
         self._waiting: dict[Any, trio.CancelScope] = {}  # in the order of their coming
 
-    async def admit(self, stream: trio.SSLStream[trio.SocketStream]) -> bool:
+    async def admit(self, stream: trio.SSLStream[Wide]) -> bool:
         """True once the handshake is done."""
         while len(self._waiting) >= self._most:
             oldest = next(iter(self._waiting))
@@ -76,7 +77,7 @@ class _Lobby:
         return done
 
 
-async def _say_why(stream: trio.SSLStream[trio.SocketStream]) -> None:
+async def _say_why(stream: trio.SSLStream[Wide]) -> None:
     """Send the alert that OpenSSL has made and trio leaves where it is, so that a client learns
     what is wrong with its certificate; and hear it out, or the kernel takes the alert back."""
     alert = getattr(stream, "_outgoing", None)
@@ -110,7 +111,9 @@ async def serve(
     async def connected(door: Door, places: trio.CapacityLimiter, plain: trio.SocketStream) -> None:
         stream: Any = plain
         if door.tls is not None:
-            stream = trio.SSLStream(plain, door.tls(), server_side=True, https_compatible=True)
+            stream = trio.SSLStream(
+                Wide(plain), door.tls(), server_side=True, https_compatible=True
+            )
             if not await lobby.admit(stream):
                 await trio.aclose_forcefully(plain)
                 return

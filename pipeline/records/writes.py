@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.control.jobs import JobEvent, follows
 from pipeline.control.model import EventView, JobState, JobView, TaskView
@@ -216,9 +215,14 @@ def keep_anchor(connection: Connection, key: str, anchor: chain.Anchor) -> None:
 def upsert(connection: Connection, table: Table, key: str, values: Mapping[str, Any]) -> None:
     """Insert a row, or change the one that has this key."""
     others = {name: value for name, value in values.items() if name != key}
+    # The dialect in use is loaded already; the other is a lot of code.
     if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
         lite = sqlite.insert(table).values(values)
         connection.execute(lite.on_conflict_do_update(index_elements=[key], set_=others))
         return
+    from sqlalchemy.dialects import postgresql
+
     post = postgresql.insert(table).values(values)
     connection.execute(post.on_conflict_do_update(index_elements=[key], set_=others))

@@ -19,6 +19,7 @@ from pipeline.https.peer import NOBODY, PEER
 from pipeline.site.access import Known, who
 from pipeline.site.body import Budget, length_of, read_body
 from pipeline.site.config import SiteConfig
+from pipeline.site.health import Following, endpoints, nobody
 from pipeline.site.problems import HEADERS, Forbidden, answer_to, refuse
 from pipeline.site.reading import ObjectResponse, described, missing, ranged
 from stages.errors import BackstayError
@@ -27,7 +28,6 @@ from stages.store.port import ObjectStore, Put, check_key
 from stages.store.site import protocol
 
 _NOTED = 60  # refusals in the log a minute
-_HEALTH_SECONDS = 10.0
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Site:
     config: SiteConfig
     stores: Mapping[str, FileStore]
     budget: Budget
+    following: Following = nobody
     refusals: list[float] = field(default_factory=list)  # when one was last noted in the log
 
     def caller(self, needed: str, vault: str) -> Known:
@@ -91,8 +92,9 @@ def build_app(site: Site) -> Starlette:
         Route(key, _endpoint(site, "operator", _delete), methods=["DELETE"]),
         Route(key, _endpoint(site, "reader", _get), methods=["GET", "HEAD"]),
         Route(objects, _endpoint(site, "reader", _list), methods=["GET"]),
-        Route("/healthz", _health(site), methods=["GET"]),
     ]
+    looks = endpoints(lambda: site.stores, site.following)
+    routes += [Route(path, look, methods=["GET"]) for path, look in looks.items()]
     return Starlette(routes=routes, exception_handlers={HTTPException: _not_routed})
 
 
@@ -181,23 +183,3 @@ async def _delete(_: Site, request: Request, store: ObjectStore) -> Response:
     if not await store.delete(key):
         raise missing(key)
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=HEADERS)
-
-
-def _health(site: Site) -> Callable[[Request], Awaitable[Response]]:
-    """Whether every vault's folder can be read: 200, or 503 and why not."""
-
-    async def answer(_: Request) -> Response:
-        found: dict[str, str] = {}
-        for name, store in site.stores.items():
-            found[name] = "no answer"
-            with trio.move_on_after(_HEALTH_SECONDS):
-                try:
-                    await store.page("", "", 1)
-                    found[name] = "ok"
-                except BackstayError as error:
-                    found[name] = error.message
-        well = all(each == "ok" for each in found.values())
-        text = json.dumps({"status": "ok" if well else "trouble", "vaults": found})
-        return Response(text, 200 if well else 503, HEADERS, "application/json")
-
-    return answer

@@ -10,10 +10,12 @@ import trio
 from pipeline import logs
 from pipeline.retry import Steps
 from pipeline.site.config import Replica, SiteConfig
-from pipeline.site.replicas import Seen, access_of, bring_up, is_news, note
+from pipeline.site.health import Follows
+from pipeline.site.replicas import Seen, Standing, access_of, bring_up, is_news, note, standing
 from stages.errors import BackstayError, IllegalOperation, NotAVault, NotFound, StateLocked
 from stages.ports import Machine
 from stages.replica.bounds import Brought
+from stages.replica.record import Status
 from stages.stage import crew
 
 AT_WORK = 2  # replicas that are brought somewhere at a time: each takes up to 150 MiB then
@@ -39,6 +41,8 @@ class Followers:
         self._config = config
         self._scope = trio.CancelScope()
         self._room = trio.CapacityLimiter(AT_WORK)
+        self._looked: dict[str, float] = {}  # when each was last where it should be
+        self._waits: dict[str, str] = {}
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -56,6 +60,27 @@ class Followers:
         self._config = config
         self._scope.cancel()
 
+    async def standing(self) -> list[Follows]:
+        """How far all of them follow."""
+        ports, config = self._ports, self._config
+        found = await ports.offload.run(partial(standing, ports.files, config))
+        return [self._follows(one) for one in found]
+
+    def _follows(self, found: Standing) -> Follows:
+        clock, kept, machine = self._ports.clock, found.record, found.machine
+        whole = kept is not None and kept.status is not Status.CHANGING
+        at = kept.at if kept is not None and whole else None
+        looked = self._looked.get(machine)
+        return Follows(
+            machine,
+            "none" if kept is None else str(kept.status),
+            None if at is None else at.seq,
+            None if at is None else max(0.0, (clock.wall_us() - at.stamp) / 1e6),
+            None if looked is None else clock.monotonic() - looked,
+            self._waits.get(machine, ""),
+            found.trouble,
+        )
+
     async def _follow(self, config: SiteConfig, machine: str, settings: Replica) -> None:
         """Rounds of one replica. Errors that can heal are tried again by the ladder, others not."""
         steps, attempt, quiet, seen = Steps(), 0, False, _Seen()
@@ -68,12 +93,17 @@ class Followers:
                     if not quiet:
                         logs.event("site.replica", f"{machine}: waits: {error}")
                     quiet, wait, seen.last = True, max(settings.every, _WAIT), None
+                    self._waits[machine] = error.message
                 except BackstayError as error:
                     attempt += 1
                     wait = steps.after(attempt) if error.recoverable else float("inf")
                     await self._failed(machine, settings, error, wait)
                     quiet, seen.last = False, None
+                    self._waits.pop(machine, None)
                 else:
+                    self._waits.pop(machine, None)
+                    if seen.last is not None:  # nothing is left to do
+                        self._looked[machine] = self._ports.clock.monotonic()
                     if brought is not None:
                         self._tell(machine, brought, loud=attempt > 0 or not quiet)
                     if attempt or not quiet:

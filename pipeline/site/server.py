@@ -59,9 +59,10 @@ async def serve_site(
     config = await trio.to_thread.run_sync(load_site, path)
     logs.configure(config.site.log.format, config.site.log.level)
     stores = await _open(ports, config, create=create)
-    site = Site(config, stores, Budget(config.site.memory))
+    followers = Followers(ports, config)
+    site = Site(config, stores, Budget(config.site.memory), followers.standing)
     tls = await trio.to_thread.run_sync(_tls, config)
-    serving = _Serving(site, tls, Followers(ports, config))
+    serving = _Serving(site, tls, followers)
     host, port = config.site.address
     sock = listen_tcp(host, port, "serve the site")
     with sock:

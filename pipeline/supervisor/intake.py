@@ -19,9 +19,9 @@ import trio
 from pipeline.config.model import Config
 from pipeline.daemon import lock
 from pipeline.daemon.child import Restarts, Tell
-from pipeline.daemon.intake_main import LOCK, SOCKET
 from pipeline.daemon.link_client import IntakeGone, as_error
 from pipeline.daemon.link_client import command as send
+from pipeline.daemon.names import INTAKE_LOCK, INTAKE_SOCKET
 from pipeline.state import StateFolder
 from stages.errors import BackstayError, IllegalOperation, StateLocked
 from stages.ports import Machine
@@ -58,7 +58,7 @@ class IntakeKeeper:
         self._tell = tell
         self._looked = looked
         self._vouched = tuple(vouched)
-        self._socket = f"{state.path}/{SOCKET}"
+        self._socket = f"{state.path}/{INTAKE_SOCKET}"
         self._process: trio.Process | None = None  # the one that this process started last
         self._hangs = False
         self._stopping = trio.Event()
@@ -152,7 +152,7 @@ class IntakeKeeper:
                 await self._ports.clock.sleep(_POLL_SECONDS)
         except IntakeGone:
             pass
-        while not lock.is_free(self._ports.files, f"{self._state.path}/{LOCK}"):
+        while not lock.is_free(self._ports.files, f"{self._state.path}/{INTAKE_LOCK}"):
             await self._ports.clock.sleep(_POLL_SECONDS)
         await self._reaped()
 

@@ -11,7 +11,6 @@ from pipeline.config.model import Disk
 from pipeline.control.model import JobKind, State
 from pipeline.lifecycle.events import Happening
 from pipeline.lifecycle.rules import start_time
-from pipeline.protect import protect_once
 from pipeline.supervisor.work import Carrier, Carriers, Outcome, Overtaken, Work
 from stages.errors import KeyFailure, SourceBusy, SourceMissing, UsageError
 from stages.ports import Machine
@@ -129,6 +128,9 @@ async def mark(work: Work) -> Outcome:
 
 async def scan_at_rest(work: Work, happening: Happening | None) -> Outcome:
     """Compare its disks with the vault and ship what differs, as ``run --once`` does."""
+    # Only machines that are scanned need it here: it brings all that captures and ships.
+    from pipeline.protect import protect_once
+
     made = await protect_once(work.ports, work.config, work.machine, work.state)
     noted = made.as_fields() | {"at": work.ports.clock.wall_us()}
     notes = ["last-run", "last-point"] if made.consistent else ["last-run"]

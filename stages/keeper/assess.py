@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject
+from stages.keeper.history import History
 from stages.keeper.live import Holders, live_frames, places_of, view
-from stages.keeper.reach import Doomed, Inventory, Moves, Needs, unreachable, worth_moving
+from stages.keeper.reach import Doomed, Inventory, Moves, Needs, Thing, unreachable, worth_moving
 from stages.keeper.repack import Moved, Repack
 from stages.keeper.retain import Columns
 from stages.keeper.survey import read_inventory, whole_rollups
@@ -48,23 +50,31 @@ class Assessed:
 
 
 async def assess(
-    group: Group, floor: Floor, columns: Columns, machine: Machine, *, needed_packs: bool = False
+    group: Group,
+    floor: Floor,
+    columns: Columns,
+    machine: Machine,
+    history: History,
+    log: Mapping[int, Thing],
+    *,
+    needed_packs: bool = False,
 ) -> Assessed:
     """Read all that the points of ``floor`` lead to. Raises ``Damage`` if any of them could not
     be read under it: then nothing may go. ``needed_packs``: packs of which nothing is needed count
-    as needed, too, as a floor that is in force names them.
+    as needed, too, as a floor that is in force names them. ``log``: the commits that are there.
     """
     seen = view(group, floor)
     await _check_never_deleted(seen)
+    history = history.view(seen)
     seqs = [*(point.seq for point in floor.points), floor.seq]
-    frames = (await live_frames(seen, machine.files, seqs)).numbers()
+    frames = (await live_frames(seen, machine.files, seqs, history)).numbers()
     holders = Holders()
     point = await PointMap.build(seen, machine.files, floor.seq)
     try:
         await places_of(point, frames, holders.add)
     finally:
         point.close()
-    there = await read_inventory(seen, floor.seq)
+    there = await read_inventory(seen, log, floor.seq)
     after = columns.objects[:, 0] >= np.uint64(floor.seq)
     named = {(e, n): size for _, e, n, size in columns.objects[after].tolist()}
     _check_there(seen, there, holders, named)
@@ -88,7 +98,7 @@ async def assess(
         pages=pages,
         packs=packs,
         packed={ref.number: ref.size for ref in floor.packs},
-        rolled=await whole_rollups(seen, _ends(islands, there, floor.seq)),
+        rolled=await whole_rollups(seen, _ends(islands, there, floor.seq), history),
     )
     return Assessed(seen, floor, there, needs, frames)
 

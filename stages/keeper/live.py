@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from stages.errors import DamagedObject
+from stages.errors import UNREADABLE, DamagedObject
+from stages.keeper.history import History
+from stages.keeper.walk import Walk
 from stages.model import U64, Bools, Disk
 from stages.ports import Files
 from stages.recover.lineage import parent_of
@@ -18,6 +21,7 @@ from stages.vault.checkpoint import PAGE_ROWS
 from stages.vault.floors import Floor
 from stages.vault.log import Log
 
+Page: TypeAlias = tuple[int, int, int, int, int]  # disk, page, and where it is stored
 _CHUNK = 1 << 16  # frames whose places are looked up together
 
 
@@ -66,34 +70,28 @@ def view(group: Group, floor: Floor) -> Group:
     return replace(group, log=log, parent=None)
 
 
-async def live_frames(group: Group, files: Files, seqs: list[int]) -> Frames:
+async def live_frames(
+    group: Group, files: Files, seqs: list[int], history: History | None = None
+) -> Frames:
     """The frames of the group's own epochs that points ``seqs``, ascending, need.
 
     Raises ``Damage``.
 
     Points that are read from the same checkpoint are walked through: each commit is folded once,
-    and of the later points only pages are looked at that were written to between. A checkpoint's
-    page that several points have in common is looked at once, too.
+    and of the later points only blocks are looked at that were written to between. A checkpoint's
+    page that several points have in common is looked at once, too. If that does not go, each point
+    is looked at by itself, as a reader would: it may know a way around what is damaged.
     """
     await parent_of(group)
     frames = Frames(group.above)
-    seen: set[tuple[int, int, int, int, int]] = set()
+    history = history or History(group)
+    seen: set[Page] = set()
     for walked in _from_one_base(group, seqs):
-        point = await PointMap.build(group, files, walked[0])
         try:
-            written: dict[int, list[int]] = {}
-            known: dict[int, int] = {}  # disks of the point before, and their blocks
+            await _walk(group, files, walked, history, frames, seen)
+        except UNREADABLE:
             for seq in walked:
-                if seq != point.seq:
-                    written = await point.advance(seq)
-                for disk in point.machine.disks:
-                    pages: Iterable[int] = written.get(disk.number, ())
-                    if disk.blocks > known.get(disk.number, 0):
-                        pages = range(-(-disk.blocks // PAGE_ROWS))
-                    await _look(point, disk, pages, frames, seen)
-                known = {disk.number: disk.blocks for disk in point.machine.disks}
-        finally:
-            point.close()
+                await _alone(group, files, seq, frames, seen)
     return frames
 
 
@@ -109,17 +107,38 @@ def _from_one_base(group: Group, seqs: list[int]) -> list[list[int]]:
     return found
 
 
-async def _look(
-    point: PointMap,
-    disk: Disk,
-    pages: Iterable[int],
-    frames: Frames,
-    seen: set[tuple[int, int, int, int, int]],
+async def _walk(
+    group: Group, files: Files, seqs: list[int], history: History, frames: Frames, seen: set[Page]
 ) -> None:
-    for page in pages:
+    point = await Walk.begin(group, files, seqs[0], history)
+    try:
+        known: dict[int, int] = {}  # disks of the point before, and their blocks
+        for seq in seqs:
+            if seq != point.seq:
+                await point.advance(seq)
+            for disk in point.machine.disks:
+                new = await point.new_locations(disk.number)
+                if new is None or disk.blocks > known.get(disk.number, 0):
+                    await _look(point, disk, frames, seen)
+                else:
+                    frames.add(new)
+            known = {disk.number: disk.blocks for disk in point.machine.disks}
+    finally:
+        point.close()
+
+
+async def _alone(group: Group, files: Files, seq: int, frames: Frames, seen: set[Page]) -> None:
+    point = await PointMap.build(group, files, seq)
+    try:
+        for disk in point.machine.disks:
+            await _look(point, disk, frames, seen)
+    finally:
+        point.close()
+
+
+async def _look(point: PointMap, disk: Disk, frames: Frames, seen: set[Page]) -> None:
+    for page in range(-(-disk.blocks // PAGE_ROWS)):
         first = page * PAGE_ROWS
-        if first >= disk.blocks:
-            continue
         stored = point.stored(disk.number, page)
         name = stored and (disk.number, page, *stored)
         if name in seen:

@@ -136,6 +136,23 @@ def _meets(islands: tuple[Name, ...], first: int, last: int) -> bool:
     return at > 0 and islands[at - 1][1] >= first
 
 
+def missing_rollups(there: Inventory, needs: Needs, newest: int, most: int) -> list[int]:
+    """Ends of rollups that are not there though all their commits are, the newest first, up to
+    ``most`` of them: of the log from the floor on, and of what points before it are read from.
+
+    ``newest``: commits after it may have theirs on the way.
+    """
+    ends = set(range(-(-needs.floor // SPAN) * SPAN, newest + 1, SPAN))
+    for first, last in needs.islands:
+        ends.update(range(-(-first // SPAN) * SPAN, last + SPAN, SPAN))
+    found: list[int] = []
+    for end in sorted(ends - there.rollups.keys(), reverse=True):
+        before = range(max(1, end - SPAN + 1), min(end + 1, needs.floor))
+        if end <= newest and all(seq in there.log for seq in before):
+            found.append(end)
+    return found[:most]
+
+
 @dataclass(frozen=True, slots=True)
 class Moves:
     """What to move frames out of: data objects, commits' tails, packs; bytes that are needed in

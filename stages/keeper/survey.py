@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject, ObjectMissing
+from stages.keeper.history import History
 from stages.keeper.reach import Inventory, Thing
 from stages.keeper.retain import Columns
-from stages.model import U64, Ints
+from stages.model import U64
 from stages.recover.opened import Group
 from stages.store.port import ObjectInfo, ObjectStore
 from stages.vault import layout, rollup
@@ -18,79 +19,72 @@ from stages.vault.commit import read_header
 from stages.vault.container import Kind, parse
 from stages.vault.failover_log import load_failovers
 from stages.vault.floor_log import load_holds
-from stages.vault.log import Commit, Log
+from stages.vault.heads import Heads
+from stages.vault.log import Log
 from stages.vault.rollup import SPAN
 
 MOST_OBJECTS = 50_000_000
 # A folder is read anew for each page: with small pages of a long log that would be all it does.
-_LISTED = 16_384
+_LISTED = 65_536
 
 
-async def listed(
-    store: ObjectStore, prefix: str, after: str = "", until: str = ""
-) -> AsyncIterator[tuple[str, ObjectInfo]]:
-    """Objects under ``prefix`` between two keys: what follows the prefix, and info."""
+async def listed(store: ObjectStore, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+    """Objects under ``prefix``: what follows the prefix, and info."""
+    after = ""
     for _ in range(MOST_OBJECTS):
         found = await store.page(prefix, after, _LISTED)
         for info in found:
-            if until and info.key >= until:
-                return
             yield info.key.removeprefix(prefix), info
         if not found:
             return
         after = found[-1].key
 
 
-async def read_columns(group: Group) -> Columns:
+async def read_columns(group: Group, history: History) -> Columns:
     """The headers from the log's beginning to its tail, chain and all. Raises ``Damage``."""
-    rows: list[Ints] = []  # arrays: a collector of garbage goes through tuples again and again
-    objects: list[U64] = []
-    links: list[bytes] = []
+    stretches: list[Heads] = []
     at, link = group.log.first - 1, None
     while at < group.tail:
         until = min(group.tail, (at // SPAN + 1) * SPAN)
-        commits = await group.log.stretch(at + 1, until, link)
-        heads = [commit.header for commit in commits]
-        if not links:
-            _check_floor(group, commits[0])
-        each = [(h.seq, h.epoch, h.stamp, h.checkpoint, h.consistent) for h in heads]
-        rows.append(np.array(each, np.int64))
-        named = [(h.seq, h.epoch, ref.number, ref.size) for h in heads for ref in h.objects]
-        objects.append(np.array(named, np.uint64).reshape(-1, 4))
-        # Each head names the digest of the commit before it: that has been checked.
-        link = commits[-1].link
-        links.append(b"".join([*(h.previous for h in heads[1:]), link]))
+        found = await history.stretch(at + 1, until, link)
+        if not stretches:
+            _check_floor(group, found)
+        link = found.link(-1)
+        stretches.append(found.bare())
         at = until
-    table = np.concatenate(rows) if rows else np.zeros((0, 5), np.int64)
+    seqs = [found.seq[found.objects[:, 0].astype(np.int64)] for found in stretches]
+    epochs = [found.epoch[found.objects[:, 0].astype(np.int64)] for found in stretches]
+    named = np.concatenate([found.objects for found in stretches])
     return Columns(
-        table[:, 0].astype(np.uint64),
-        table[:, 1].astype(np.uint64),
-        table[:, 2].copy(),
-        table[:, 3].astype(np.uint64),
-        table[:, 4].astype(np.bool_),
-        np.frombuffer(b"".join(links), np.uint8).reshape(-1, 32),
-        np.concatenate(objects) if objects else np.zeros((0, 4), np.uint64),
+        np.concatenate([found.seq for found in stretches]).astype(np.uint64),
+        np.concatenate([found.epoch for found in stretches]).astype(np.uint64),
+        np.concatenate([found.stamp for found in stretches]),
+        np.concatenate([found.checkpoint for found in stretches]).astype(np.uint64),
+        np.concatenate([found.consistent for found in stretches]),
+        np.concatenate([found.links for found in stretches]),
+        np.column_stack(
+            (
+                np.concatenate(seqs).astype(np.uint64),
+                np.concatenate(epochs).astype(np.uint64),
+                named[:, 1:],
+            )
+        ),
     )
 
 
-def _check_floor(group: Group, first: Commit) -> None:
+def _check_floor(group: Group, found: Heads) -> None:
     floor = group.log.floor
-    if floor is not None and first.link != floor.link:
+    if floor is not None and found.link(0) != floor.link:
         raise BrokenChain(
             "is not the commit that the floor names",
             subject=layout.commit(group.scope.group, floor.seq),
         )
 
 
-async def read_times(group: Group) -> dict[int, int]:
-    """When the commits of the log were stored, in µs by the store's clock."""
-    prefix = layout.log_prefix(group.scope.group)
-    found: dict[int, int] = {}
-    after = f"{prefix}{group.log.first - 1:015d}"
-    async for name, info in listed(group.log.store, prefix, after):
-        if name.isdecimal() and int(name) <= group.tail:
-            found[int(name)] = _micro(info)
-    return found
+async def read_log(group: Group) -> dict[int, Thing]:
+    """The commits that are there, those before the floor, too: listed once in a run, as a long log
+    has many."""
+    return await _numbered(group.log.store, layout.log_prefix(group.scope.group))
 
 
 async def read_manifests(group: Group) -> U64:
@@ -104,16 +98,14 @@ async def read_manifests(group: Group) -> U64:
     return np.array(sorted(seq for seq in found if seq <= group.tail), np.uint64)
 
 
-async def read_inventory(group: Group, floor: int) -> Inventory:
-    """All objects that retention has to do with; of the log those before ``floor``."""
+async def read_inventory(group: Group, log: Mapping[int, Thing], floor: int) -> Inventory:
+    """All objects that retention has to do with; of ``log`` those before ``floor``."""
     gid, store = group.scope.group, group.log.store
     data: dict[tuple[int, int], Thing] = {}
     async for name, info in listed(store, layout.data_prefix(gid)):
         numbers = _numbers(name.split("/"))
         if len(numbers) == 2 and layout.data(gid, *numbers) == info.key:
             data[numbers[0], numbers[1]] = _thing(info)
-    until = layout.commit(gid, floor)
-    log = await _numbered(store, layout.log_prefix(gid), until)
     manifests: dict[int, Thing] = {}
     parts: dict[tuple[int, int], Thing] = {}
     async for name, info in listed(store, layout.checkpoints_prefix(gid)):
@@ -128,7 +120,7 @@ async def read_inventory(group: Group, floor: int) -> Inventory:
                 parts[numbers[0], part] = _thing(info)
     return Inventory(
         data,
-        log,
+        {seq: thing for seq, thing in log.items() if seq < floor},
         await _numbered(store, layout.rollups_prefix(gid)),
         manifests,
         parts,
@@ -136,14 +128,18 @@ async def read_inventory(group: Group, floor: int) -> Inventory:
     )
 
 
-async def whole_rollups(group: Group, ends: Sequence[int]) -> frozenset[int]:
+async def whole_rollups(
+    group: Group, ends: Sequence[int], history: History | None = None
+) -> frozenset[int]:
     """Which rollups hold all their commits as they were signed, so that they can stand in."""
     found = set()
+    history = history or History(group)
     for end in ends:
-        try:
-            await _prove_rollup(group.log, end)
-        except (*UNREADABLE, ObjectMissing):
-            continue
+        if not await history.prove(end):
+            try:
+                await _prove_rollup(group.log, end)
+            except (*UNREADABLE, ObjectMissing):
+                continue
         found.add(end)
     return frozenset(found)
 
@@ -214,11 +210,9 @@ async def time_of(group: Group, seq: int) -> int:
     return 0 if info is None else _micro(info)
 
 
-async def _numbered(store: ObjectStore, prefix: str, until: str = "") -> dict[int, Thing]:
+async def _numbered(store: ObjectStore, prefix: str) -> dict[int, Thing]:
     return {
-        int(name): _thing(info)
-        async for name, info in listed(store, prefix, "", until)
-        if name.isdecimal()
+        int(name): _thing(info) async for name, info in listed(store, prefix) if name.isdecimal()
     }
 
 

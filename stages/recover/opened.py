@@ -62,8 +62,8 @@ class Group:
         floor = self.log.floor
         if floor is not self._packs_of:
             refs = floor.packs if floor is not None else ()
-            store, charter = self.log.store, self.ring.charter
-            self._packs = Packs(store, self.scope, charter, refs) if refs else None
+            given = (self.log.store, self.scope, self.ring.charter, refs)
+            self._packs = Packs(*given, self.log.ignored.append) if refs else None
             self._packs_of = floor
         return self._packs
 

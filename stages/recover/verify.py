@@ -97,6 +97,7 @@ class Verify:
             self._fatal(error.subject, error.message)
         finally:
             point.close()
+        self._passed_over()  # of packs, too, which are looked at for frames only
         return Verified(
             self._seq,
             commits,

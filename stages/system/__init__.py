@@ -12,9 +12,11 @@ from stages.system.file import SystemFile
 from stages.system.files import SystemFiles
 from stages.system.mounts import find_mount, find_swap
 from stages.system.sockets import SocketCalls
+from stages.system.syncing import RingSync
 from stages.system.threads import ThreadOffload, WaitingOffload
 
 __all__ = [
+    "RingSync",
     "SocketCalls",
     "SystemClock",
     "SystemEntropy",
@@ -54,11 +56,13 @@ def tune_memory() -> None:
 def this_machine(workers: int = 4) -> Machine:
     """Return the real ports; ``workers`` bounds the threads."""
     tune_memory()
+    offload = ThreadOffload(workers)
     return Machine(
         SystemClock(),
-        ThreadOffload(workers),
+        offload,
         SystemEntropy(),
         SystemFiles(),
         WaitingOffload(NETWORK_WORKERS),
         MappingProxyType(dict(os.environ)),
+        RingSync(offload),
     )

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from stages.ports import Buffer
-from stages.system.file import SystemFile, flat
+from stages.system.file import Staged, SystemFile, flat
 
 ALIGN = 4096  # covers the logical block size of every disk that Linux uses with 4 KiB pages
 _STAGE = 2 << 20  # bytes in one call
@@ -115,6 +115,26 @@ class DirectWriter(_Direct):
             self._write(stage[:padded], self._base)
         self._base += whole
         self._tail = bytes(stage[whole:filled])
+
+    def stage(self, parts: Sequence[Buffer], stage: memoryview) -> Staged | None:
+        """See ``SystemFile``."""
+        filled = len(self._tail)
+        views = [flat(part) for part in parts]
+        end = filled + sum(map(len, views))
+        padded = -(-end // ALIGN) * ALIGN
+        if padded > len(stage) or end == filled:
+            return None
+        stage[:filled] = self._tail
+        for view in views:
+            stage[filled : filled + len(view)] = view
+            filled += len(view)
+        stage[end:padded] = bytes(padded - end)
+        whole = end // ALIGN * ALIGN
+        return Staged(self._base, padded, self._base + whole, bytes(stage[whole:end]))
+
+    def staged(self, done: Staged) -> None:
+        """See ``SystemFile``."""
+        self._base, self._tail = done.base, done.tail
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write somewhere behind what was appended: ``offset`` and length in whole blocks."""

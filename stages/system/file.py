@@ -9,6 +9,7 @@ import os
 import stat as stat_module
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from stages.ports import Buffer, FileStat
 
@@ -19,6 +20,17 @@ _IOV_MAX = 1024
 _NOT_NOW = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL))
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An append that somebody else writes: ``length`` bytes for ``offset``, and what the file is
+    then: the next append begins at ``base`` with ``tail``."""
+
+    offset: int
+    length: int
+    base: int
+    tail: bytes = b""
 
 
 class SystemFile:
@@ -84,6 +96,24 @@ class SystemFile:
                 count -= len(views.pop(0))
             if count:
                 views[0] = views[0][count:]
+
+    def stage(self, parts: Sequence[Buffer], stage: memoryview) -> Staged | None:
+        """Put an append into ``stage``, for somebody else to write; nothing has changed here until
+        ``staged`` says that it was. None if it cannot go that way, or does not fit."""
+        views = [flat(part) for part in parts]
+        size = sum(map(len, views))
+        if not 0 < size <= len(stage) or fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_APPEND:
+            return None
+        at = 0
+        for view in views:
+            stage[at : at + len(view)] = view
+            at += len(view)
+        offset = os.lseek(self._fd, 0, os.SEEK_CUR)
+        return Staged(offset, size, offset + size)
+
+    def staged(self, done: Staged) -> None:
+        """It was written."""
+        os.lseek(self._fd, done.base, os.SEEK_SET)
 
     def truncate(self, size: int) -> None:
         """Set the size."""

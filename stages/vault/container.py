@@ -39,7 +39,7 @@ MAX_HEADER = 1 << 20
 MAX_BODY = 64 << 20
 MAX_TAIL = 64 << 20
 FIRST_READ = 16 << 10  # enough for the header of nearly every commit, in one get
-_CONTEXT = b"backstay signed object 1\0"
+CONTEXT = b"backstay signed object 1\0"
 
 
 class Kind(enum.IntEnum):
@@ -86,6 +86,15 @@ class Container:
         return self.tail_at + self.tail_size
 
     @property
+    def head(self) -> bytes:
+        """Prefix and header as they were read."""
+        prefix, header = (
+            self.signed[len(CONTEXT) :][: PREFIX.size],
+            self.signed[-self.header_size :],
+        )
+        return prefix + self.signature + header
+
+    @property
     def digest(self) -> bytes:
         """Names this object in the chain: it covers all bytes, by way of the header."""
         return digest([self.signed, self.signature])
@@ -117,7 +126,7 @@ def build(
     if len(header) > MAX_HEADER or len(body) > MAX_BODY or tail_size > MAX_TAIL:
         raise ValueError(f"{kind.name}: larger than the format allows")
     prefix = PREFIX.pack(MAGIC, VERSION, kind, 0, len(header), len(body), tail_size, 0)
-    signature = signer.sign(_CONTEXT + prefix + header)
+    signature = signer.sign(CONTEXT + prefix + header)
     return [b"".join((prefix, signature, header, body)), *tail]
 
 
@@ -149,7 +158,7 @@ def parse(data: bytes, key: str, kind: Kind) -> Container:
         key=key,
         kind=kind,
         header=Fields.decode(header, key),
-        signed=_CONTEXT + data[: PREFIX.size] + header,
+        signed=CONTEXT + data[: PREFIX.size] + header,
         signature=data[PREFIX.size : HEAD_SIZE],
         header_size=header_size,
         body_size=body_size,

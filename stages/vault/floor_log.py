@@ -8,6 +8,7 @@ set them read them.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,17 +117,26 @@ async def load_holds(store: ObjectStore, scope: Scope, charter: Charter) -> Hold
 
 
 class Packs:
-    """Where moved frames are now. Tables are read when a frame may be in one."""
+    """Where moved frames are now. Tables are read when a frame may be in one.
+
+    ``note`` hears of each pack that is missing, once.
+    """
 
     def __init__(
-        self, store: ObjectStore, scope: Scope, charter: Charter, refs: tuple[PackRef, ...]
+        self,
+        store: ObjectStore,
+        scope: Scope,
+        charter: Charter,
+        refs: tuple[PackRef, ...],
+        note: Callable[[str], None],
     ):
         self._store = store
         self._scope = scope
         self._charter = charter
         self._refs = refs
         self._tables: OrderedDict[int, tuple[U64, U64]] = OrderedDict()
-        self.missing: set[int] = set()  # packs that were looked for in vain
+        self._note = note
+        self._missing: set[int] = set()  # packs that were looked for in vain
 
     async def move(self, frames: U64, rows: U64) -> U64:
         """``rows`` (n, 2) of ascending ``frames`` (n,), as they are after all moves.
@@ -142,8 +152,10 @@ class Packs:
                 continue
             try:
                 known, spans = await self._table(ref.number)
-            except MissingData:
-                self.missing.add(ref.number)
+            except MissingData as error:
+                if ref.number not in self._missing:
+                    self._missing.add(ref.number)
+                    self._note(f"{error}; frames are read from where they were before")
                 continue
             wanted = frames[low:high]
             at = known.searchsorted(wanted).clip(0, len(known) - 1)

@@ -48,6 +48,11 @@ class Commit:
     body: bytes
 
     @property
+    def head(self) -> bytes:
+        """The bytes that it was read from: prefix to body."""
+        return self.container.head + self.body
+
+    @property
     def link(self) -> bytes:
         """The digest that the next commit names."""
         return self.container.digest
@@ -238,6 +243,14 @@ class Log:
             return max((point.seq for point in points if point.seq < found), default=0)
         return found
 
+    async def proven(self, seq: int, head: bytes) -> Commit:
+        """Commit ``seq`` from its first bytes, its signature checked as that of the last of a
+        stretch. Raises ``Damage``, ``NotAdmitted``, ``UnknownVersion``.
+        """
+        commit = self.parse(seq, head)
+        await self._check_signature(commit)
+        return commit
+
     async def _check_signature(self, commit: Commit) -> None:
         """An admitted writer's, and the one's whose epoch it is.
 
@@ -298,7 +311,7 @@ class Log:
         found = {}
         for seq, head in zip(range(end - rollup.SPAN + 1, end + 1), heads, strict=True):
             try:
-                found[seq] = self._parse(seq, head)
+                found[seq] = self.parse(seq, head)
             except (DamagedObject, UnknownVersion):
                 self._note(f"{key}: entry {seq} is damaged, read from the log instead")
         return found
@@ -314,7 +327,7 @@ class Log:
             if seq < self.first:
                 return await self._only_rolled(seq)
             raise MissingData("a commit is missing", operation="read log", subject=key) from None
-        return self._parse(seq, data)
+        return self.parse(seq, data)
 
     async def _only_rolled(self, seq: int) -> Commit:
         """A commit before the floor whose frames have gone or were moved: its rollup has the rest.
@@ -332,7 +345,8 @@ class Log:
         key = layout.commit(self.scope.group, seq)
         raise MissingData("a commit is missing", operation="read log", subject=key)
 
-    def _parse(self, seq: int, data: bytes) -> Commit:
+    def parse(self, seq: int, data: bytes) -> Commit:
+        """Commit ``seq`` from its first bytes; its signature is not checked. Raises ``Damage``."""
         key = layout.commit(self.scope.group, seq)
         container = parse(data, key, Kind.COMMIT)
         header = read_header(container, self.scope, seq)

@@ -72,12 +72,18 @@ def open_body(
     return expand(packed, MAX_PLAIN, key)
 
 
-def expand(packed: bytes, limit: int, key: str) -> bytes:
-    """Decompress, bounded: the size the data claims is checked before anything is allocated."""
+def expand(
+    packed: bytes, limit: int, key: str, tool: zstandard.ZstdDecompressor | None = None
+) -> bytes:
+    """Decompress, bounded: the size the data claims is checked before anything is allocated.
+
+    ``tool`` is for those who expand many small ones: making it takes longer than its work.
+    """
     try:
         size = zstandard.frame_content_size(packed)
         if not 0 <= size <= limit:
             raise DamagedObject("compressed size out of bounds", subject=key)
-        return zstandard.ZstdDecompressor().decompress(packed, max_output_size=max(1, size))
+        tool = tool or zstandard.ZstdDecompressor()
+        return tool.decompress(packed, max_output_size=max(1, size))
     except zstandard.ZstdError as error:
         raise DamagedObject(f"does not expand: {error}", subject=key) from None

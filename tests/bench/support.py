@@ -22,6 +22,7 @@ TINY = Scale(
     churn=60,
     month=4,
     churned=2 << 20,
+    few=True,
 )
 
 

@@ -196,6 +196,13 @@ def test_the_command_says_it_and_fails_only_if_asked(tmp_path: Path) -> None:
     files = _files(tmp_path, run_of(quick[:2], quick[:2]), run_of(slow[:2], quick[:2]))
     code, text, _ = _invoke(*files, "--fail-slower")
     assert (code, "--repeat 5" in text) == (0, True)
+    assert "2 old and 2 new turns can reach p = 0.333 at best, never 0.01" in text
+    code, text, _ = _invoke(*files, "--alpha", "0.334", "--json")  # as it advises
+    assert json.loads(text)["few"] == []
+    _, text, _ = _invoke(*files, "--json")
+    assert json.loads(text)["few"] == [
+        {"turns": [2, 2], "least_p": pytest.approx(1 / 3), "needed": 5}
+    ]
 
 
 def test_wrong_files_and_other_sizes_end_with_code_2(tmp_path: Path) -> None:

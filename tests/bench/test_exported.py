@@ -48,7 +48,10 @@ def test_reads_are_measured_only_of_who_serves_what_it_should(
         assert entry is not None
         assert entry.median("rate")
     monkeypatch.setattr(exported, "QemuImg", _Absent)
-    bad = exported.run(made, Spoiling())
+    (tmp_path / "other").mkdir()
+    other = context(tmp_path / "other")
+    other.scale = made.scale
+    bad = exported.run(other, Spoiling())
     assert bad.wrong == (f"exported: what {BACKSTAY} served",)
     assert bad.entry(f"{exported.LOADS[0].name}: {BACKSTAY}") is None
     assert any("no-such-tool is left out" in note for note in bad.notes)

@@ -129,7 +129,7 @@ def test_a_disk_has_no_block_twice_and_no_holes(tmp_path: Path) -> None:
 
 def test_a_load_says_what_it_means() -> None:
     words = Load("x", "4k-64k", 8, flush=True, rate=5).argv("nbd:x", 1 << 20, 0.2, 3)
-    for word in ("--bsrange=4k-64k", "--fsync=1", "--rate=5", "--runtime=1", "--randseed=3"):
+    for word in ("--bsrange=4k-64k", "--fsync=1", "--rate=5", "--runtime=200ms", "--randseed=3"):
         assert word in words
     words = Load("x", "1m", 8, reads=True).argv("nbd:x", 1 << 20, 5, 3)
     assert "--rw=randread" in words

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,7 +73,13 @@ def test_scenarios_leave_nothing_but_what_is_below_the_work_folder(tmp_path: Pat
 
 
 def test_cost_by_size_is_measured_for_each_size(tmp_path: Path) -> None:
-    outcome = sizes.run(context(tmp_path, Copier(BACKSTAY), Copier("restic"), repeat=2))
+    made = context(tmp_path, Copier(BACKSTAY), Copier("restic"), repeat=2)
+    assert {one.subject for one in sizes.run(made).entries} == {
+        "1 MiB: backstay",
+        "2 MiB: backstay",
+    }
+    made.scale = replace(made.scale, few=False)
+    outcome = sizes.run(made)
     names = [f"{size} MiB: {name}" for size in (1, 2) for name in (BACKSTAY, "restic")]
     assert [entry.subject for entry in outcome.entries] == names
     assert [entry.median("mib") for entry in outcome.entries] == [1, 1, 2, 2]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +19,7 @@ from bench.tune import command
 from bench.tune.edit import changed
 from bench.tune.plan import Measure, Rules, search
 from bench.tune.runner import Budget, Runner, WrongCopy, drive
-from bench.tune.space import OPTIONS, Setting, options, setting_of
+from bench.tune.space import OPTIONS, Option, Setting, options, setting_of
 from pipeline.config import load
 from pipeline.config.model import Pipeline
 from stages.errors import ConfigError, UsageError
@@ -99,7 +101,7 @@ def test_who_is_first_alternates_and_a_failing_candidate_is_out() -> None:
         return Measure(float(level), MIB, 100)
 
     option = next(one for one in OPTIONS if one.name == "compress.level")
-    verdict = drive(search(start, (option,), Rules(pairs=4)), once, Budget(None, 7), 4)
+    verdict = drive(search(start, (option,), Rules(pairs=4)), once, Budget(None, 7, 4))
     assert ran[:2] == [4, 3]
     assert ran[2:10] == [2, 3, 3, 2, 2, 3, 3, 2]
     assert verdict.setting["compress.level"] == 1
@@ -108,13 +110,13 @@ def test_who_is_first_alternates_and_a_failing_candidate_is_out() -> None:
 
 def test_time_is_kept_for_the_last_comparison() -> None:
     now = 0.0
-    budget = Budget(100.0, final=5, clock=lambda: now)
-    assert not budget.hurry(3)
+    budget = Budget(100.0, final=5, row=3, clock=lambda: now)
+    assert not budget.hurry()
     budget.pair_took(10.0)
     now = 19.0
-    assert not budget.hurry(3)
+    assert not budget.hurry()
     now = 21.0
-    assert budget.hurry(3)
+    assert budget.hurry()
 
 
 class Spoiling(BackstayCopy):
@@ -189,6 +191,7 @@ def test_what_it_refuses_before_it_runs(
 
 def answered(monkeypatch: pytest.MonkeyPatch, cost: Callable[[Setting], Measure]) -> None:
     monkeypatch.setattr(Runner, "once", lambda _self, setting: cost(setting))
+    monkeypatch.setattr(Runner, "prepare", lambda _self: None)
 
 
 def test_a_gain_is_written_beside_the_configuration_and_said(
@@ -223,3 +226,66 @@ def test_a_wrong_copy_ends_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     answered(monkeypatch, wrong)
     assert invoke(config)[0] == 1
+
+
+def test_the_time_is_over_before_anything_is_sure(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, ran = 0.0, 0
+
+    def cost(setting: Setting) -> Measure:
+        nonlocal now, ran
+        ran += 1
+        now += 1.0 if ran <= 20 else 10.0  # somebody else begins to work here
+        return Measure(float(setting["compress.level"]), MIB, 100)
+
+    answered(monkeypatch, cost)
+    monkeypatch.setattr(command, "Budget", partial(Budget, clock=lambda: now))
+    code, text, _ = invoke(config, "--seconds", "3", "--option", "compress.level")
+    assert (code, now) == (0, 2.0)
+    assert "the time was over before one option had been compared" in text
+    assert "give --seconds more, or a smaller --size" in text
+    now, ran = 0.0, 0
+    code, text, _ = invoke(config, "--seconds", "100", "--option", "compress.level")
+    assert (code, now) == (0, 100.0)
+    assert "the time was over before that was sure" in text
+    assert "3.00 times as fast" in text
+    assert "75.0% sure" in text  # two pairs
+    assert list(config.parent.iterdir()) == [config]
+
+
+def test_noise_is_called_noise(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = cycle([1.0, 1.1, 1.05, 0.97, 1.2, 0.9, 1.02])
+    answered(monkeypatch, lambda _: Measure(next(costs), MIB, 100))
+    code, text, _ = invoke(config, "--option", "compress.level")
+    assert code == 0
+    assert "nothing is changed: nothing is better than the noise" in text
+    assert list(config.parent.iterdir()) == [config]
+
+
+def test_a_bad_value_is_found_by_real_runs(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Level 19 with one worker: the gain is many times, whatever else this machine does."""
+    bad = TEXT.replace("level: 3 ", "level: 19").replace("workers: 2", "workers: 1")
+    config.write_text(bad)
+    level = Option("compress.level", (1,))
+    monkeypatch.setattr(command, "options", lambda: (level,))
+    few = {"pairs": 1, "final": 1, "step_alpha": 0.5, "alpha": 0.5}
+    monkeypatch.setattr(command, "QUICK_RULES", few)
+    monkeypatch.setattr(command, "QUICK_CONTENT", 2 * MIB)
+    words = ("--quick", "--input", "text", "--prefer", "speed", "--seconds", "600")
+    code, text, said = invoke(config, *words, "--json")
+    assert code == 0, said
+    found = json.loads(text)
+    assert found["changed"] == {"compress.level": {"before": 19, "after": 1}}
+    assert found["gain"] > 1.5
+    assert found["sure"] == 0.5  # all that one pair can say
+    assert found["runs"] == 2 * found["pairs"] == 4
+    tuned = config.with_name("c.tuned.yaml")
+    assert found["written"] == str(tuned)
+    lines = zip(bad.splitlines(), tuned.read_text().splitlines(), strict=True)
+    differ = [(old.strip(), new.strip()) for old, new in lines if old != new]
+    assert len(differ) == 1
+    assert re.fullmatch(r"level: 19 +# was 1 before", differ[0][0])
+    assert re.fullmatch(r"level: 1 +# was 1 before", differ[0][1])
+    assert load(str(tuned)).pipelines["default"].compress.level == 1
+    assert config.read_text() == bad

@@ -304,7 +304,9 @@ def test_marks_of_the_applications() -> None:
 def test_a_mark_that_is_not_waited_for(place: Place) -> None:
     with running(place) as daemon:
         replicating(place)
-        os.kill(daemon.child("delivery_main"), signal.SIGSTOP)
+        delivery = daemon.child("delivery_main")
+        os.kill(delivery, signal.SIGSTOP)
         said = place.backstay("mark", "c.yaml", "web1", "--wait", "0.5")
+        os.kill(delivery, signal.SIGKILL)  # stopped, it would keep the parent's output open
         assert said.code == 8
         assert "not in the vault after 0.5 s" in said.err

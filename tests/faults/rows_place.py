@@ -131,7 +131,7 @@ ROWS = (
         sees="backstay: init: file:./vault: is a vault already",
         hint=(
             "'backstay vault check' shows whose; if it is yours, an earlier 'backstay init' "
-            "has made it and it is ready; a new vault needs a new folder"
+            "has made it and it is ready; a new vault needs a place of its own"
         ),
     ),
     Row(

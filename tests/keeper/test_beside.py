@@ -19,6 +19,7 @@ from typing import Any, cast
 import pytest
 import trio
 
+from bench.servers.cloud import Cloud
 from stages.errors import BrokenChain, Expired, Fenced
 from stages.model import BLOCK
 from stages.recover.device import PointDevice
@@ -28,8 +29,17 @@ from stages.recover.points import choose
 from stages.recover.restore import Restore
 from stages.recover.target import Target
 from stages.recover.verify import Verify
-from stages.store.port import ObjectStore
-from tests.keeper.world import Changing, Meanwhile, Recording, World, in_files, make_world
+from stages.store.open import open_store
+from stages.store.port import ObjectStore, walk
+from tests.keeper.world import (
+    Changing,
+    Meanwhile,
+    Recording,
+    World,
+    in_files,
+    in_store,
+    make_world,
+)
 from tests.vault.author import Author
 from tests.vault.reading import MACHINE
 
@@ -186,6 +196,25 @@ async def test_in_real_files(stage: Stage, tmp_path: Path) -> None:
         await stage.outcome(restored, store, seq, folder)
         assert store.begun > at
         stage.world.clock.wall = before
+
+
+async def test_on_a_server(stage: Stage, s3: Cloud, tmp_path: Path) -> None:
+    """The same with objects of SeaweedFS, which forgets them by its own rules."""
+    before = stage.world.clock.wall
+    outcomes = []
+    for seq, at in ((3, 70), (5, 85)):
+        folder = tmp_path / str(seq)
+        folder.mkdir()
+        far = open_store(s3.url(), MACHINE)
+        world = await in_store(stage.world, far)
+        store = Meanwhile(world.store, world, at, partial(all_phases, world))
+        outcomes.append(await stage.outcome(restored, store, seq, folder))
+        assert store.begun > at
+        there = {info.key async for info in walk(far, "", most=10_000)}
+        assert set(stage.world.store._keys) - there  # what was let go is gone from the server
+        await far.aclose()
+        stage.world.clock.wall = before
+    assert outcomes == ["gone", "read"]
 
 
 def forked(world: World, folder: Path) -> World:

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 
 from stages.recover.opened import open_vault
 from stages.recover.points import choose
+from stages.recover.verify import Verify
 from stages.store.memory import MemoryStore
 from stages.vault import layout
 from tests.keeper.world import World, make_world
-from tests.vault.reading import read_point
+from tests.vault.reading import MACHINE, read_point
 from tests.vault.support import SECOND
 
 SEEDS = 40
@@ -88,3 +89,19 @@ async def test_the_newest_complete_consistent_commit() -> None:
                 assert disks == world.points[seq], seed
             found.add(choice.point.seq)
         assert len(found) > 3
+
+
+async def test_verify_names_a_pack_that_has_not_arrived() -> None:
+    with ExitStack() as stack:
+        world, young = await last_minute(stack)
+        packs = sorted(key for key in young if "/packs/" in key)
+        for key in packs:
+            await world.store.delete(key)
+        told: dict[str, str] = {}
+        for seq in await world.offered():
+            found = await Verify(await world.open(), MACHINE, seq).run()
+            assert found.whole
+            assert not any(problem.fatal for problem in found.problems)
+            told |= {problem.key: problem.reason for problem in found.problems}
+        assert told.keys() == set(packs)
+        assert all("where they were before" in reason for reason in told.values())

@@ -280,3 +280,52 @@ async def test_verify_and_rollups_know_what_went() -> None:
         await world.restart()
         await world.write(rng)
         await world.check()
+
+
+async def test_rollups_that_are_missing_are_made_whatever_kills_it() -> None:
+    """The same bytes as the writer's; of what has gone, and of the last hour, there are none."""
+    spans = [(module, "SPAN", SPAN) for module in (assess, reach, survey)]
+    with ExitStack() as stack, small_rollups(), changed(*spans):
+        world = await make_world(stack)
+        rng = random.Random(16)
+        for at in range(24):
+            await world.write(rng)
+            if at in (5, 17):
+                await world.author.checkpoint()
+            world.wait(1)
+        await world.keep()
+        world.wait(2)
+        await world.keep()
+        world.wait(2)
+        gid = world.scope.group
+        prefix = layout.rollups_prefix(gid)
+        copied = set()
+        for end in range(SPAN, 25, SPAN):
+            commits = [layout.commit(gid, seq) for seq in range(end - SPAN + 1, end + 1)]
+            if {layout.rollup(gid, end), *commits} <= set(world.store._keys):
+                copied.add(layout.rollup(gid, end))
+        lost = {key: await world.store.get(key) for key in copied}
+        left = [info.key for info in await world.store.page(prefix) if info.key not in lost]
+        assert lost
+        assert left, "of some only the rollup is left"
+        for key in lost:
+            await world.store.delete(key)
+        for _ in range(SPAN - 24 % SPAN + 3):
+            await world.write(rng)
+        fresh = layout.rollup(gid, 24 // SPAN * SPAN + SPAN)
+        await world.store.delete(fresh)  # its writer may be at it
+        planned = (await world.keep(dry_run=True)).groups[0]
+        assert planned.rolled == len(lost)
+        assert [info.key for info in await world.store.page(prefix)] == left
+        at = 0
+        while await world.keep_killed(at, name="put"):
+            await world.check()
+            at += 1
+        made = {key: await world.store.get(key) for key in lost}
+        assert made == lost
+        assert await world.store.info(fresh) is None
+        assert (await world.keep()).groups[0].rolled == 0
+        world.wait(2)
+        assert (await world.keep()).groups[0].rolled == 1
+        assert await world.store.info(fresh) is not None
+        await world.check()

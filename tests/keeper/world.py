@@ -22,6 +22,7 @@ from stages.store.faults import Fault, FaultPlan, FaultStore, Operation, nth
 from stages.store.file import FileStore
 from stages.store.memory import MemoryStore
 from stages.store.port import PAGE, ObjectInfo, ObjectStore, Put
+from stages.store.through import Through
 from stages.vault.branches import found_branch
 from stages.vault.charter import Keeper as KeeperMember
 from stages.vault.floors import Hold, hold_object
@@ -173,11 +174,11 @@ class World:
         rules = rules or Rules(lambda _name: retention, grace=GRACE)
         return await Keeper(vault, self.machine, key.signer, rules).run(dry_run=dry_run)
 
-    async def keep_killed(self, at: int) -> bool:
-        """A run that ends at store operation ``at``; False if it was over before."""
-        store = FaultStore(
-            self.store, FaultPlan(nth(at, Fault(before=StoreUnreachable))), self.clock
-        )
+    async def keep_killed(self, at: int, *, name: str = "") -> bool:
+        """A run that ends at store operation ``at``, of all or of those called ``name``; False if
+        it was over before."""
+        rule = nth(at, Fault(before=StoreUnreachable), name=name)
+        store = FaultStore(self.store, FaultPlan(rule), self.clock)
         try:
             await self.keep(store)
         except StoreUnreachable:
@@ -267,6 +268,38 @@ async def in_files(world: World, root: str) -> World:
         await FileStore.put(store, key, [each.data])
         store.date(key, each.modified)
     return replace(world, store=store)
+
+
+class Dated(Through):
+    """A store far away, whose times are those of a clock that is set."""
+
+    def __init__(self, inner: ObjectStore, clock: SetClock):
+        super().__init__(inner)
+        self._clock = clock
+        self.dates: dict[str, float] = {}
+
+    async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
+        done = await super().put(key, parts)
+        if done is Put.CREATED:
+            self.dates[key] = self._clock.wall_us() / 1e6
+        return done
+
+    async def info(self, key: str) -> ObjectInfo | None:
+        found = await super().info(key)
+        return found and replace(found, modified=self.dates[key])
+
+    async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
+        found = await super().page(prefix, after, limit)
+        return [replace(each, modified=self.dates[each.key]) for each in found]
+
+
+async def in_store(world: World, store: ObjectStore) -> World:
+    """The same world, its vault copied to an empty store."""
+    dated = Dated(store, world.clock)
+    for key, each in world.store._objects.items():
+        await store.put(key, [each.data])
+        dated.dates[key] = each.modified
+    return replace(world, store=dated)
 
 
 class Changing(MemoryStore):

@@ -14,9 +14,10 @@ import trio
 import trustme
 
 from pipeline.https.peer import Peer
+from pipeline.placing import check_place
 from pipeline.site.access import who
 from pipeline.site.config import Client
-from stages.errors import StoreDenied, StoreError
+from stages.errors import NotAVault, StoreDenied, StoreError
 from stages.store.address import with_options
 from stages.store.open import open_store
 from stages.store.port import ObjectStore, Put
@@ -182,8 +183,27 @@ async def test_what_other_programs_are_told(site_process: Served) -> None:
             assert (await client.get(f"{collection('standby')}?{query}")).status_code == 400
         assert (await client.post(key)).status_code == 405
         assert (await client.get("/nothing")).status_code == 404
-        assert (await client.get("/healthz")).json()["vaults"] == {"standby": "ok", "other": "ok"}
+        healthy = (await client.get("/healthz")).json()
+        assert healthy["vaults"] == {"standby": "ok", "other": "ok"}
+        assert (healthy["status"], healthy["replicas"]) == ("ok", {})
+        told = (await client.get("/metrics")).text.splitlines()
+        assert 'backstay_site_vault_up{vault="standby"} 1' in told
         assert (await client.delete(key)).status_code == 204
+
+
+async def test_a_vault_of_a_site_that_holds_something_else(site_process: Served) -> None:
+    site_process.empty()
+    store = site_process.store("admin")
+    await store.put("groups/x", [b"x"])
+    await store.put("others/x", [b"x"])
+    with pytest.raises(
+        NotAVault, match="neither empty nor a vault: it holds groups, oth"
+    ) as caught:
+        await check_place(this_machine(), site_process.url("admin"))
+    assert caught.value.hint == "give an empty or a new vault of the site"
+    for key in ("groups/x", "others/x"):
+        assert await store.delete(key)
+    await store.aclose()
 
 
 async def test_a_site_of_another_version(

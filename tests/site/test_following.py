@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from pipeline.site.config import load_site
 from pipeline.site.following import Followers
+from pipeline.site.health import Follows, render
 from pipeline.site.replicas import bring_up, standing
 from stages.ports import Machine
 from stages.store.file import FileStore
@@ -35,7 +36,8 @@ class _Scene:
 
     def __init__(self, folder: Path):
         files = WatchedFiles(unsynced)
-        self.ports = Machine(VirtualClock(), InlineOffload(), SystemEntropy(), files)
+        self.clock = VirtualClock()
+        self.ports = Machine(self.clock, InlineOffload(), SystemEntropy(), files)
         self.folder = folder
         text = SITE.read_text().replace("/srv/backstay", str(folder))
         text = text.replace("/etc/backstay", str(folder)).replace("every: 5s", f"every: {EVERY:g}s")
@@ -98,6 +100,48 @@ async def test_what_is_not_there_yet_comes(tmp_path: Path, autojump_clock: MockC
         assert await _until(lambda: scene.point == made.tail) <= 11
         await made.write((ROOT, noise(3, 1, word="x")))
         assert await _until(lambda: scene.point == made.tail) <= EVERY + 1
+        made.author.end()
+
+
+async def test_how_far_it_follows(tmp_path: Path, autojump_clock: MockClock) -> None:
+    scene = _Scene(tmp_path)
+
+    async def told() -> Follows:
+        (found,) = await scene.followers.standing()
+        return found
+
+    async with _at_work(scene):
+        await trio.sleep(60)
+        before = await told()
+        assert (before.status, before.point, before.age, before.looked) == (
+            "none",
+            None,
+            None,
+            None,
+        )
+        assert before.waits
+        assert not before.trouble
+        made = await scene.found()
+        await _until(lambda: scene.point == made.tail)
+        await trio.sleep(3 * EVERY)
+        there = await told()
+        assert (there.status, there.point, there.waits) == ("whole", made.tail, "")
+        assert there.looked is not None
+        assert there.looked <= EVERY
+        scene.vault.rename(tmp_path / "away")
+        await _until(lambda: "again in 60 s" in scene.trouble)
+        scene.clock.step = made.author.ledger.tail.stamp / 1e6 + 100 - trio.current_time()
+        await trio.sleep(50)
+        lost = await told()
+        assert (lost.point, lost.trouble) == (made.tail, scene.trouble)
+        assert lost.age == pytest.approx(150)
+        assert lost.looked is not None
+        assert lost.looked >= 50
+        lines = render({"standby": "No such file"}, [before, lost]).splitlines()
+        assert 'backstay_site_vault_up{vault="standby"} 0' in lines
+        assert f'backstay_site_replica_point{{machine="web1"}} {made.tail}' in lines
+        assert lines.count('backstay_site_replica_trouble{machine="web1"} 1') == 1
+        assert sum(line.startswith("backstay_site_replica_age_seconds{") for line in lines) == 1
         made.author.end()
 
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from stages.cache.journal.files import JournalFile
 from stages.cache.journal.record import FILE_HEAD, encode, file_head
 from stages.model import BLOCK
-from stages.ports import Buffer, Machine, OpenFile
+from stages.ports import Buffer, Machine, OpenFile, Sync
 from stages.stream import Entry
 
 _ROOMY = 64  # times what is written ahead must be free: the last room is for records
 _SLOW = 200e6  # bytes a second
 _TELLING = 1 << 20  # bytes of an append whose time says something
+_LITTLE = 64 << 10  # bytes that are encoded on the event loop: a hop costs more
 _CACHED_FILES = 16  # go through the page cache, before the disk is tried again
 
 Batch = list[tuple[Entry, int]]
@@ -60,19 +61,28 @@ class Current:
         self._ahead_bytes = ahead
         self._ahead = 0  # zeros reach to this byte
 
-    def append(self, batch: Batch, synced: int, *, sync: bool) -> None:
-        """Write ``batch``; the run is durable up to ``synced``, and with ``sync`` up to its end."""
+    def append(self, batch: Batch, synced: int) -> None:
+        """Write ``batch``; the run is durable up to ``synced``."""
+        self.opened.append(self._encoded(batch, synced))
+
+    async def append_durably(self, batch: Batch, synced: int, sync: Sync) -> None:
+        """The run is durable up to the end of ``batch`` then."""
+        end = self._place(batch[-1][1] + batch[-1][0].size)
+        if end <= self._ahead and end - self._place(batch[0][1]) <= _LITTLE:
+            await sync.append(self.opened, self._encoded(batch, synced))
+        else:
+            await self._machine.offload.run(lambda: self._append_durably(batch, synced, end))
+
+    def _append_durably(self, batch: Batch, synced: int, end: int) -> None:
+        self.append(batch, synced)
+        self._write_ahead(end)
+        self.opened.fdatasync()
+
+    def _encoded(self, batch: Batch, synced: int) -> list[Buffer]:
         parts: list[Buffer] = []
         for entry, offset in batch:
             parts += encode(entry, self.at.run, self.at.start, offset, synced)
-        self.opened.append(parts)
-        if sync:
-            self._write_ahead(self._place(batch[-1][1] + batch[-1][0].size))
-            self.opened.fdatasync()
-
-    def sync(self) -> None:
-        """What was appended is durable."""
-        self.opened.fdatasync()
+        return parts
 
     def finish(self, end: int) -> None:
         """Nothing follows stream offset ``end`` in this file: durable, and no longer than that."""

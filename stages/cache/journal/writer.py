@@ -23,6 +23,7 @@ from stages.cache.journal.files import JournalFile
 from stages.ports import Buffer, Machine, OpenFile
 from stages.stage import Signal, crew
 from stages.stream import Entry, JournalUnusable, Position
+from stages.syncing import sync_of
 
 _BATCH = 8 << 20  # bytes appended in one hop
 _TOGETHER = 1 << 20  # up to here an append and its fsync share a hop
@@ -59,6 +60,7 @@ class JournalWriter(Credit):
         super().__init__(limits.memory, folder)
         self.durable = Position(run, 0)
         self._machine = machine
+        self._sync = sync_of(machine)
         self._run = run
         self._limits = limits
         self._on_durable = on_durable
@@ -252,7 +254,7 @@ class JournalWriter(Credit):
         return batch
 
     async def _append_batch(self, batch: Batch) -> None:
-        """One hop; with the fsync in it, if somebody waits for just this and it is little."""
+        """In one go with its fsync, if somebody waits for just this and it is little."""
         last, offset = batch[-1]
         end = offset + last.size
         together = self._asked >= end and end - batch[0][1] <= _TOGETHER
@@ -261,7 +263,8 @@ class JournalWriter(Credit):
                 await self._append_durably(batch, end)
             else:
                 began = self._machine.clock.monotonic()
-                await self._append(batch, sync=False)
+                current, durable = self._current, self.durable.offset
+                await self._machine.offload.run(lambda: current.append(batch, durable))
                 self._written = end
                 seconds = self._machine.clock.monotonic() - began
                 self._pace.took(end - batch[0][1], seconds, awaited=bool(self._waiting))
@@ -275,15 +278,11 @@ class JournalWriter(Credit):
         except trio.WouldBlock:
             await self._syncing.acquire()
         try:
-            await self._append(batch, sync=True)
+            await self._current.append_durably(batch, self.durable.offset, self._sync)
         finally:
             self._syncing.release()
         self._written = end
         self._now_durable(end)
-
-    async def _append(self, batch: Batch, *, sync: bool) -> None:
-        current, durable = self._current, self.durable.offset
-        await self._machine.offload.run(lambda: current.append(batch, durable, sync=sync))
 
     async def _rotate(self) -> None:
         """A full file is durable before the next one is begun."""
@@ -320,7 +319,7 @@ class JournalWriter(Credit):
             async with self._syncing:
                 reach = self._written
                 if reach > self.durable.offset:
-                    await self._machine.offload.run(self._current.sync)
+                    await self._sync.fdatasync(self._current.opened)
                     self._now_durable(reach)
 
     def _now_durable(self, offset: int) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from stages.capture.splitter.disk import LiveDisk
 from stages.stage import Signal
+from stages.syncing import sync_of
 
 Tell = Callable[[OSError | None], None]
 _CUT_OFF = OSError(errno.EIO, "the flush was cut off")
@@ -27,6 +28,7 @@ class Flusher:
 
     def __init__(self, disk: LiveDisk, nursery: trio.Nursery):
         self._disk = disk
+        self._sync = sync_of(disk.machine)
         self._asked: list[Tell] = []
         self._work = Signal()
         self._ended = self._running = False
@@ -87,7 +89,7 @@ class Flusher:
     async def _sync_source(self) -> OSError | None:
         disk = self._disk
         try:
-            await disk.machine.offload.run(disk.source.file.fdatasync)
+            await self._sync.fdatasync(disk.source.file)
         except OSError as error:
             disk.on_unsynced(disk, error)
             return error

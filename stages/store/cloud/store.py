@@ -52,12 +52,13 @@ class CloudStore:
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
         """Create ``key`` unless it exists, durable when the cloud says so."""
-        data = _joined(parts)
-        if len(data) > MAX_OBJECT:
-            raise ValueError(f"an object of {len(data)} bytes: {MAX_OBJECT} at most")
+        data = _kept(parts)
+        size = sum(map(len, data))
+        if size > MAX_OBJECT:
+            raise ValueError(f"an object of {size} bytes: {MAX_OBJECT} at most")
         path = self._path(key)
         try:
-            await self._run("put", key, lambda: self._put(path, data, "create"))
+            await self._run("put", key, lambda: self._put(path, data, size, "create"))
         except _Taken:
             return Put.EXISTS
         except StoreDenied:
@@ -70,7 +71,8 @@ class CloudStore:
     async def overwrite(self, key: str, data: Buffer) -> None:
         """Replace or make ``key``."""
         path = self._path(key)
-        await self._run("overwrite", key, lambda: self._put(path, bytes(data), "overwrite"))
+        whole = bytes(data)
+        await self._run("overwrite", key, lambda: self._put(path, [whole], len(whole), "overwrite"))
 
     async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes from ``offset``, fewer where the object ends before."""
@@ -136,8 +138,8 @@ class CloudStore:
         except BackstayError:
             return False
 
-    def _put(self, path: str, data: bytes, mode: str) -> None:
-        client = self._clients.of(len(data))
+    def _put(self, path: str, data: list[bytes], size: int, mode: str) -> None:
+        client = self._clients.of(size)
         obstore.put(client, path, data, mode=mode, use_multipart=False)  # type: ignore[arg-type]
 
     def _look(self, path: str) -> tuple[int, float]:
@@ -230,11 +232,10 @@ class _Taken(Exception):
     """The place of a create-only put is taken."""
 
 
-def _joined(parts: Sequence[Buffer]) -> bytes:
-    """One object of our own: a put that nobody waits for any more goes on reading it."""
-    if len(parts) == 1 and isinstance(parts[0], bytes):
-        return parts[0]
-    return b"".join(parts)
+def _kept(parts: Sequence[Buffer]) -> list[bytes]:
+    """What nobody changes: a put that nobody waits for any more goes on reading it. Frames are
+    never joined, which would take as much memory, and time, again."""
+    return [part if isinstance(part, bytes) else bytes(part) for part in parts]
 
 
 def _beyond(failure: Failure) -> bool:

@@ -16,11 +16,11 @@ import trio
 from stages.ports import Buffer
 from stages.store.site.address import Site
 from stages.store.site.protocol import VERSION, VERSION_HEADER
+from stages.store.site.records import Wide, receive
 from stages.store.site.trouble import NoAnswer
 
 SMALL = 64 << 10  # bytes of an answer that is no object and no list
 _PIECE = 256 << 10  # given to TLS at a time: less than a millisecond of the event loop
-_RECEIVE = 64 << 10
 _HEAD = 32 << 10
 _SLOWEST = 16 << 10  # bytes a second; what is slower is taken for an answer that never comes
 _LAST_WORDS = 2.0  # seconds
@@ -67,7 +67,7 @@ class Connection:
                 plain = await trio.open_tcp_stream(site.host, site.port)
                 try:
                     stream = trio.SSLStream(
-                        plain, context, server_hostname=site.host, https_compatible=True
+                        Wide(plain), context, server_hostname=site.host, https_compatible=True
                     )
                     await stream.do_handshake()
                 except BaseException:
@@ -137,9 +137,9 @@ class Connection:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 with trio.fail_at(min(limit, trio.current_time() + self._site.timeout)):
-                    data = await self._stream.receive_some(_RECEIVE)
+                    data = await receive(self._stream)
                 self._begun = self._begun or bool(data)
-                self._http.receive_data(bytes(data))
+                self._http.receive_data(data)
             elif isinstance(event, h11.Response):
                 found = event
                 limit += _length(event) / _SLOWEST
