@@ -49,6 +49,17 @@ def pack_block(disk: int, block: U64) -> U64:
     return block | np.uint64(disk << BLOCK_BITS)
 
 
+def distinct(values: U64) -> U64:
+    """Values (n,) in ascending order, each once.
+
+    ``np.unique`` does the same, but for that it loads all of ``numpy.ma``: 30 ms in every process.
+    """
+    ordered = values if (values[1:] > values[:-1]).all() else np.sort(values)
+    if ordered is values or not len(values):
+        return values
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
+
+
 def empty_u64() -> U64:
     """An empty column."""
     return np.empty(0, np.uint64)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.model import Runs
+from stages.model import Runs, distinct
 from stages.ports import Files
 from stages.vault.fold import CopyRefs
 from stages.vault.paged import PagedArray
@@ -60,10 +60,10 @@ class Doubt:
     def copy(self, step: CopyRefs) -> None:
         """Blocks that were copied from others are as certain as those."""
         holes = np.zeros((len(step.block), 1), np.uint64)
-        for disk in np.unique(step.target_disk).tolist():
+        for disk in distinct(step.target_disk).tolist():
             here = step.target_disk == disk
             holes[here] = self._disks[disk].gather(step.target_block[here])
-        for disk in np.unique(step.disk).tolist():
+        for disk in distinct(step.disk).tolist():
             here = step.disk == disk
             self._disks[disk].scatter(step.block[here], holes[here])
 

@@ -15,7 +15,7 @@ import numpy as np
 import trio
 
 from stages.errors import UNREADABLE, BackstayError, DamagedObject, NoSpace, NotFound
-from stages.model import U64, Disk, Runs
+from stages.model import U64, Disk, Runs, distinct
 from stages.ports import Files
 from stages.recover.again import TRIES, floors, moved_on
 from stages.recover.checkpoints import nearest, read
@@ -406,7 +406,7 @@ class PointMap:
                         array.fill(start, count, location.ZERO)
                 case CopyRefs():
                     found = await self._targets(step, key)
-                    for disk in np.unique(step.disk).tolist():
+                    for disk in distinct(step.disk).tolist():
                         here = step.disk == disk
                         self._scratch[disk].scatter(step.block[here], found[here])
                         self._touch(disk, step.block[here], np.ones(1, np.uint64))
@@ -444,7 +444,7 @@ class PointMap:
     async def _targets(self, step: CopyRefs, key: str) -> U64:
         """What references stand for, as the map is now; unset becomes an explicit zero."""
         found = np.zeros((len(step.block), 1), np.uint64)
-        for disk in np.unique(step.target_disk).tolist():
+        for disk in distinct(step.target_disk).tolist():
             here = np.flatnonzero(step.target_disk == disk)
             wanted = step.target_block[here]
             array = self._scratch.get(disk)
@@ -477,7 +477,7 @@ class PointMap:
             values[known] = await (await self._parent())._gather(disk, blocks[known])
         table, stored = self._tables.get(disk, NOTHING), self._pages
         pages = blocks // np.uint64(PAGE_ROWS)
-        for page in np.unique(pages).tolist():
+        for page in distinct(pages).tolist():
             if page < len(table):
                 here = pages == page
                 rows = await _map_page(stored, disk, page, table)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 _LISTED = 50
-_SYNC_STEP = 64 << 20  # stored bytes fetched between two syncs: disks are kept busy meanwhile
+_SYNC_STEP = 16 << 20  # stored bytes fetched between two syncs: disks are kept busy meanwhile
 
 
 @dataclass(frozen=True, slots=True)

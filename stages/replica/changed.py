@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.model import U64, Bools, Disk, Ints, Runs
+from stages.model import U64, Bools, Disk, Ints, Runs, distinct
 from stages.recover.opened import Group
 from stages.replica.record import At
 from stages.vault.fold import CopyRefs, SetData, SetZero, check_bounds, steps
@@ -72,8 +72,8 @@ class Changed:
                 case SetData(disk=disk, runs=runs) | SetZero(disk=disk, runs=runs):
                     self.add(disk, runs)
                 case CopyRefs(disk=disks, block=blocks):
-                    for disk in np.unique(disks).tolist():
-                        self.add(disk, Runs.of(np.unique(blocks[disks == disk])))
+                    for disk in distinct(disks).tolist():
+                        self.add(disk, Runs.of(distinct(blocks[disks == disk])))
 
     def _scatter(self, disk: int, blocks: U64) -> None:
         if not len(blocks):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.model import CHUNK_BLOCKS, U64, UNKNOWN, Bools, Disk, Runs
+from stages.model import CHUNK_BLOCKS, U64, UNKNOWN, Bools, Disk, Runs, distinct
 from stages.model import ZERO as ZERO_DIGEST
 from stages.ports import Files
 from stages.vault import location
@@ -110,7 +110,7 @@ class DiskRecord:
         """Blocks (n,) take ``locations`` (n, 1) and ``digests`` (n, 2) of what they equal."""
         keep = blocks < np.uint64(self.map.rows)
         blocks = blocks[keep]
-        self.forget_chunks(Runs.of(np.unique(blocks)))
+        self.forget_chunks(Runs.of(distinct(blocks)))
         self.map.scatter(blocks, locations[keep])
         self.digests.scatter(blocks, digests[keep])
         self.dirty.mark(blocks)
@@ -133,7 +133,7 @@ class DiskRecord:
         long = last - first > np.uint64(4096)
         for start, end in zip(first[long].tolist(), last[long].tolist(), strict=True):
             self.chunks.fill(start, end - start + 1, UNKNOWN)
-        touched = np.unique(Runs(first[~long], (last - first)[~long] + np.uint64(1)).blocks())
+        touched = distinct(Runs(first[~long], (last - first)[~long] + np.uint64(1)).blocks())
         self.chunks.scatter(touched, np.zeros((len(touched), 2), np.uint64))
 
     def _leaves(self, runs: Runs) -> bool:

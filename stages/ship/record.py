@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from stages.model import U64, Disk, Runs
+from stages.model import U64, Disk, Runs, distinct
 from stages.ports import Files
 from stages.ship.disk_record import DiskRecord
 from stages.vault import location
@@ -78,7 +78,7 @@ class Record:
 
     def _targets(self, step: CopyRefs, fresh: list[SetData | SetZero]) -> U64:
         found = np.empty((len(step.target_block), 1), np.uint64)
-        for disk in np.unique(step.target_disk).tolist():
+        for disk in distinct(step.target_disk).tolist():
             here = np.flatnonzero(step.target_disk == disk)
             wanted = step.target_block[here]
             values = self.disks[disk].map.gather(wanted)
@@ -127,7 +127,7 @@ class Record:
                         self.disks[disk].doubt(runs)
                 case CopyRefs():
                     for disk in self._known(step.disk):
-                        blocks = np.unique(step.block[step.disk == disk])
+                        blocks = distinct(step.block[step.disk == disk])
                         self.disks[disk].doubt(Runs.of(blocks))
 
     def _copy(self, step: CopyRefs, locations: U64, digests: U64) -> None:
@@ -137,7 +137,7 @@ class Record:
 
     def _known(self, disks: U64) -> list[int]:
         """Those of the disks named that are still protected."""
-        return [disk for disk in np.unique(disks).tolist() if disk in self.disks]
+        return [disk for disk in distinct(disks).tolist() if disk in self.disks]
 
     def _place_frames(self, header: Header, segments: tuple[SegmentIndex, ...]) -> None:
         if not header.frames:
@@ -175,7 +175,7 @@ def _close(array: PagedArray) -> None:
 
 def _copied(step: CopyRefs, locations: U64) -> Iterator[SetData]:
     """What references come to, block by block, as changes that a later segment sees."""
-    for disk in np.unique(step.disk).tolist():
+    for disk in distinct(step.disk).tolist():
         here = step.disk == disk
         blocks = step.block[here]
         yield SetData(disk, Runs(blocks, np.ones(len(blocks), np.uint64)), locations[here])

@@ -33,8 +33,8 @@ __all__ = [
 NETWORK_WORKERS = 64  # as many puts as a machine may have in flight
 # malloc.h. Blocks below the second are taken from the heap, whatever thread asks.
 _MALLOC = {
-    -1: 16 << 20,  # M_TRIM_THRESHOLD
-    -3: 1 << 20,  # M_MMAP_THRESHOLD
+    -1: 32 << 20,  # M_TRIM_THRESHOLD
+    -3: 8 << 20,  # M_MMAP_THRESHOLD
     -8: 1,  # M_ARENA_MAX
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.model import Runs
+from stages.model import Runs, distinct
 from stages.vault.commit import pack_refs, unpack_refs
 
 BLOCK = st.integers(0, (1 << 48) - 1)
@@ -66,3 +69,18 @@ def test_references_come_back_from_runs(pairs: list[tuple[int, int]]) -> None:
 def test_consecutive_references_are_one_run(block: int, target: int, count: int) -> None:
     refs = np.array([(block + at, target + at) for at in range(count)], np.uint64)
     assert pack_refs(refs).tolist() == [[block, target, count]]
+
+
+@given(st.lists(st.integers(0, 20), max_size=30))
+def test_distinct_is_unique(values: list[int]) -> None:
+    array = np.array(values, np.uint64)
+    assert distinct(array).tolist() == sorted(set(values))
+    assert distinct(np.sort(array)).tolist() == sorted(set(values))
+
+
+def test_distinct_does_not_load_the_rest_of_numpy() -> None:
+    code = (
+        "import sys, numpy as np; from stages.model import distinct; "
+        "distinct(np.array([2, 1, 2], np.uint64)); sys.exit('numpy.ma' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
