@@ -54,12 +54,14 @@ class Ledger:
         self.epoch_rows: dict[int, int] = {}  # frames of epochs whose directory is closed
         self.pending: dict[int, list[Intent]] = {}
         self._wal = Wal(files.open_append(f"{folder}/wal"))
+        self._news = True  # something that only the log has, or nothing at all
 
     @state_call("recover state")
     def recover(self) -> None:
         """Load the snapshot; hold intents back until ``settle`` says what became of them."""
         path = f"{self.folder}/snapshot"
-        if self._files.stat(path) is not None:
+        known = self._files.stat(path) is not None
+        if known:
             data = self._files.read(path, MAX_SIZE)
             try:
                 self._load(Snapshot.decode(data, path))
@@ -73,11 +75,13 @@ class Ledger:
         for intent in self._wal.recover():
             if intent.seq > self.tail.seq:
                 self.pending.setdefault(intent.seq, []).append(intent)
+        self._news = not known or self._wal.size > 0
         self._sweep()
 
     @state_call("keep disks")
     def set_disks(self, machine: int, disks: tuple[Disk, ...]) -> None:
         """The geometry in force from now on; durable at once."""
+        self._news = True
         self.machine = machine
         self.disks = {disk.number: disk for disk in disks}
         for disk in disks:
@@ -94,6 +98,7 @@ class Ledger:
         Its epochs and stamps go on above that commit's. What its disks hold is told with
         ``inherit``; nothing is durable before ``checkpoint_state``.
         """
+        self._news = True
         self.tail = Tail(link=link, epoch=parent.epoch, stamp=parent.stamp)
         self.disks = {disk.number: disk for disk in disks}
         for disk in disks:
@@ -103,6 +108,7 @@ class Ledger:
     @state_call("begin a branch")
     def inherit(self, disk: int, first: int, locations: U64, digests: U64) -> None:
         """Blocks from ``first`` on are at ``locations`` (n,) and have ``digests`` (n, 2)."""
+        self._news = True
         record = self.record.disks[disk]
         record.map.write(first, locations.reshape(-1, 1))
         record.digests.write(first, digests)
@@ -112,6 +118,7 @@ class Ledger:
         """Write an intent down, durably, before its put (R11)."""
         if self._wal.size > WAL_LIMIT:
             self.checkpoint_state()
+        self._news = True
         self._wal.append(intent)
         self.pending.setdefault(intent.seq, []).append(intent)
 
@@ -125,6 +132,7 @@ class Ledger:
     @state_call("settle a commit")
     def settle(self, intent: Intent) -> Header:
         """The commit of ``intent`` is in the vault: fold it into the arrays, move the tail."""
+        self._news = True
         header, segments = self._meaning(intent)
         with self._lock:
             self.record.apply(
@@ -167,6 +175,7 @@ class Ledger:
     @state_call("note a checkpoint")
     def checkpointed(self, seq: int, tables: dict[str, U64]) -> None:
         """A checkpoint at ``seq``, the tail, is complete in the vault."""
+        self._news = True
         self.tables = tables
         for record in self.record.disks.values():
             record.dirty.flags[:] = False
@@ -179,7 +188,12 @@ class Ledger:
 
     @state_call("keep state")
     def checkpoint_state(self) -> None:
-        """Sync all arrays and the snapshot, then clear the log, unless intents are open in it."""
+        """Sync all arrays and the snapshot, then clear the log, unless intents are open in it.
+
+        Costs ten fsyncs, or nothing where all is durable already.
+        """
+        if not self._news:
+            return
         with self._lock:
             tables = {name: array.sync() for name, array in self.record.arrays()}
         data = self._snapshot(tables).encode()
@@ -187,6 +201,7 @@ class Ledger:
         durable.replace(self._files, f"{self.folder}/snapshot", data, token=token)
         if not self.pending:
             self._wal.clear()
+            self._news = False
 
     @state_call("read digests")
     def blocks(self, disk: int, first: int, count: int) -> U64:

@@ -127,18 +127,18 @@ async def test_inside_a_gap_there_is_none_before_a_reader_needs_it(
 ) -> None:
     """A scan fills its pages little by little: they are stored once, behind it."""
     monkeypatch.setattr(checkpointer_module, "GAP_COMMITS", 8)
+    monkeypatch.setattr(checkpointer_module, "SHARE", 1e9)
     bench, content = Bench(), Content()
     author = await begun(bench, content, 2 * PAGE)
-    with eager_checkpoints():
-        for turn in range(7):
-            await author.commit(content.batch(0, {turn: block(turn)}), in_gap=True)
-            assert await manifests(bench) == 0
-        await author.commit(content.batch(0, {7: block(7)}), in_gap=True)
-        assert (await manifests(bench), author.ledger.tail.checkpoint) == (1, 8)
-        await author.commit(content.batch(0, {8: block(8)}), in_gap=True)
-        assert await manifests(bench) == 1
-        await author.commit(content.batch(0, {9: block(9)}))
-        assert (await manifests(bench), author.ledger.tail.checkpoint) == (2, 10)
+    for turn in range(7):
+        await author.commit(content.batch(0, {turn: block(turn)}), in_gap=True)
+        assert await manifests(bench) == 0
+    await author.commit(content.batch(0, {7: block(7)}), in_gap=True)
+    assert (await manifests(bench), author.ledger.tail.checkpoint) == (1, 8)
+    await author.commit(content.batch(0, {8: block(8)}), in_gap=True)
+    assert await manifests(bench) == 1
+    await author.commit(content.batch(0, {9: block(9)}))
+    assert (await manifests(bench), author.ledger.tail.checkpoint) == (2, 10)
     await same_both_ways(bench, content)
     author.close()
 

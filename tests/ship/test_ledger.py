@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages import durable
 from stages.errors import StateDamaged
 from stages.model import UNKNOWN
 from stages.ship import ledger as ledger_module
@@ -145,6 +146,22 @@ def test_open_intents_stay_in_the_log() -> None:
         author = simulate(0, story.bench.opened)
         assert author.ledger.intent_of(1, intent.object_digest) is not None
     author.close()
+
+
+def test_what_is_durable_is_not_synced_again() -> None:
+    story = Story()
+    story.commit((story.content.batch(0, {0: block(1)}),))
+    author = simulate(0, story.bench.opened)
+    with mock.patch.object(durable, "replace", wraps=durable.replace) as kept:
+        author.ledger.checkpoint_state()
+        assert kept.call_count == 0
+        simulate(0, lambda: author.commit(story.content.batch(0, {1: block(2)})))
+        for _ in range(2):
+            author.ledger.checkpoint_state()
+            assert kept.call_count == 1
+    wanted = arrays(author.ledger)
+    author.close()
+    assert story.recovered() == wanted
 
 
 def test_nothing_is_known_of_blocks_in_commits_that_are_not_there() -> None:

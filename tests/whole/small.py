@@ -51,8 +51,8 @@ def small_rollups() -> Iterator[None]:
 
 @contextmanager
 def eager_checkpoints() -> Iterator[None]:
-    """A checkpoint after every commit that changed something."""
-    with changed((checkpointer, "SHARE", 1e9)):
+    """A checkpoint after every commit that changed something, inside a gap too."""
+    with changed((checkpointer, "SHARE", 1e9), (checkpointer, "GAP_COMMITS", 1)):
         yield
 
 
