@@ -38,6 +38,7 @@ def place(cloud: Cloud) -> Iterator[tuple[Place, str]]:
         yield made, url
 
 
+@pytest.mark.long
 def test_every_part_is_killed(place: tuple[Place, str]) -> None:
     here, url = place
     keys = ("--vault", url, "--key", "op.key")

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from tests.cli.exporter import started
 from tests.cli.support import Place, same
 from tests.daemon.running import Daemon, died, qemu_io, replicating, running
@@ -79,6 +81,7 @@ def _shipped(here: Place, site: Served, net: Lan) -> int:
     return last
 
 
+@pytest.mark.long
 def test_every_part_is_killed_and_the_site_takes_over() -> None:
     with (
         TemporaryDirectory(prefix="bs-") as one,  # short: sockets have short paths
