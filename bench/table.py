@@ -163,9 +163,9 @@ def compact(value: float | None) -> str:
     if value is None:
         return ""
     size = abs(value)
-    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if value == int(value) and digits else text
+    if size >= 10 and value == int(value):
+        return f"{value:,.0f}"  # a count
+    return f"{value:,.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
 def percent(share: float) -> str:

@@ -18,7 +18,7 @@ _FIRST = re.compile(rf"^{re.escape(BEGIN)}([^\n]*?) ?-->$", re.MULTILINE)
 
 
 class Unmarked(Exception):
-    """A page without the two marks, or a first one that names no file."""
+    """A page without the two marks, or whose first one names no file that it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,12 @@ class Page:
         )
 
     def with_files(self, files: Sequence[Path]) -> str:
-        """The whole page with the section of these files. Raises ``WrongFile``."""
+        """The whole page with the section of these files. Raises ``Unmarked`` for one that is kept
+        elsewhere than below the page's folder, and ``WrongFile``."""
         folder = self.path.resolve().parent
+        for file in files:
+            if not file.resolve().is_relative_to(folder):
+                raise Unmarked(f"{file}: not below {folder}, so the page cannot name it")
         names = [str(file.resolve().relative_to(folder)) for file in files]
         made = section([read(file) for file in files])
         return f"{self.before}{BEGIN} {shlex.join(names)} -->\n\n{made}\n{END}{self.after}"

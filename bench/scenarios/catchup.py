@@ -69,8 +69,10 @@ def _life(context: Context, ours: LiveBackstay, gathered: Gathered, peaks: dict[
         seconds = context.scale.away
         context.say(THERE)
         watch = StageWatch(life.daemon)
-        _sample(life, THERE, _put(context, life, min(seconds, _THERE_SECONDS), 1), watch)
+        done = _put(context, life, min(seconds, _THERE_SECONDS), 1)
+        watch.done()
         life.daemon.settle()
+        _sample(life, THERE, done, watch)
         context.say(AWAY)
         with life.daemon.vault_away():
             gone = time.monotonic()

@@ -80,6 +80,14 @@ def test_a_run_leaves_a_folder_and_says_where(
     assert Path(cli.DEFAULT_OUT, "report.html").exists()
 
 
+def test_a_quick_run_ends_with_what_tells_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {name: (name, lambda _, name=name: Outcome(name, name, ())) for name in ("grid", "a")}
+    monkeypatch.setattr(cli, "SCENARIOS", made)
+    for words, order in ((("--quick",), ["a", "grid"]), ((), ["grid", "a"])):
+        found = json.loads(invoke("--json", *words)[1])
+        assert [one["scenario"] for one in found["scenarios"]] == order
+
+
 def test_a_folder_that_cannot_be_written_is_said_before_measuring(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

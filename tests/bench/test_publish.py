@@ -103,6 +103,16 @@ def test_a_page_that_cannot_be_made_is_said(page: Path, text: str, said: str) ->
     assert page.read_text() == text
 
 
+def test_results_that_a_page_cannot_name_are_refused(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    other = tmp_path / "below" / "PAGE.md"
+    other.write_text(PAGE)
+    code, said = invoke(ran(page.parent / "copies", copying()), "--readme", other)
+    assert code == 2
+    assert "the page cannot name it" in said
+    assert other.read_text() == PAGE
+
+
 def test_what_is_kept_shows_the_same_and_tells_nothing_private() -> None:
     secret = "/home/somebody/vault/x"
     noted = replace(

@@ -8,6 +8,7 @@ from rich.console import Console
 from bench.record import outcomes_as_fields
 from bench.report import show
 from bench.results import Entry, Goal, Outcome, Sample, peak_of, ratio, speedup
+from bench.table import compact
 
 QUICK = Entry("quick", (Sample(1.0, inner=0.5, peak=3 << 20), Sample(4.0), Sample(2.0)))
 SLOW = Entry("slow", (Sample(8.0, figures={"sent": 5.0}),))
@@ -70,10 +71,27 @@ def test_a_report_shows_everything_and_is_json_too() -> None:
         "a note [with brackets]",
         "WRONG DATA: the copy of [slow]",
         "did not run: other: [no room]",
-        "5.000",
+        "5.00│",
     ):
         assert part in text
     (scenario,) = json.loads(json.dumps(outcomes_as_fields([outcome])))
     assert [goal["verdict"] for goal in scenario["goals"]] == ["reached", "short"]
     assert scenario["entries"][0]["median"]["seconds"] == 2.0
     assert scenario["entries"][0]["samples"][1]["seconds"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        (0.12345, "0.123"),
+        (1.0, "1.00"),
+        (12.345, "12.3"),
+        (17.0, "17"),
+        (123.4, "123"),
+        (44216.2, "44,216"),
+        (0.0, "0.000"),
+    ],
+)
+def test_figures_have_as_many_digits_as_count(value: float | None, shown: str) -> None:
+    assert compact(value) == shown
