@@ -26,7 +26,7 @@ from stages.vault.rollup import SPAN
 
 MOST_OBJECTS = 50_000_000
 # A folder is read anew for each page: with small pages of a long log that would be all it does.
-_LISTED = 65_536
+_LISTED = 32_768
 
 
 async def listed(store: ObjectStore, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:

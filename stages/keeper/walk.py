@@ -32,8 +32,8 @@ _WRITTEN = 1 << 20  # blocks of one disk that are remembered as written to
 
 @dataclass
 class _Written:
-    """Blocks of a disk that were written to, some of them more than once. At most
-    ``2 * _WRITTEN``: with more than that all of the disk is taken for written to."""
+    """Blocks of a disk that were written to, some of them more than once. With more than
+    ``_WRITTEN`` of them all of the disk is taken for written to."""
 
     parts: list[U64] = field(default_factory=list)
     count: int = 0
@@ -44,7 +44,7 @@ class _Written:
             return
         self.parts.append(blocks)
         self.count += len(blocks)
-        if self.count > _WRITTEN:
+        if self.count > 2 * _WRITTEN:
             self.parts = [self.blocks()]
             self.count = len(self.parts[0])
             self.all = self.count > _WRITTEN

@@ -24,6 +24,7 @@ from stages.vault.heads import Heads, Odd
 from stages.vault.sealing import MAX_PLAIN, EpochKeys, Scope, body_aad, expand
 
 LONGEST_ZERO = 4096  # blocks of a zero run that is written block by block
+MOST_BLOCKS = 1 << 21  # in one table: eight columns of them are held for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ def _writes(heads: Heads, flat: _Flat) -> Writes:
     pairs = np.frombuffer(b"".join(flat.runs), "<u8").reshape(-1, 2)
     runs = Runs(pairs[:, 0], pairs[:, 1])
     totals = _totals(runs, chunks)
+    if int(totals.sum()) > MOST_BLOCKS:
+        raise Odd("many blocks")
     zero = chunks[:, 3] == 1
     held = np.bincount(chunks[~zero, 2], totals[~zero], len(segments)).astype(np.int64)
     which = np.repeat(np.arange(len(segments)), segments[:, 1])

@@ -20,7 +20,7 @@ from stages.vault.fold import SetData, SetZero, steps
 from stages.vault.heads import Heads, Odd, read_heads
 from stages.vault.log import Commit
 from stages.vault.sealing import seal_body
-from stages.vault.writes import LONGEST_ZERO, read_writes
+from stages.vault.writes import LONGEST_ZERO, MOST_BLOCKS, read_writes
 from tests.vault.chain import KEYS, PEOPLE, SCOPE, Chain, header, link_of, log_of
 from tests.vault.support import SeededEntropy
 
@@ -166,6 +166,15 @@ SPANS = np.array([(0, 10, 2)], np.uint32)
 def test_what_is_odd(segment: SegmentIndex) -> None:
     heads = read_heads([make(1, bytes(32), (segment,), 0)], 1, SCOPE)
     with pytest.raises(Odd):
+        read_writes(heads, SCOPE, {1: KEYS})
+
+
+def test_many_short_runs_of_zeros_are_odd_together() -> None:
+    """Nothing of their size is allocated."""
+    many = runs([(at * LONGEST_ZERO, LONGEST_ZERO) for at in range(MOST_BLOCKS // LONGEST_ZERO)])
+    part = dataclasses.replace(PART, zero=many)
+    heads = read_heads([make(1, bytes(32), (SegmentIndex(-1, SPANS, (part,)),), 0)], 1, SCOPE)
+    with pytest.raises(Odd, match="many blocks"):
         read_writes(heads, SCOPE, {1: KEYS})
 
 
