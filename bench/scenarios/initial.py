@@ -22,8 +22,9 @@ TITLE = "initial replication of a disk image"
 FRAMES = "ceiling: zstd 1, 256 KiB frames, {} threads"
 AEAD = "ceiling: AEGIS-256, 256 KiB frames, {} threads"
 WRITE = "ceiling: read + write + fsync"
-SPEED, SPEED_AIM = 2.5, 4.0  # times restic
-SIZE_AIM = 1.05  # of restic's repository
+SPEED = 3.5  # times restic
+SHARE = 0.75  # of the speed of zstd alone
+SIZE = 1.05  # of restic's repository
 
 
 def run(context: Context) -> Outcome:
@@ -39,19 +40,18 @@ def run(context: Context) -> Outcome:
     entries = gathered.entries()
     mine, restic = find(entries, BACKSTAY), find(entries, Restic.name)
     frames = find(entries, FRAMES.format(context.workers))
-    stored = mine.median("stored") if mine else None
     speed = speedup(entries, BACKSTAY, Restic.name)
-    against = ratio(stored, frames.median("stored") if frames else None)
-    beside = ratio(stored, restic.median("stored") if restic else None)
+    share = _over(frames, mine, "inner")
+    against, beside = (_over(mine, other, "stored") for other in (frames, restic))
     return Outcome(
         scenario="initial",
         title=TITLE,
         entries=entries,
         goals=(
             Goal("speed, times restic backup", speed, SPEED, True),
-            Goal("aim: speed, times restic backup", speed, SPEED_AIM, True),
+            Goal("speed, of zstd alone, start-up of both left out", share, SHARE, True),
             Goal("stored bytes, of zstd 1 in 256 KiB frames", against, 1.0, False),
-            Goal("aim: stored bytes, of restic's repository", beside, SIZE_AIM, False),
+            Goal("stored bytes, of restic's repository", beside, SIZE, False),
             Goal("peak memory", peak_of(mine), MEMORY_GOAL, False, "MiB"),
         ),
         notes=(
@@ -67,6 +67,13 @@ def run(context: Context) -> Outcome:
         ceiling=FRAMES.format(context.workers),
         peer=Restic.name,
     )
+
+
+def _over(above: Entry | None, below: Entry | None, figure: str) -> float | None:
+    """The ratio of two medians."""
+    if above is None or below is None:
+        return None
+    return ratio(above.median(figure), below.median(figure))
 
 
 def ceilings(context: Context) -> list[tuple[str, str, int]]:

@@ -13,7 +13,7 @@ from bench.subjects import BACKSTAY, Copy, Subject
 
 TITLE = "restore of a disk image"
 PLAIN = "plain: cp --sparse=always"
-SPEED = 2.0  # times restic
+SPEED = 3.0  # times restic
 
 
 def run(context: Context) -> Outcome:

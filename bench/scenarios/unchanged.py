@@ -21,6 +21,7 @@ from bench.subjects import BACKSTAY, Copy, Subject
 TITLE = "second run over an unchanged disk"
 PLAIN = "plain: one process a core, read + blake3 of 4 KiB"
 SPEED = 0.8  # of the plain processes'
+READING = 0.4  # of reading alone
 
 
 def run(context: Context) -> Outcome:
@@ -40,13 +41,15 @@ def run(context: Context) -> Outcome:
         what = f"unchanged: the copy of {name}"
         gathered.attempt(name, brought_back, context, copy, gathered, what)
     entries = gathered.entries()
-    mine, plain = find(entries, BACKSTAY), find(entries, PLAIN)
+    mine, plain, read = (find(entries, name) for name in (BACKSTAY, PLAIN, READ))
+    reading = ratio(read.median("inner") if read else None, mine.median("inner") if mine else None)
     return Outcome(
         scenario="unchanged",
         title=TITLE,
         entries=entries,
         goals=(
             Goal("speed, of plain hashing", speedup(entries, BACKSTAY, PLAIN), SPEED, True),
+            Goal("speed, of reading alone, start-up of both left out", reading, READING, True),
             Goal("peak memory", peak_of(mine), MEMORY_GOAL, False, "MiB"),
         ),
         notes=(
