@@ -67,13 +67,9 @@ class Ring:
             raise OSError(errno.ENOSYS, "no ring on this processor")
         params = ctypes.create_string_buffer(_PARAMS.size)
         self._fd = _called(_SETUP, entries, ctypes.byref(params))
-        try:
-            found = _PARAMS.unpack(params.raw)
-            self._map(found)
-            self.events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        except BaseException:
-            os.close(self._fd)
-            raise
+        found = _PARAMS.unpack(params.raw)
+        self._map(found)
+        self.events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         _called(_REGISTER, self._fd, _EVENTFD, ctypes.byref(ctypes.c_int(self.events)), 1)
         workers = (ctypes.c_uint * 2)(_MOST_WORKERS, 0)
         _syscall(_REGISTER, self._fd, _WORKERS, ctypes.byref(workers), 2)  # old kernels refuse
@@ -92,6 +88,11 @@ class Ring:
         self._done_mask, self._cqes = words[complete[2] // 4], complete[5]
         for entry in range(found[0]):
             words[submit[6] // 4 + entry] = entry
+
+    def __del__(self) -> None:
+        for fd in (getattr(self, "_fd", -1), getattr(self, "events", -1)):
+            if fd >= 0:
+                os.close(fd)
 
     def submit(self, operations: Sequence[Operation], first: int) -> int:
         """Begin them, as numbers from ``first``. How many have begun: the rest never will."""
