@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -22,7 +23,10 @@ _FILE = click.Path(path_type=Path)
 @click.option("--readme", type=_FILE, default=README, show_default=True, help="The page.")
 @click.option("--results", type=_FILE, default=RESULTS, show_default=True, help="What is kept.")
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 if the page is not so.")
-def publish(runs: tuple[Path, ...], readme: Path, results: Path, check: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def publish(
+    runs: tuple[Path, ...], readme: Path, results: Path, check: bool, as_json: bool
+) -> None:
     """Put the results of RUNs into README.md, between its marks.
 
     RUN is a folder that 'bench --out RUN' wrote, or a result.json. Each is kept as
@@ -33,7 +37,7 @@ def publish(runs: tuple[Path, ...], readme: Path, results: Path, check: bool) ->
     try:
         page = Page.read(readme)
         if check:
-            _check(page)
+            _check(page, as_json)
             return
         kept = [_keep(run, results) for run in runs]
         text = page.with_files(kept) if kept else page.as_named()
@@ -42,11 +46,15 @@ def publish(runs: tuple[Path, ...], readme: Path, results: Path, check: bool) ->
         raise Unread(str(error)) from None
     except OSError as error:
         raise Unread(f"{error.filename or readme}: {error.strerror or error}") from None
-    click.echo(f"written: {', '.join(str(one) for one in (*kept, readme))}")
+    written = [str(one) for one in (*kept, readme)]
+    click.echo(json.dumps({"written": written}) if as_json else f"written: {', '.join(written)}")
 
 
-def _check(page: Page) -> None:
-    if page.as_named() != page.text():
+def _check(page: Page, as_json: bool) -> None:
+    same = page.as_named() == page.text()
+    if as_json:
+        click.echo(json.dumps({"page": str(page.path), "same": same}))
+    if not same:
         click.echo(
             f"{page.path}: its performance section is not what 'python -m bench publish' makes of "
             f"{', '.join(page.names)}",

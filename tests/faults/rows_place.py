@@ -245,7 +245,9 @@ ROWS = (
         "state folder full",
         _full_state,
         9,
-        sees=("backstay: keep state: {root}/state/machines/web1/{vault}: No space left on device"),
+        sees=(
+            "backstay: keep an intent: {root}/state/machines/web1/{vault}: No space left on device"
+        ),
         hint="make room on the state folder's file system: the next run goes on from there",
         kept=("op.key",),
         needs=ROOT_NEEDED,

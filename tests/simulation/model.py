@@ -39,12 +39,18 @@ class Op:
 
 @dataclass
 class Life:
-    """``first`` is its first run; ``flushed``: how far the journal must be durable."""
+    """``first`` is its first run; ``flushed``: how far the journal must be durable.
+
+    ``rots``: ops that nobody wrote. ``beside``: what blocks held without those of earlier lives.
+    Until the scrub has come to them nobody can know of such a change, so points may hold that.
+    """
 
     first: int
     base: dict[str, bytes]
     ops: list[Op] = field(default_factory=list)
     flushed: Position = ORIGIN
+    rots: list[Op] = field(default_factory=list)
+    beside: dict[tuple[str, int], frozenset[bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Model:
 
     def begin(self, run: int, sources: dict[str, bytes]) -> None:
         """Intake has started with this run, and this is what its sources hold."""
-        self.lives.append(Life(run, sources))
+        beside = _unseen(self.life, sources) if self.lives else {}
+        self.lives.append(Life(run, sources, beside=beside))
         if not self._at_cut:
             self._at_cut = sources
 
@@ -84,6 +91,10 @@ class Model:
         self.life.ops.append(op)
         self._since_cut.append(op)
         return op
+
+    def rotted(self, disk: str, offset: int, data: bytes) -> None:
+        """A block was changed by nobody: it may be in any point from now on, and need not."""
+        self.life.rots.append(self.wrote(disk, offset, data))
 
     def answered(self, ops: Iterable[Op]) -> None:
         """Their request was answered."""
@@ -146,6 +157,7 @@ class Expected:
 
     def __init__(self, life: Life):
         self.content = {disk: bytearray(base) for disk, base in life.base.items()}
+        self._beside = dict(life.beside)
         self._life = life
         self._at = 0  # ops before it are in ``content``
 
@@ -156,6 +168,9 @@ class Expected:
         while self._at < len(ops) and _must(ops[self._at], position):
             op = ops[self._at]
             _apply(self.content[op.disk], op)
+            for (disk, block), versions in self._beside.items():
+                if disk == op.disk:
+                    self._beside[disk, block] = _all_patched(versions, block, op)
             self._at += 1
         rest = ops[self._at :]
         return [op for op in rest if _must(op, position) or op.low < position]
@@ -163,12 +178,13 @@ class Expected:
     def versions(self, disk: str, block: int, rest: list[Op], position: Position) -> set[bytes]:
         """What one block may hold at ``position``."""
         begin = block * BLOCK
-        found = {bytes(self.content[disk][begin : begin + BLOCK])}
-        newest = next(iter(found))
+        newest = frozenset((bytes(self.content[disk][begin : begin + BLOCK]),))
+        newest |= self._beside.get((disk, block), frozenset())
+        found = set(newest)
         for op in rest:
             if op.disk == disk and op.offset < begin + BLOCK and begin < op.offset + len(op.data):
-                newest = _patched(newest, begin, op)
-                found = {newest} if _must(op, position) else found | {newest}
+                newest = _all_patched(newest, block, op)
+                found = set(newest) if _must(op, position) else found | newest
         return found
 
     def unsure(self, rest: list[Op]) -> set[tuple[str, int]]:
@@ -178,6 +194,25 @@ class Expected:
             for op in rest
             for block in range(op.offset // BLOCK, -(-(op.offset + len(op.data)) // BLOCK))
         }
+
+
+def _unseen(life: Life, sources: dict[str, bytes]) -> dict[tuple[str, int], frozenset[bytes]]:
+    """What blocks would hold at the end of a life if nothing had rotted, where that differs."""
+    found = {}
+    for disk, block in {*life.beside, *((op.disk, op.offset // BLOCK) for op in life.rots)}:
+        place = slice(block * BLOCK, (block + 1) * BLOCK)
+        versions = life.beside.get((disk, block), frozenset()) | {life.base[disk][place]}
+        for op in life.ops:
+            if op.disk == disk and op not in life.rots:
+                versions = _all_patched(versions, block, op)
+        versions -= {sources.get(disk, b"")[place]}
+        if versions:
+            found[disk, block] = versions
+    return found
+
+
+def _all_patched(versions: frozenset[bytes], block: int, op: Op) -> frozenset[bytes]:
+    return frozenset(_patched(version, block * BLOCK, op) for version in versions)
 
 
 def _must(op: Op, position: Position) -> bool:

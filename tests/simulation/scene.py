@@ -113,7 +113,7 @@ class Scene(Witness):
         data = self.dice.randbytes(BLOCK)
         self.rotten.add((name, offset // BLOCK))
         self.world.files.open_write(path).pwrite(offset, data)
-        self.model.wrote(name, offset, data)  # may be in any point from now on, and need not
+        self.model.rotted(name, offset, data)
 
     def mismatched(self, found: Mismatch) -> None:
         """The scrub says that blocks differ without a write."""
