@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-JOBS ?= 4
+JOBS ?= 5
 SEEDS ?= 0-2000
 SEED ?= 1
 ROUNDS ?= 4
@@ -43,6 +43,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pipeline.lifecycle.diagram --check README.md
+	$(BIN)/python -m bench publish --check
 
 storm: $(VENV)/.test
 	$(BIN)/python -m tests.storm --rounds $(ROUNDS) --seed $(SEED)
