@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-JOBS ?= 5
+JOBS ?= 4
 SEEDS ?= 0-2000
 SEED ?= 1
 ROUNDS ?= 4

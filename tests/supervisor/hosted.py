@@ -56,12 +56,16 @@ class Host:
     def view(self, machine: str = "web1") -> dict[str, Any]:
         return dict(self.ask("view", machine=machine))
 
-    def until(self, state: str, machine: str = "web1", **more: Any) -> dict[str, Any]:
-        """Wait for a state, and for other fields of the view."""
+    def until(
+        self, state: str, machine: str = "web1", *, without: str = "", **more: Any
+    ) -> dict[str, Any]:
+        """Wait for a state, for other fields of the view, and for the end of a reason."""
         last = time.monotonic() + PATIENCE
         while True:
             view = self.view(machine)
-            if view["state"] == state and all(view[key] == value for key, value in more.items()):
+            reasons = [reason["code"] for reason in view["reasons"]]
+            as_wanted = all(view[key] == value for key, value in more.items())
+            if view["state"] == state and as_wanted and without not in reasons:
                 return view
             assert time.monotonic() < last, (view, self.log.read_text()[-3000:])
             select.select([], [], [], 0.05)  # leave the processor to it
