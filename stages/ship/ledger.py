@@ -162,6 +162,7 @@ class Ledger:
 
         An earlier life may have settled one of them before the vault lost it.
         """
+        self._news = True
         with self._lock:
             for intents in self.pending.values():
                 for intent in intents:

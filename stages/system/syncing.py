@@ -26,7 +26,8 @@ _FLIGHTS = 8  # at a time: one for each disk and two for the journal, of one mac
 _ENTRIES = 2 * _FLIGHTS
 _SMALL = 64 << 10  # bytes of an append: more would keep the event loop
 _SPARE = 2
-_GIVEN_UP = -errno.ECANCELED  # also what the kernel says of what was linked to something failed
+_GIVEN_UP = -errno.ECANCELED  # not done, or not to its end: threads do it again, from its beginning
+_UNDONE = frozenset((_GIVEN_UP, -errno.EINTR, -errno.EAGAIN))  # which say nothing of the file
 
 _Memory = tuple[memoryview, int]
 
@@ -129,7 +130,7 @@ class RingSync:
                 await self._look(ring)
         if not self._looking:
             self._pass_on()
-        return flight.result
+        return _GIVEN_UP if flight.result in _UNDONE else flight.result
 
     async def _look(self, ring: Ring) -> None:
         self._looking = True

@@ -234,3 +234,44 @@ async def test_the_kernel_takes_no_more(
     await ring.fdatasync(file)
     file.truncate(6)
     assert (on_disk / "a").read_bytes() == b"onetwo"
+
+
+@pytest.mark.parametrize("code", [errno.EINTR, errno.EAGAIN, errno.ECANCELED])
+async def test_what_was_interrupted_is_done_again(
+    monkeypatch: pytest.MonkeyPatch, on_disk: Path, code: int
+) -> None:
+    """As Python does with its own calls: it says nothing of the disk."""
+    ring = RingSync(ThreadOffload(1))
+    file = direct(on_disk / "a")
+    outcomes = Ring.outcomes
+
+    def interrupted(self: Ring) -> list[tuple[int, int]]:
+        return [(number, -code) for number, _ in outcomes(self)]
+
+    monkeypatch.setattr(Ring, "outcomes", interrupted)
+    await ring.append(file, [b"one"])
+    await ring.append(file, [b"two"])
+    await ring.fdatasync(file)
+    file.truncate(6)
+    assert (on_disk / "a").read_bytes() == b"onetwo"
+
+
+async def test_an_error_of_the_disk_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, on_disk: Path
+) -> None:
+    """A failed fsync never becomes a success (R5)."""
+    threads = no_hops()
+    if not isinstance(threads, Refusing):
+        return  # no ring here: what a dead disk says to threads is tried above
+    ring = RingSync(threads)
+    file = direct(on_disk / "a")
+    outcomes = Ring.outcomes
+
+    def failed(self: Ring) -> list[tuple[int, int]]:
+        return [(number, -errno.EIO) for number, _ in outcomes(self)]
+
+    monkeypatch.setattr(Ring, "outcomes", failed)
+    for call in (ring.append(file, [b"one"]), ring.fdatasync(file)):
+        with pytest.raises(OSError) as found:
+            await call
+        assert found.value.errno == errno.EIO
