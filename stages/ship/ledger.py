@@ -162,7 +162,7 @@ class Ledger:
 
         An earlier life may have settled one of them before the vault lost it.
         """
-        self._news = True
+        self._news = self._news or bool(self.pending)
         with self._lock:
             for intents in self.pending.values():
                 for intent in intents:
