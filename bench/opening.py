@@ -20,8 +20,8 @@ from stages.model import BLOCK
 from stages.nbd.device import FileRange
 from stages.ports import Buffer, Machine
 from stages.recover.device import PointDevice
+from stages.recover.extract import Laid
 from stages.recover.opened import Group, open_vault
-from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.points import choose
 from stages.recover.sweep import Sweep
@@ -129,9 +129,9 @@ async def window(made: Made, _delay: float, _seed: int) -> dict[str, object]:
     found = await sweep.locate(point.disk(DISK), made.window)
     blocks = 0
 
-    def count(need: FrameNeed, _content: bytes) -> None:
+    def count(_room: memoryview, laid: Sequence[Laid]) -> None:
         nonlocal blocks
-        blocks += len(need.blocks)
+        blocks += sum(len(need.blocks) for _, need in laid)
 
     await sweep.extract(found, count)
     watch.step("window")

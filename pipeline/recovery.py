@@ -5,7 +5,7 @@ Nothing here reads a configuration or a state folder: the vault and the key are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,8 +15,8 @@ from pipeline.leasing import Reader, leased
 from stages.errors import Damage, DamagedObject, NotAdmitted, NotFound, UnknownVersion
 from stages.model import BLOCK
 from stages.ports import Machine
+from stages.recover.extract import Laid
 from stages.recover.opened import Group, OpenedVault, open_vault
-from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Choice, Point, choose, newest
 from stages.recover.restore import Report, Restore, identity
@@ -281,7 +281,7 @@ async def _drill(group: Group, ports: Machine, seq: int) -> None:
         raise DamagedObject(bad.reason, operation="drill", subject=bad.key, hint=hint)
 
 
-def _discard(need: FrameNeed, content: bytes) -> None:
+def _discard(room: memoryview, laid: Sequence[Laid]) -> None:
     """Opening it was the point."""
 
 

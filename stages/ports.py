@@ -156,9 +156,10 @@ class Files(Protocol):
     ) -> OpenFile:
         """Open for reading and writing; ``new`` fails if the path exists. Mode 0600.
 
-        ``exclusive`` asks a block device for O_EXCL (not mounted). ``direct``: a new file that is
-        appended to, and need not stay in the page cache. Until it is truncated it may be up to
-        4095 zeros longer than what was appended, and ``pwrite`` takes whole 4096-byte blocks.
+        ``exclusive`` asks a block device for O_EXCL (not mounted). ``direct``: what is written
+        need not stay in the page cache. A new file that is appended to may, until it is truncated,
+        be up to 4095 zeros longer than what was appended; ``pwrite`` takes whole 4096-byte blocks,
+        best from memory of whole pages.
         """
 
     def open_append(self, path: str) -> OpenFile:

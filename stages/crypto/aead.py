@@ -35,7 +35,7 @@ class OpenFailed(Exception):
 
 
 @contextmanager
-def _scratch(size: int) -> Iterator[memoryview]:
+def scratch(size: int) -> Iterator[memoryview]:
     """``size`` bytes with anything in them."""
     if size > _SCRATCH:
         yield memoryview(bytearray(size))
@@ -71,26 +71,31 @@ class Cipher:
         """Return ``before``, nonce and ciphertext with tag, joined."""
         nonce = entropy.token(self.nonce_size)
         source = _memory(plain)
-        with _scratch(len(source) + self.tag_size) as sealed:
+        with scratch(len(source) + self.tag_size) as sealed:
             self._seal(key, nonce, source, aad, sealed)
             return b"".join((before, nonce, sealed))
 
     def open(self, key: bytes, sealed: Buffer, aad: bytes) -> bytes:
         """Undo ``seal`` or raise ``OpenFailed``."""
+        with scratch(max(0, memoryview(sealed).nbytes - self.overhead)) as plain:
+            self.open_into(key, sealed, aad, plain)
+            return bytes(plain)
+
+    def open_into(self, key: bytes, sealed: Buffer, aad: bytes, plain: memoryview) -> None:
+        """As ``open``, into ``plain``: writable bytes, ``overhead`` fewer than are ``sealed``.
+
+        What it holds after ``OpenFailed`` is of no use.
+        """
         _check(key, KEY_SIZE)
         size = memoryview(sealed).nbytes
         if size < self.overhead:
             raise OpenFailed("too short")
+        _check(plain, size - self.overhead)
         view = memoryview(sealed).cast("B")
         nonce, source = bytes(view[: self.nonce_size]), _memory(view[self.nonce_size :])
-        with _scratch(size - self.overhead) as plain:
-            into = _ffi.from_buffer("unsigned char[]", plain)
-            failed = self._decrypt(
-                into, _NONE, _NONE, source, len(source), aad, len(aad), nonce, key
-            )
-            if failed:
-                raise OpenFailed("it does not verify")
-            return bytes(plain)
+        into = _ffi.from_buffer("unsigned char[]", plain)
+        if self._decrypt(into, _NONE, _NONE, source, len(source), aad, len(aad), nonce, key):
+            raise OpenFailed("it does not verify")
 
     def _seal(self, key: bytes, nonce: bytes, source: Any, aad: bytes, sealed: memoryview) -> None:
         _check(key, KEY_SIZE)
@@ -108,8 +113,8 @@ def _memory(data: Buffer) -> Any:
     return _ffi.from_buffer("unsigned char[]", memoryview(data).cast("B"))
 
 
-def _check(value: bytes, size: int) -> None:
-    """libsodium reads that many bytes, whatever there is."""
+def _check(value: Buffer, size: int) -> None:
+    """libsodium reads or writes that many bytes, whatever there is."""
     if len(value) != size:
         raise ValueError(f"{len(value)} bytes in the place of {size}")
 

@@ -1,9 +1,13 @@
-"""Fetch, open and expand the frames of a point: the engine under restore, verify and export."""
+"""Fetch, open and expand the frames of a point: the engine under restore, verify and export.
+
+Frames are expanded into a *room*, one after the other, and handed on when it is full: memory that
+is there already, whole pages of it, from which content is written to disks without a copy.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +23,14 @@ from stages.vault import frame
 from stages.vault.container import HEAD_SIZE, PREFIX
 from stages.vault.sealing import Scope
 
-Sink = Callable[[FrameNeed, bytes], None]
+Laid = tuple[int, FrameNeed]  # where in a room a frame's content begins, and what is taken of it
+Sink = Callable[[memoryview, Sequence[Laid]], None]  # a room, which is used again on return
 Lost = list[tuple[FrameNeed, str]]
 
 _TAILS = 65536  # commits whose tail is remembered
+_ROOM = 2 << 20  # bytes: large enough for a disk to write at its speed
+_PAGE = 4096
+_DESKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,25 @@ class Fetched:
     failure: str = ""
 
 
+class _Desk:
+    """What one thread opens frames with: nothing of it can be shared, all of it used again."""
+
+    __slots__ = ("expander", "room")
+
+    def __init__(self) -> None:
+        self.expander = zstandard.ZstdDecompressor()
+        memory = np.empty(_ROOM + _PAGE, np.uint8)
+        start = -memory.ctypes.data % _PAGE
+        self.room = memory[start : start + _ROOM].data
+
+
 class Extractor:
-    """Fetches and opens hauls, any number at a time; each call uses a decompressor of its own."""
+    """Fetches and opens hauls, any number at a time; each call uses a room of its own."""
 
     def __init__(self, group: Group, offload: Offload):
         self._group = group
         self._offload = offload
-        self._idle: deque[zstandard.ZstdDecompressor] = deque(maxlen=16)
+        self._idle: deque[_Desk] = deque(maxlen=_DESKS)
         self._tails: dict[str, int] = {}
 
     async def run(self, haul: Haul, sink: Sink) -> Lost:
@@ -83,7 +103,7 @@ class Extractor:
         return Fetched(haul, data, keys)
 
     async def open(self, fetched: Fetched, sink: Sink) -> Lost:
-        """Hand every whole frame's content to ``sink``, in a worker thread.
+        """Hand the content of all whole frames to ``sink``, in a worker thread.
 
         Returns the frames that cannot be had, with reasons.
         """
@@ -93,22 +113,29 @@ class Extractor:
 
     def _open(self, fetched: Fetched, sink: Sink) -> Lost:
         try:
-            expander = self._idle.popleft()
+            desk = self._idle.pop()
         except IndexError:
-            expander = zstandard.ZstdDecompressor()
+            desk = _Desk()
         haul, view = fetched.haul, memoryview(fetched.data)
-        lost = []
+        lost: Lost = []
+        laid: list[Laid] = []
+        filled = 0
         for offset, length, need in haul.frames:
+            if filled + frame.MOST > _ROOM:
+                sink(desk.room, laid)
+                laid, filled = [], 0
             at = offset - haul.offset
             stored = view[at : at + length]
             try:
-                scope, data_key = fetched.keys[need.epoch]
-                content = _content(scope, need, stored, data_key, haul.key, expander)
+                size = _unpack(fetched, need, stored, desk, filled)
             except DamagedObject as error:
                 lost.append((need, error.message))
                 continue
-            sink(need, content)
-        self._idle.append(expander)
+            laid.append((filled, need))
+            filled += size
+        if laid:
+            sink(desk.room, laid)
+        self._idle.append(desk)
         return lost
 
     async def _tail_at(self, key: str) -> int:
@@ -127,18 +154,26 @@ class Extractor:
         return self._tails[key]
 
 
-def _content(
-    scope: Scope,
-    need: FrameNeed,
-    stored: Buffer,
-    data_key: bytes,
-    key: str,
-    expander: zstandard.ZstdDecompressor,
-) -> bytes:
-    head, packed = frame.unseal(scope, data_key, need.epoch, need.number, stored, key)
-    if int(need.slots[-1]) >= head.blocks:
+def _unpack(fetched: Fetched, need: FrameNeed, stored: Buffer, desk: _Desk, at: int) -> int:
+    """Content to byte ``at`` of the room; its size."""
+    key = fetched.haul.key
+    scope, data_key = fetched.keys[need.epoch]
+    room = desk.room[at : at + frame.MOST]
+    named = need.epoch, need.number
+    size = frame.unpack_into(scope, data_key, *named, stored, key, desk.expander, room)
+    if int(need.slots[-1]) * BLOCK >= size:
         raise DamagedObject("frame of fewer blocks than its index says", subject=key)
-    return frame.expand(head, packed, expander, key)
+    return size
+
+
+def each(take: Callable[[FrameNeed, memoryview], None]) -> Sink:
+    """A sink that hands one frame on at a time; the content is to be used before the next."""
+
+    def sink(room: memoryview, laid: Sequence[Laid]) -> None:
+        for at, need in laid:
+            take(need, room[at : at + frame.MOST])
+
+    return sink
 
 
 def extents_of(disk: Disk, need: FrameNeed, key: str, reason: str) -> list[DamagedExtent]:

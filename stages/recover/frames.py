@@ -15,7 +15,7 @@ from stages.errors import DamagedObject
 from stages.model import U64
 from stages.ports import Offload
 from stages.recover.again import TRIES, floors, moved_on
-from stages.recover.extract import Extractor, Sink
+from stages.recover.extract import Extractor, Sink, each
 from stages.recover.lineage import others_epochs
 from stages.recover.plan import FrameNeed, Haul, hauls
 from stages.recover.pointmap import PointMap
@@ -75,14 +75,14 @@ class FrameCache:
         self._under_way.update(dict.fromkeys(names, arrived))
         found: dict[Name, bytes] = {}
 
-        def keep(need: FrameNeed, content: bytes) -> None:
-            found[need.epoch, need.number] = content
+        def take(need: FrameNeed, content: memoryview) -> None:
+            found[need.epoch, need.number] = bytes(content)
 
         group = self._point.group
         try:
             for _ in range(TRIES):
                 since = floors(group)
-                bad = await self._read(frames, wanted, keep)
+                bad = await self._read(frames, wanted, each(take))
                 if not bad:
                     break
                 if not await moved_on(group, self._point.seq, since):

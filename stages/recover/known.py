@@ -6,6 +6,7 @@ has not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -17,10 +18,10 @@ from stages.model import ZERO as ZERO_DIGEST
 from stages.ports import Machine
 from stages.recover.checkpoints import nearest
 from stages.recover.directory import Pages
+from stages.recover.extract import Laid
 from stages.recover.onto import differing
-from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
-from stages.recover.sweep import Sweep, Window, content_runs
+from stages.recover.sweep import Sweep, Window, stretches
 from stages.vault.checkpoint import DIGESTS, MAP, PAGE_ROWS, DiskPages
 from stages.vault.location import ZERO
 
@@ -83,10 +84,9 @@ class KnownDigests:
         if not wanted.any():
             return
 
-        def digest(need: FrameNeed, content: bytes) -> None:
-            view = memoryview(content)
-            for slot, block, count in content_runs(need):
-                part = view[slot * BLOCK : (slot + count) * BLOCK]
+        def digest(room: memoryview, laid: Sequence[Laid]) -> None:
+            for slot, block, count in stretches(laid):
+                part = room[slot * BLOCK : (slot + count) * BLOCK]
                 at = block - window.first
                 full = differing(part, None)  # zeros have a digest of their own
                 found[at : at + count] = ZERO_DIGEST

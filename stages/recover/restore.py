@@ -9,7 +9,7 @@ the partial files with zeros in the damaged places, and one without it tries tho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,11 +21,10 @@ import trio
 from stages.errors import BackstayError, DamagedObject, NoSpace, TargetError
 from stages.model import BLOCK, Disk
 from stages.ports import Machine
-from stages.recover.extract import DamagedExtent
+from stages.recover.extract import DamagedExtent, Laid
 from stages.recover.onto import Onto
-from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
-from stages.recover.sweep import WINDOW_BLOCKS, Sweep, Window, content_runs
+from stages.recover.sweep import WINDOW_BLOCKS, Sweep, Window, stretches
 from stages.recover.target import Landing, Target, check_targets
 from stages.stage import crew
 from stages.vault.location import ZERO
@@ -151,12 +150,11 @@ class Restore:
         if landing.target.device or landing.target.onto:
             await self._machine.offload.run(partial(landing.clear, window))
 
-        def write(need: FrameNeed, content: bytes) -> None:
-            view = memoryview(content)
-            for slot, block, count in content_runs(need):
+        def write(room: memoryview, laid: Sequence[Laid]) -> None:
+            for slot, block, count in stretches(laid):
                 offset = block * BLOCK
                 length = min(count * BLOCK, size - offset)
-                landing.write(offset, view[slot * BLOCK : slot * BLOCK + length])
+                landing.write(offset, room[slot * BLOCK : slot * BLOCK + length])
 
         damage = await self._sweep.extract(window, write, keeper.moved)
         if damage:

@@ -6,7 +6,7 @@ fetched and not yet opened is bounded by ``AHEAD`` hauls of at most ``HAUL_BYTES
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ import trio
 from stages.model import BLOCK, U64, Disk
 from stages.ports import Machine
 from stages.recover.again import TRIES, floors, moved_on
-from stages.recover.extract import DamagedExtent, Extractor, Sink, extents_of
+from stages.recover.extract import DamagedExtent, Extractor, Laid, Sink, extents_of
 from stages.recover.lineage import others_epochs
 from stages.recover.plan import FrameNeed, Haul, hauls, needs
 from stages.recover.pointmap import PointMap
@@ -164,14 +164,24 @@ def _joined(extents: list[DamagedExtent]) -> list[DamagedExtent]:
 
 def content_runs(need: FrameNeed) -> list[tuple[int, int, int]]:
     """Stretches of a frame that go to consecutive blocks: slot, block, count."""
-    count = len(need.slots)
+    return _runs(need.slots, need.blocks)
+
+
+def stretches(laid: Sequence[Laid]) -> list[tuple[int, int, int]]:
+    """Stretches of a room that go to consecutive blocks: block of the room, block, count."""
+    if len(laid) == 1 and not laid[0][0]:
+        return content_runs(laid[0][1])
+    slots = np.concatenate([need.slots + np.uint64(at // BLOCK) for at, need in laid])
+    return _runs(slots, np.concatenate([need.blocks for _, need in laid]))
+
+
+def _runs(slots: U64, blocks: U64) -> list[tuple[int, int, int]]:
+    count = len(slots)
     if not count:
         return []
-    breaks = (np.diff(need.slots) != 1) | (np.diff(need.blocks) != 1)
+    breaks = (np.diff(slots) != 1) | (np.diff(blocks) != 1)
     if not breaks.any():
-        return [(int(need.slots[0]), int(need.blocks[0]), count)]
+        return [(int(slots[0]), int(blocks[0]), count)]
     heads = np.concatenate(([0], np.flatnonzero(breaks) + 1))
     counts = np.diff(np.concatenate((heads, [count])))
-    return list(
-        zip(need.slots[heads].tolist(), need.blocks[heads].tolist(), counts.tolist(), strict=True)
-    )
+    return list(zip(slots[heads].tolist(), blocks[heads].tolist(), counts.tolist(), strict=True))

@@ -27,6 +27,7 @@ from stages.recover.sweep import Window
 from stages.vault.location import ZERO
 
 _MAX_PROGRESS = 64 << 10
+_LARGE = 128 << 10  # bytes that go past the page cache: a disk takes them at its speed
 _TOKEN = "restore"  # noqa: S105 - the lock makes this the only writer: a crash leaves no litter
 
 
@@ -59,6 +60,7 @@ class Landing:
         self._files = files
         self._identity = identity
         self._file = file
+        self._past: OpenFile | None = None  # the same, past the page cache
         self._held: OpenFile | None = None
 
     @staticmethod
@@ -84,8 +86,19 @@ class Landing:
         return landing
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Write content; from several threads."""
-        self._file.pwrite(offset, data)
+        """Write content; from several threads, each block once.
+
+        Large pieces that lie in whole pages of memory are written from there, past the page cache:
+        new pages in it would cost more than all else. Small ones wait there for their neighbours.
+        """
+        view = memoryview(data)
+        whole = len(view) // BLOCK * BLOCK
+        if self._past is None or whole < _LARGE:
+            self._file.pwrite(offset, view)
+            return
+        self._past.pwrite(offset, view[:whole])
+        if whole < len(view):
+            self._file.pwrite(offset + whole, view[whole:])
 
     def clear(self, window: Window) -> None:
         """A device keeps what was on it: the zero blocks of a window have to be written."""
@@ -133,7 +146,7 @@ class Landing:
 
     def close(self) -> None:
         """Release file and lock. What counts was synced before; an error here says nothing new."""
-        for file in filter(None, (self._held, self._file)):
+        for file in filter(None, (self._held, self._past, self._file)):
             with suppress(OSError):
                 file.close()
 
@@ -142,7 +155,15 @@ class Landing:
             raise refused(self.target, "is being restored by another process", "wait for it")
         if self.target.device:
             self._held = hold(self._files, self.target)
-            return
+        else:
+            self._take_file()
+        past = self._files.open_write(self.target.partial, direct=True)
+        if _same(past.stat(), self._file.stat()):
+            self._past = past
+        else:  # somebody has put another one there: what is written must be what is synced
+            past.close()
+
+    def _take_file(self) -> None:
         here = self._files.stat(self.target.partial)
         if here is None or not _same(here, self._file.stat()):
             raise refused(self.target, "was just finished by another process", "look at it first")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,9 @@ from stages.model import BLOCK, U64
 from stages.ports import Machine
 from stages.recover.again import TRIES, floors, moved_on
 from stages.recover.checkpoints import fetch_page, nearest
-from stages.recover.extract import DamagedExtent
+from stages.recover.extract import DamagedExtent, Laid
 from stages.recover.lineage import parent_of
 from stages.recover.opened import Group
-from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
 from stages.recover.records import wrong_records
 from stages.recover.sweep import MAX_DAMAGE, Sweep
@@ -244,5 +243,5 @@ def _tables(manifest: Manifest) -> list[tuple[int, int, U64]]:
     return found
 
 
-def _discard(need: FrameNeed, content: bytes) -> None:
+def _discard(room: memoryview, laid: Sequence[Laid]) -> None:
     """Opening it was the point."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,9 +11,9 @@ import numpy as np
 from stages.errors import DamagedObject
 from stages.model import BLOCK, Bools, Disk
 from stages.ports import Machine
+from stages.recover.extract import Laid
 from stages.recover.onto import Onto
-from stages.recover.plan import FrameNeed
-from stages.recover.sweep import Sweep, Window, content_runs
+from stages.recover.sweep import Sweep, Window, stretches
 from stages.recover.target import Target
 from stages.replica.record import path_of
 from stages.replica.trouble import translated
@@ -43,12 +44,11 @@ async def write_window(
         zeros = replace(window, locations=np.where(mask, window.locations, _LEFT_ALONE))
     size = window.disk.size
 
-    def write(need: FrameNeed, data: bytes) -> None:
-        view = memoryview(data)
-        for slot, block, count in content_runs(need):
+    def write(room: memoryview, laid: Sequence[Laid]) -> None:
+        for slot, block, count in stretches(laid):
             offset = block * BLOCK
             length = min(count * BLOCK, size - offset)
-            onto.write(offset, view[slot * BLOCK : slot * BLOCK + length])
+            onto.write(offset, room[slot * BLOCK : slot * BLOCK + length])
 
     with translated(onto.target.path):
         await ports.offload.run(partial(onto.clear, zeros))

@@ -56,12 +56,17 @@ def _new_stage() -> memoryview:
 
 
 def open_direct(path: str, flags: int) -> tuple[int, bool]:
-    """A descriptor, and whether it goes past the page cache."""
-    try:
-        return os.open(path, flags | os.O_DIRECT, 0o600), True
-    except OSError as error:
-        if error.errno not in _REFUSED:
-            raise
+    """A descriptor, and whether it goes past the page cache.
+
+    With larger pages than ``ALIGN`` it does not: one could then hold what is written past it beside
+    what is not.
+    """
+    if mmap.PAGESIZE <= ALIGN:
+        try:
+            return os.open(path, flags | os.O_DIRECT, 0o600), True
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
     # A file that this call has made is there now, and the only one who knows it is us.
     return os.open(path, flags & ~os.O_EXCL, 0o600), False
 
@@ -137,10 +142,16 @@ class DirectWriter(_Direct):
         self._base, self._tail = done.base, done.tail
 
     def pwrite(self, offset: int, data: Buffer) -> None:
-        """Write somewhere behind what was appended: ``offset`` and length in whole blocks."""
+        """Write somewhere behind what was appended: ``offset`` and length in whole blocks.
+
+        From memory of whole pages without a copy.
+        """
         view = flat(data)
         if offset % ALIGN or len(view) % ALIGN:
             raise ValueError(f"{len(view)} bytes at {offset}: not whole blocks")
+        if len(view) and not np.frombuffer(view, np.uint8).ctypes.data % ALIGN:
+            self._write(view, offset)
+            return
         with _staged() as stage:
             for at in range(0, len(view), _STAGE):
                 piece = view[at : at + _STAGE]

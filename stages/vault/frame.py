@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from stages.crypto.aead import OpenFailed
+from stages.crypto.aead import OpenFailed, scratch
 from stages.errors import DamagedObject
 from stages.model import BLOCK, FRAME_BLOCKS, Frame
 from stages.ports import Buffer, Entropy
@@ -35,6 +35,7 @@ HEADER = struct.Struct("<4sBBHIIII")
 MAGIC = b"BFRM"
 VERSION = 1
 RAW, ZSTD = 0, 1
+MOST = FRAME_BLOCKS * BLOCK  # bytes of content
 _AAD = b"backstay frame 1"
 
 
@@ -74,18 +75,33 @@ def unseal(
     scope: Scope, key: bytes, epoch: int, number: int, stored: Buffer, subject: str
 ) -> tuple[FrameHead, bytes]:
     """Check and decrypt frame ``number`` of ``epoch``: its head and still compressed content."""
-    head = read_head(stored, subject)
-    if (head.epoch, head.number) != (epoch, number):
-        raise DamagedObject(
-            f"frame {head.epoch}/{head.number} in the place of {epoch}/{number}", subject=subject
-        )
-    if len(stored) != HEADER.size + head.sealed:
-        raise DamagedObject("frame cut short", subject=subject)
-    clear, sealed = bytes(stored[: HEADER.size]), memoryview(stored)[HEADER.size :]
-    try:
-        return head, scope.cipher.open(key, sealed, _aad(scope, clear))
-    except OpenFailed:
-        raise DamagedObject(f"frame {epoch}/{number} does not open", subject=subject) from None
+    head = _head_of(epoch, number, stored, subject)
+    with scratch(max(0, head.sealed - scope.cipher.overhead)) as plain:
+        _decrypt(scope, key, head, stored, plain, subject)
+        return head, bytes(plain)
+
+
+def unpack_into(
+    scope: Scope,
+    key: bytes,
+    epoch: int,
+    number: int,
+    stored: Buffer,
+    subject: str,
+    decompressor: zstandard.ZstdDecompressor,
+    room: memoryview,
+) -> int:
+    """``unseal`` and ``expand``, the blocks to the beginning of ``room``, which has place for
+    ``MOST`` bytes; how many they are. What is there after ``DamagedObject`` is of no use."""
+    head = _head_of(epoch, number, stored, subject)
+    size, packed = head.blocks * BLOCK, head.sealed - scope.cipher.overhead
+    if head.codec == RAW and packed == size:
+        _decrypt(scope, key, head, stored, room[:size], subject)
+        return size
+    with scratch(max(0, packed)) as plain:
+        _decrypt(scope, key, head, stored, plain, subject)
+        _expand_into(head, plain, decompressor, subject, room[:size])
+    return size
 
 
 def expand(
@@ -103,6 +119,49 @@ def expand(
     if len(content) != size:
         raise DamagedObject("frame of another size", subject=subject)
     return content
+
+
+def _head_of(epoch: int, number: int, stored: Buffer, subject: str) -> FrameHead:
+    """The head of what is stored, if it is that of a whole frame of this name."""
+    head = read_head(stored, subject)
+    if (head.epoch, head.number) != (epoch, number):
+        raise DamagedObject(
+            f"frame {head.epoch}/{head.number} in the place of {epoch}/{number}", subject=subject
+        )
+    if len(stored) != HEADER.size + head.sealed:
+        raise DamagedObject("frame cut short", subject=subject)
+    return head
+
+
+def _decrypt(
+    scope: Scope, key: bytes, head: FrameHead, stored: Buffer, plain: memoryview, subject: str
+) -> None:
+    view = memoryview(stored)
+    clear, sealed = bytes(view[: HEADER.size]), view[HEADER.size :]
+    try:
+        scope.cipher.open_into(key, sealed, _aad(scope, clear), plain)
+    except OpenFailed:
+        what = f"frame {head.epoch}/{head.number} does not open"
+        raise DamagedObject(what, subject=subject) from None
+
+
+def _expand_into(
+    head: FrameHead,
+    content: memoryview,
+    decompressor: zstandard.ZstdDecompressor,
+    subject: str,
+    blocks: memoryview,
+) -> None:
+    """``blocks``: as many bytes as the head says. With place for all of it, zstd expands a frame
+    there at once, without a copy."""
+    try:
+        if head.codec == RAW or zstandard.frame_content_size(content) != len(blocks):
+            raise DamagedObject("frame of another size", subject=subject)
+        got = decompressor.stream_reader(content).readinto(blocks)
+    except zstandard.ZstdError as error:
+        raise DamagedObject(f"frame does not expand: {error}", subject=subject) from None
+    if got != len(blocks):
+        raise DamagedObject("frame of another size", subject=subject)
 
 
 def _aad(scope: Scope, head: bytes) -> bytes:

@@ -81,6 +81,19 @@ def test_another_key_place_or_length_does_not_open(cipher: Cipher) -> None:
 
 
 @BOTH
+def test_memory_of_another_size_is_not_written_to(cipher: Cipher) -> None:
+    sealed = cipher.seal(KEY, b"content", b"place", SeededEntropy("nonce"))
+    exact = bytearray(7)
+    cipher.open_into(KEY, sealed, b"place", memoryview(exact))
+    assert exact == b"content"
+    for size in (0, 6, 8):
+        other = bytearray(size)
+        with pytest.raises(ValueError, match="in the place of"):
+            cipher.open_into(KEY, sealed, b"place", memoryview(other))
+        assert other == bytes(size)
+
+
+@BOTH
 def test_every_seal_draws_a_nonce_of_its_own(cipher: Cipher) -> None:
     entropy = SeededEntropy("nonces")
     sealed = [cipher.seal(KEY, b"same", b"", entropy) for _ in range(100)]

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,36 @@ def test_zeros_are_written_ahead_in_whole_blocks(path: str) -> None:
         with pytest.raises(ValueError, match="not whole blocks"):
             file.pwrite(offset, bytes(length))
     file.close()
+    file.close()
+
+
+def in_whole_pages(size: int) -> memoryview:
+    """Random bytes whose first is the first of a page."""
+    memory = np.empty(size + ALIGN, np.uint8)
+    start = -memory.ctypes.data % ALIGN
+    memory[start : start + size] = np.frombuffer(os.urandom(size), np.uint8)
+    return memory[start : start + size].data
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_blocks_anywhere_from_whole_pages_and_from_others(
+    path: str, refuses: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if refuses:
+        request.getfixturevalue("refusing")
+    file = FILES.open_write(path, create=True, direct=True)
+    pages = in_whole_pages(2 * STAGE)
+    file.pwrite(10 * ALIGN, pages)
+    file.pwrite(0, pages[ALIGN // 2 : ALIGN // 2 + ALIGN])
+    file.pwrite(3 * ALIGN, pages[:0])
+    found = Path(path).read_bytes()
+    assert found[:ALIGN] == pages[ALIGN // 2 : ALIGN // 2 + ALIGN]
+    assert found[ALIGN : 10 * ALIGN] == bytes(9 * ALIGN)
+    assert found[10 * ALIGN :] == pages
+    monkeypatch.setattr(direct, "_copy", None)  # from whole pages nothing is copied
+    file.pwrite(ALIGN, pages[:ALIGN])
+    with pytest.raises(TypeError):
+        file.pwrite(ALIGN, pages[1 : ALIGN + 1])
     file.close()
 
 

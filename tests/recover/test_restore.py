@@ -95,6 +95,42 @@ async def test_progress_is_told_to_the_byte(tmp_path: Path) -> None:
         assert all(step >= 0 for step in told)
 
 
+async def test_frames_in_a_row_are_written_together_past_the_page_cache(tmp_path: Path) -> None:
+    """Small pieces are not, nor what is less than a block; each byte is written once."""
+    direct: list[bool] = []
+    wrote: list[tuple[bool, int, int]] = []
+
+    class Noted(SystemFiles):
+        def open_write(self, path: str, **how: bool) -> OpenFile:
+            inner = super().open_write(path, **how)
+            pwrite, past = inner.pwrite, how.get("direct", False)
+            if path.endswith(".partial"):
+                direct.append(past)
+
+            def noted(offset: int, data: Buffer) -> None:
+                pwrite(offset, data)
+                if path.endswith(".partial"):
+                    wrote.append((past, offset, memoryview(data).nbytes))
+
+            inner.pwrite = noted  # type: ignore[method-assign]
+            return inner
+
+    async with past(disk(1200 * BLOCK + 700)) as made:
+        end = {1200: noise(0, 1)[0][:700].ljust(BLOCK, b"\0")}
+        await made.write((ROOT, noise(0, 300) | noise(400, 3) | noise(500, 700) | end))
+        to = targets(made, tmp_path)
+        await restore(made, to, files=Noted())
+        assert is_restored(made, to)
+    assert direct == [False, True]
+    assert sum(length for _, _, length in wrote) == 1003 * BLOCK + 700
+    assert {(offset, length) for past, offset, length in wrote if not past} >= {
+        (400 * BLOCK, 3 * BLOCK),
+        (1200 * BLOCK, 700),
+    }
+    assert len(wrote) < 10
+    assert max(length for past, _, length in wrote if past) > 256 * KIB, "frames together"
+
+
 @pytest.mark.parametrize("stop", range(1, 6))
 async def test_it_goes_on_after_the_last_whole_window(tmp_path: Path, stop: int) -> None:
     store = CountingStore()

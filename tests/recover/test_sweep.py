@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages.errors import Damage, StoreUnreachable
 from stages.model import BLOCK, FRAME_BLOCKS, Disk
-from stages.recover.extract import DamagedExtent
+from stages.recover.extract import DamagedExtent, each
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
-from stages.recover.sweep import AHEAD, Sweep, content_runs
+from stages.recover.sweep import AHEAD, Sweep, content_runs, stretches
 from stages.store.port import ObjectStore
 from stages.vault import layout
 from tests.recover.past import Blocks, CountingStore, Past, machine, noise, past
@@ -28,11 +31,12 @@ class Swept:
         self.damage: list[DamagedExtent] = []
         self.lost = 0
 
-    def take(self, need: FrameNeed, content: bytes) -> None:
+    def take(self, need: FrameNeed, content: memoryview) -> None:
         for slot, block, count in content_runs(need):
             for at in range(count):
                 assert block + at not in self.blocks
-                self.blocks[block + at] = content[(slot + at) * BLOCK : (slot + at + 1) * BLOCK]
+                there = content[(slot + at) * BLOCK : (slot + at + 1) * BLOCK]
+                self.blocks[block + at] = bytes(there)
 
 
 async def swept(made: Past, *, window: int, store: ObjectStore | None = None) -> Swept:
@@ -41,7 +45,7 @@ async def swept(made: Past, *, window: int, store: ObjectStore | None = None) ->
     found = Swept()
     sweep = Sweep(point, ports, window_blocks=window)
     for first in sweep.windows(DISK):
-        found.damage += await sweep.extract(await sweep.locate(DISK, first), found.take)
+        found.damage += await sweep.extract(await sweep.locate(DISK, first), each(found.take))
     assert found.damage == sweep.damage
     found.lost = sweep.lost
     point.close()
@@ -135,7 +139,7 @@ async def test_a_data_key_that_is_gone_costs_the_frames_of_its_epoch() -> None:
         point = await PointMap.build(await made.group_by_id(), ports.files, made.tail)
         sweep = Sweep(point, ports)
         for disk in point.machine.disks:
-            await sweep.extract(await sweep.locate(disk, 0), lambda _need, _content: None)
+            await sweep.extract(await sweep.locate(disk, 0), lambda _room, _laid: None)
         point.close()
         assert sweep.lost
         assert all("wrapped key" in each.reason for each in sweep.damage)
@@ -172,3 +176,37 @@ async def test_gets_run_ahead_but_not_away() -> None:
             assert under_way() == AHEAD
             store.gate.set()
         assert under_way() == 3 * AHEAD
+
+
+@st.composite
+def rooms(draw: st.DrawFn) -> list[tuple[int, FrameNeed]]:
+    """Frames one after the other, some of whose blocks are wanted, mostly in a row."""
+    laid, at, block = [], 0, 0
+    for number in range(draw(st.integers(1, 5))):
+        size = draw(st.integers(1, 9))
+        slots = draw(st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted))
+        blocks = []
+        for _ in slots:
+            block += draw(st.sampled_from([1, 1, 1, 2, 100]))
+            blocks.append(block)
+        need = FrameNeed(1, number, np.array(slots, np.uint64), np.array(blocks, np.uint64))
+        laid.append((at * BLOCK, need))
+        at += size
+    return laid
+
+
+@given(rooms())
+def test_stretches_of_a_room_are_all_that_is_wanted_of_it(
+    laid: list[tuple[int, FrameNeed]],
+) -> None:
+    wanted = [
+        (at // BLOCK + slot, block)
+        for at, need in laid
+        for slot, block in zip(need.slots.tolist(), need.blocks.tolist(), strict=True)
+    ]
+    found = stretches(laid)
+    pairs = [(slot + at, block + at) for slot, block, count in found for at in range(count)]
+    assert pairs == wanted
+    ends = [(slot + count, block + count) for slot, block, count in found]
+    starts = [(slot, block) for slot, block, _ in found]
+    assert not set(ends) & set(starts), "neighbours are one stretch"

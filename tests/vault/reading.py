@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.model import BLOCK, Disk
-from stages.recover.extract import DamagedExtent
+from stages.recover.extract import DamagedExtent, each
 from stages.recover.opened import Group, open_vault
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
@@ -36,12 +36,12 @@ async def read_point(
 async def _disk(sweep: Sweep, disk: Disk) -> bytes:
     content = bytearray(disk.blocks * BLOCK)
 
-    def take(need: FrameNeed, blocks: bytes) -> None:
+    def take(need: FrameNeed, blocks: memoryview) -> None:
         for slot, block, count in content_runs(need):
             there = slice(block * BLOCK, (block + count) * BLOCK)
             content[there] = blocks[slot * BLOCK : (slot + count) * BLOCK]
 
     for first in sweep.windows(disk):
-        await sweep.extract(await sweep.locate(disk, first), take)
+        await sweep.extract(await sweep.locate(disk, first), each(take))
     assert not any(content[disk.size :])
     return bytes(content[: disk.size])

@@ -16,7 +16,17 @@ from stages.errors import DamagedObject
 from stages.model import BLOCK, FRAME_BLOCKS, Frame
 from stages.vault import sealing
 from stages.vault.container import Kind
-from stages.vault.frame import HEADER, RAW, ZSTD, expand, read_head, seal, unseal
+from stages.vault.frame import (
+    HEADER,
+    MOST,
+    RAW,
+    ZSTD,
+    expand,
+    read_head,
+    seal,
+    unpack_into,
+    unseal,
+)
 from stages.vault.sealing import EpochKeys, Scope, open_body, seal_body
 from tests.vault.support import SeededEntropy, noise_block, text_block
 
@@ -36,8 +46,18 @@ def sealed(frame: Frame, scope: Scope = SCOPE) -> bytes:
 
 
 def opened(stored: bytes, scope: Scope = SCOPE, epoch: int = 3, number: int = 70_000) -> bytes:
-    head, content = unseal(scope, KEY, epoch, number, stored, "the object")
-    return expand(head, content, zstandard.ZstdDecompressor(), "the object")
+    """Both ways: what one opens the other does, and what one refuses the other does."""
+    expander, room = zstandard.ZstdDecompressor(), bytearray(b"?" * (MOST + 1))
+    arguments = (scope, KEY, epoch, number, stored, "the object")
+    try:
+        size = unpack_into(*arguments, expander, memoryview(room)[:MOST])
+    except DamagedObject:
+        with pytest.raises(DamagedObject):
+            expand(*unseal(*arguments), expander, "the object")
+        raise
+    content = expand(*unseal(*arguments), expander, "the object")
+    assert room == content + b"?" * (len(room) - size), "and nothing behind it is touched"
+    return content
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)

@@ -8,6 +8,7 @@ import trio
 
 from stages.model import BLOCK
 from stages.ports import Machine
+from stages.recover.extract import each
 from stages.recover.opened import Group, open_vault
 from stages.recover.plan import FrameNeed
 from stages.recover.pointmap import PointMap
@@ -41,13 +42,13 @@ async def read_point(group: Group, seq: int, *, checkpoints: bool = True) -> dic
     for disk in point.machine.disks:
         content = bytearray(disk.blocks * BLOCK)
 
-        def take(need: FrameNeed, data: bytes, content: bytearray = content) -> None:
+        def take(need: FrameNeed, data: memoryview, content: bytearray = content) -> None:
             for slot, block, count in content_runs(need):
                 piece = data[slot * BLOCK : (slot + count) * BLOCK]
                 content[block * BLOCK : (block + count) * BLOCK] = piece
 
         for first in sweep.windows(disk):
-            await sweep.extract(await sweep.locate(disk, first), take)
+            await sweep.extract(await sweep.locate(disk, first), each(take))
         assert not any(content[disk.size :]), "padding is zero"
         found[disk.name] = bytes(content[: disk.size])
     sweep.point.close()
