@@ -57,6 +57,27 @@ async def read(group: Group, seq: int) -> Manifest | None:
     return checkpoint.read_manifest(found, group.scope, keys, body)
 
 
+async def oldest(group: Group, base: int) -> Manifest | None:
+    """The checkpoint ``base`` before which nothing is left; None if all of the log is.
+
+    Raises ``Damage``.
+    """
+    manifest = await read(group, base) if base else None
+    if base and manifest is None:
+        raise no_base(group, base)
+    return manifest
+
+
+def no_base(group: Group, base: int) -> DamagedObject:
+    """The error if checkpoint ``base`` cannot be read, and nothing else is left to begin with."""
+    return DamagedObject(
+        "the checkpoint that this point is read from is damaged or missing, and retention has let "
+        "go of the commits before it",
+        operation="read the block map",
+        subject=layout.manifest(group.scope.group, base),
+    )
+
+
 async def fetch_page(group: Group, name: PageName, place: int, length: int) -> U64:
     """One stored page, by its row in a table. Raises ``Damage``."""
     part = place >> checkpoint.OFFSET_BITS
