@@ -9,8 +9,8 @@ from stages.model import U64
 from stages.recover.opened import Group
 from stages.vault import checkpoint, layout
 from stages.vault.checkpoint import Manifest, PageName
+from stages.vault.commits import Commit
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
-from stages.vault.log import Commit
 from stages.vault.terms import check_place, check_signer
 
 

@@ -20,8 +20,8 @@ from stages.recover.doubt import Hole
 from stages.recover.opened import Group
 from stages.vault import layout, location
 from stages.vault.checkpoint import PAGE_ROWS, Manifest
+from stages.vault.commits import Commit
 from stages.vault.fold import CopyRefs, SetData, SetZero, check_bounds, steps
-from stages.vault.log import Commit
 from stages.vault.records import MachineRecord
 from stages.vault.rollup import SPAN
 
