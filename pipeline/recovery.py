@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.assembly import vault_store
 from pipeline.leasing import Reader, leased
@@ -22,11 +22,12 @@ from stages.recover.points import Choice, Point, choose, newest
 from stages.recover.restore import Report, Restore, identity
 from stages.recover.sweep import Sweep
 from stages.recover.target import Target, is_named, refused
-from stages.recover.verify import Verified, Verify
 from stages.vault.charter import Pin
-from stages.vault.failover_log import load_failovers, notice_of
 from stages.vault.keyfile import PrivateKey
 from stages.vault.location import ZERO
+
+if TYPE_CHECKING:
+    from stages.recover.verify import Verified
 
 _DRILL_BLOCKS = 4096
 _OPENING = 2.0  # seconds of blips; a person is waiting, and may have mistyped the place
@@ -119,6 +120,8 @@ async def _rescue_entry(group: Group) -> RescueEntry:
         record = await group.machine_at(choice.point.seq)
     except NotFound as error:
         point, note = None, error.message
+    from stages.vault.failover_log import load_failovers, notice_of
+
     with suppress(UnknownVersion):  # it is restored all the same
         log = await load_failovers(group.log.store, group.scope, group.ring.charter)
         notice = notice_of(log, group.scope.group)
@@ -135,6 +138,8 @@ async def verify_point(
     watch: Watch,
 ) -> tuple[Choice, Verified]:
     """Prove a point; ``watch`` gets a title and a total and returns what to call on progress."""
+    from stages.recover.verify import Verify
+
     async with access.vault(patience=_WORKING) as vault:
         group = await vault.find(machine)
         choice = await choose(group, machine, at)

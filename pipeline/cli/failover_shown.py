@@ -25,17 +25,22 @@ def whoever() -> Who:
     """Who gives the command, and on which host."""
     from pipeline.failover.model import Who
 
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a user that the system has no name for
-        name = f"uid {os.getuid()}"
-    return Who(name[:_MOST], (platform.node() or "unknown host")[:_MOST])
+    return Who(*_names())
 
 
 def reading(what: str) -> str:
     """Who reads a point, for its lease."""
-    who = whoever()
-    return f"{what} by {who.by} on {who.host}"[:_MOST]
+    name, host = _names()
+    return f"{what} by {name} on {host}"[:_MOST]
+
+
+def _names() -> tuple[str, str]:
+    """Of the user and of this host."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user that the system has no name for
+        name = f"uid {os.getuid()}"
+    return name[:_MOST], (platform.node() or "unknown host")[:_MOST]
 
 
 def wanted(point: str | None, at: str | None) -> tuple[Wanted, str]:

@@ -16,7 +16,7 @@ from pipeline.cli.console import (
     refused_by_system,
     unheard,
 )
-from pipeline.daemon.collecting import collect_rarely
+from pipeline.daemon.collecting import begin_lean
 from stages.errors import EXIT_CODES, BackstayError, UsageError
 
 _COMMANDS = {
@@ -87,7 +87,7 @@ def backstay() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    collect_rarely()  # before the command's imports, which leave nothing to collect
+    begin_lean()  # before the command's imports, which leave nothing to collect
     argv = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in argv
     with ending_is_interruption():

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-from pipeline.daemon.collecting import collect_rarely
+from pipeline.daemon.collecting import begin_lean
 
 _NICE = 10
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
@@ -16,7 +16,7 @@ def main() -> int:
     """The process: its exit code."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     os.nice(_NICE)
-    collect_rarely()  # before the imports, which make much and leave nothing to collect
+    begin_lean()  # before the imports, which make much and leave nothing to collect
     from pipeline.daemon.delivery_process import deliver
 
     return deliver(sys.argv[1])

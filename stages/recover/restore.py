@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 _LISTED = 50
+_WRITING = 2  # more than are at work: they wait for the disk
 _SYNC_STEP = 16 << 20  # stored bytes fetched between two syncs: disks are kept busy meanwhile
 
 
@@ -65,7 +66,8 @@ class Report:
 class Restore:
     """One restore of one point. Raises ``TargetError``, ``Damage``, ``NoSpace`` or store errors.
 
-    ``workers`` open frames at a time; progress is kept every ``window_blocks`` of disk.
+    ``workers`` open frames at a time, and ``_WRITING`` more write them; progress is kept every
+    ``window_blocks`` of disk.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Restore:
         workers: int = 2,
         window_blocks: int = WINDOW_BLOCKS,
     ):
-        self._sweep = Sweep(point, machine, workers=workers, window_blocks=window_blocks)
+        self._sweep = Sweep(point, machine, workers=workers + _WRITING, window_blocks=window_blocks)
         self._point = point
         self._machine = machine
         self._salvage = salvage
