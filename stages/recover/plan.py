@@ -77,21 +77,20 @@ def hauls(
     ``owners``: groups by epoch, of epochs that are not those of ``group``.
     """
     owners = owners or {}
-    by_object: dict[tuple[str, bool], list[tuple[int, int, FrameNeed]]] = {}
-    for need, row in zip(wanted, rows, strict=True):
-        place = location.place(row)
-        where = owners.get(need.epoch, group)
-        if place.packed:
-            key = layout.pack(where, place.number)
-        elif place.inline:
-            key = layout.commit(where, place.number)
-        else:
-            key = layout.data(where, need.epoch, place.number)
-        length = min(place.length, _LONGEST)
-        name = (key, place.inline or place.packed)
-        by_object.setdefault(name, []).append((place.offset, length, need))
+    by_object: dict[tuple[bytes, int, int], list[tuple[int, int, FrameNeed]]] = {}
+    offsets = (rows[:, 1] >> np.uint64(32)).tolist()
+    lengths = np.minimum(rows[:, 1] & np.uint64(0xFFFFFFFF), np.uint64(_LONGEST)).tolist()
+    for need, number, offset, length in zip(
+        wanted, rows[:, 0].tolist(), offsets, lengths, strict=True
+    ):
+        # Commits and packs hold frames of several epochs, data objects of one.
+        epoch = 0 if number >= location.PACKED else need.epoch
+        name = (owners.get(need.epoch, group), epoch, number)
+        by_object.setdefault(name, []).append((offset, length, need))
     found = []
-    for (key, tail), frames in sorted(by_object.items(), key=lambda item: item[0]):
+    for (key, tail), frames in sorted(
+        ((_key(*name), frames) for name, frames in by_object.items()), key=lambda item: item[0]
+    ):
         frames.sort(key=lambda frame: frame[0])
         start = 0
         for at in range(1, len(frames) + 1):
@@ -99,6 +98,16 @@ def hauls(
                 found.append(_haul(key, tail, frames[start:at]))
                 start = at
     return found
+
+
+def _key(group: bytes, epoch: int, number: int) -> tuple[str, bool]:
+    """Of the object in the first column of a directory row; and whether offsets are its tail's."""
+    place = number & ~(location.INLINE | location.PACKED)
+    if number & location.PACKED:
+        return layout.pack(group, place), True
+    if number & location.INLINE:
+        return layout.commit(group, place), True
+    return layout.data(group, epoch, place), False
 
 
 def _apart(
