@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
 from stages.errors import BackstayError
-from stages.model import BLOCK, Disk
+from stages.model import BLOCK, FRAME_BLOCKS, Disk
 from stages.nbd.device import DeviceFlags, DeviceInfo, Extent, Part
 from stages.nbd.wire import STATE_HOLE, STATE_ZERO
-from stages.ports import Offload
+from stages.ports import Buffer, Offload
 from stages.recover.frames import FrameCache, Name
 from stages.recover.plan import FrameNeed, needs
 from stages.recover.pointmap import PointMap
+from stages.recover.regions import REGION, Located, Streams
 from stages.recover.sweep import content_runs
+from stages.vault import location
 from stages.vault.location import ZERO
 
 CACHE_BYTES = 48 << 20
 TOGETHER = 64  # frames that one read holds at a time: 16 MiB
 _EXTENT_BLOCKS = 1 << 18
-_REGION = 512  # blocks (2 MiB) that are fetched together once someone reads them in a row
-_REGIONS = 64  # that are remembered
 _FEW = 32  # frames of a region; where more are needed, reading ahead costs too much
 _MOST_PARTS = 64  # of an answer; above, one copy is cheaper
 
@@ -36,7 +35,8 @@ class PointDevice:
         self._point = point
         self._disk = disk
         self._frames = FrameCache(point, offload, cache_bytes)
-        self._streams = _Streams()
+        self._streams = Streams()
+        self._located = Located(point, disk)
         self.info = DeviceInfo(
             name=disk.name,
             size=disk.size,
@@ -51,7 +51,10 @@ class PointDevice:
         count = -(-(offset + length) // BLOCK) - first
         for region in self._streams.ahead(first, count):
             await self._read_ahead(region)
-        locations = await self._point.locations(self._disk.number, first, count)
+        locations = await self._located.get(first, count)
+        at = location.in_one_frame(locations) if count <= FRAME_BLOCKS else None
+        if at is not None:
+            return [await self._of_one_frame(at, count, offset - first * BLOCK, length)]
         frames, wanted = needs(locations, first)
         if not wanted:
             return [bytes(length)]
@@ -104,44 +107,29 @@ class PointDevice:
         """Not on a read-only device."""
         raise PermissionError(1, "the recovery point is read-only")
 
+    async def _of_one_frame(self, at: int, count: int, start: int, length: int) -> Buffer:
+        """``length`` bytes from byte ``start`` of ``count`` blocks that lie in a row in a frame,
+        the first of them at location ``at``: what a guest reads mostly, hence without all else."""
+        frame, slot = location.frame_and_slot(at)
+        name = location.split(frame)
+        content = self._frames.cached(name)
+        if content is None:
+            slots = np.arange(slot, slot + count, dtype=np.uint64)
+            need = FrameNeed(*name, slots, slots)
+            content = (await self._frames.get(np.array([frame], np.uint64), [need]))[name]
+        start += slot * BLOCK
+        part = memoryview(content)[start : start + length]
+        # It keeps the whole frame alive until it is sent: not for the sake of a few bytes.
+        return part if 2 * length >= len(content) else bytes(part)
+
     async def _read_ahead(self, region: int) -> None:
         """Bring a region's frames into the cache; errors are for those who want what fails."""
-        first = region * _REGION
-        count = min(_REGION, self._disk.blocks - first)
-        locations = await self._point.locations(self._disk.number, first, count)
-        frames, wanted = needs(locations, first)
+        frames, wanted = needs(await self._located.region(region), region * REGION)
         if 0 < len(wanted) <= _FEW:
             try:
                 await self._frames.get(frames, wanted)
             except BackstayError:
                 return
-
-
-class _Streams:
-    """Notices regions that are read in a row."""
-
-    def __init__(self) -> None:
-        self._read: OrderedDict[int, int] = OrderedDict()  # region: blocks read of it
-
-    def ahead(self, first: int, count: int) -> list[int]:
-        """Regions to be fetched as a whole before these blocks are read: usually none.
-
-        A region is, once a quarter of it was asked for, or when its predecessor was.
-        """
-        found = []
-        for region in range(first // _REGION, (first + count - 1) // _REGION + 1):
-            low, high = max(first, region * _REGION), min(first + count, (region + 1) * _REGION)
-            before = self._read.get(region, 0)
-            now = before + high - low
-            if self._read.get(region - 1, 0) >= _REGION // 4:
-                now = max(now, _REGION // 4)
-            if before < _REGION // 4 <= now:
-                found.append(region)
-            self._read[region] = now
-            self._read.move_to_end(region)
-        while len(self._read) > _REGIONS:
-            self._read.popitem(last=False)
-        return found if len(found) == 1 else []  # a long read fetches much together anyway
 
 
 def _parts(

@@ -39,6 +39,13 @@ class FrameCache:
         self._hauling = trio.CapacityLimiter(_PARALLEL)
         self._under_way: dict[Name, trio.Event] = {}
 
+    def cached(self, name: Name) -> bytes | None:
+        """A frame that is here, or None."""
+        content = self._cache.get(name)
+        if content is not None:
+            self._cache.move_to_end(name)
+        return content
+
     async def get(self, frames: U64, wanted: list[FrameNeed]) -> dict[Name, bytes]:
         """All ``wanted`` frames: from the cache, from a read under way, or from the store.
 
@@ -52,9 +59,8 @@ class FrameCache:
                 name = (need.epoch, need.number)
                 if name in found:
                     continue
-                content = self._cache.get(name)
+                content = self.cached(name)
                 if content is not None:
-                    self._cache.move_to_end(name)
                     found[name] = content
                 elif name in self._under_way:
                     waiting = self._under_way[name]
@@ -102,7 +108,8 @@ class FrameCache:
 
         async def one(haul: Haul) -> None:
             async with self._hauling:
-                lost = await self._extractor.run(haul, keep)
+                alone = self._hauling.borrowed_tokens == 1
+                lost = await self._extractor.run(haul, keep, alone=alone)
             bad.extend((haul.key, reason) for _, reason in lost[:1])
 
         rows = await self._point.places(frames)

@@ -54,6 +54,22 @@ def slot_of(locations: U64) -> U64:
     return locations & np.uint64((1 << _FRAME_SHIFT) - 1)
 
 
+def frame_and_slot(located: int) -> tuple[int, int]:
+    """Of one location: its frame as in ``frame_of``, and the block within it."""
+    return located >> _FRAME_SHIFT, located & ((1 << _FRAME_SHIFT) - 1)
+
+
+def in_one_frame(locations: U64) -> int | None:
+    """The first of locations (n,) if they are consecutive blocks of one frame, else None."""
+    first, count = int(locations[0]), len(locations)
+    last = first + count - 1
+    if first <= ZERO or first >> _FRAME_SHIFT != last >> _FRAME_SHIFT:
+        return None
+    if count > 1 and not (locations[1:] - locations[:-1] == np.uint64(1)).all():
+        return None
+    return first
+
+
 def split(frame: int) -> tuple[int, int]:
     """Epoch and frame within it, from one number of ``frame_of``."""
     return frame >> (_EPOCH_SHIFT - _FRAME_SHIFT), frame & ((1 << 32) - 1)
