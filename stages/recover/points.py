@@ -19,7 +19,7 @@ from stages.vault.commits import Commit
 from stages.vault.floors import MAX_POINTS
 from stages.vault.rollup import SPAN
 
-_PARALLEL = 16
+_PARALLEL = 32
 COMPLETE_WINDOW = 64  # newest commits whose data objects are looked for before one is chosen
 
 

@@ -42,6 +42,7 @@ class Log:
         self.genesis = _GENESIS
         self.floor: Floor | None = None
         self.pinned = False  # the floor is given: newer ones are not looked for
+        self._newest: Commit | None = None  # of those that were read by themselves
         self._commits = Commits(store, scope, lambda: self.first, self._note)
 
     @property
@@ -110,16 +111,26 @@ class Log:
     async def signed(self, seq: int) -> Commit:
         """One commit, its signature checked against charter and term.
 
-        Raises ``Expired`` if retention has let it go, ``Damage``.
+        Raises ``Expired`` if retention has let it go, ``Damage``. The newest one is read once:
+        whoever opens a group asks for it again and again.
         """
+        known = self._newest
+        if known is not None and known.header.seq == seq and self.offers(seq):
+            commit = known
+        else:
+            commit = await self._read(seq)
+        await self._check_signature(commit)
+        self._check_kept(commit)
+        if known is None or known.header.seq < seq:
+            self._newest = commit
+        return commit
+
+    async def _read(self, seq: int) -> Commit:
         try:
-            commit = await self._commits.one(seq)
+            return await self._commits.one(seq)
         except MissingData:
             self.check_offered(seq)
             raise
-        await self._check_signature(commit)
-        self._check_kept(commit)
-        return commit
 
     def _check_kept(self, commit: Commit) -> None:
         """A commit that a floor names is the one that it means."""

@@ -180,11 +180,17 @@ class KeyRing:
         Raises ``WrongKey``, ``Damage`` or ``NotAdmitted`` if there is no index key.
         """
         if epoch not in self._known:
-            index = await self._open(epoch, INDEX)
-            data = None
-            if DATA in self.uses:
+            data: bytes | None = None
+
+            async def frames() -> None:
+                nonlocal data
                 with suppress(*UNREADABLE):  # without frames there are still indexes
                     data = await self.data_key(epoch)
+
+            async with crew() as nursery:  # far away each get costs a round trip
+                if DATA in self.uses:
+                    nursery.start_soon(frames)
+                index = await self._open(epoch, INDEX)
             self._known[epoch] = EpochKeys(epoch, data, index)
         return self._known[epoch]
 

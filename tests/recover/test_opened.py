@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from stages.errors import DamagedObject, MissingData, NotFound
+import pytest
+import trio
+
+from stages.errors import BrokenChain, DamagedObject, MissingData, NotFound
 from stages.model import BLOCK, Disk
 from stages.recover.opened import open_vault
 from stages.recover.pointmap import PointMap
 from stages.recover.points import choose
 from stages.vault import layout
+from stages.vault.floors import Floor
 from tests.recover.past import PEOPLE, CountingStore, Past, machine, noise, open_group, past
 
 ROOT = 1
@@ -92,3 +96,57 @@ async def test_a_large_hole_is_said() -> None:
         assert group.tail == 40
         (problem,) = vault.problems
         assert "commit 4 is missing" in problem
+
+
+async def test_the_newest_commit_is_fetched_once_by_all_who_ask_for_it() -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await commits(made, 3)
+        store.gets.clear()
+        group = await made.group()
+        await choose(group, "web1", 3)
+        assert (await group.log.signed(2)).header.seq == 2
+        assert (await group.log.signed(3)).header.seq == 3
+        newest = layout.commit(made.author.scope.group, 3)
+        assert [key for key, _, _ in store.gets].count(newest) == 1
+        assert (await group.log.signed(2)).header.seq == 2, "another one is fetched"
+        await store.spoil(layout.commit(made.author.scope.group, 2), 120)
+        with pytest.raises(DamagedObject):
+            await group.log.signed(2)
+
+
+async def test_what_is_remembered_of_the_log_is_checked_like_what_is_read() -> None:
+    """A floor that is found later may name another commit."""
+    async with past(DISK) as made:
+        await commits(made, 3)
+        group = await made.group()
+        commit = await group.log.signed(3)
+        floor = Floor(1, 3, bytes(32), 0)
+        group.log.floor = floor
+        with pytest.raises(BrokenChain, match="not the commit that the floor names"):
+            await group.log.signed(3)
+        group.log.floor = replace(floor, link=commit.link)
+        assert (await group.log.signed(3)) == commit
+
+
+async def test_both_keys_of_an_epoch_are_fetched_side_by_side() -> None:
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await commits(made, 1)
+        group = await made.group_by_id()
+        asked: list[str] = []
+        both = trio.Event()
+
+        class Meeting(CountingStore):
+            async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+                asked.append(key.rpartition("/")[2])
+                if len(asked) == 2:
+                    both.set()
+                await both.wait()
+                return await store.get(key, offset, length)
+
+        group.ring.store = Meeting()
+        with trio.fail_after(10):
+            keys = await group.ring.keys(1)
+        assert sorted(asked) == ["data", "index"]
+        assert keys.data == await group.ring.data_key(1)
