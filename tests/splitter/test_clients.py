@@ -9,7 +9,8 @@ from pathlib import Path
 
 import trio
 
-from pipeline.intake import IntakeDisk, MachineIntake
+from pipeline.intake import MachineIntake
+from pipeline.intake_disks import IntakeDisk
 from stages.cache.journal.reader import JournalReader
 from stages.capture.group.group import Limits
 from stages.stream import ORIGIN, ZERO_ROW, Kind
