@@ -223,10 +223,3 @@ def _outcome(name: str, line: Line, session: LogSession, seconds: float, ran: fl
         channels=channel_shares((one.statistics() for one in line.channels), ran),
         bottleneck=bottleneck(stages),
     )
-
-
-async def watch_line(line: Line, report: Callable[[Line], None], clock: Machine) -> None:
-    """Call ``report`` a few times a second until cancelled."""
-    while True:
-        report(line)
-        await clock.clock.sleep(0.2)

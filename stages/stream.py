@@ -26,7 +26,6 @@ REGION_BLOCKS = REGION >> 12
 HEAD_BYTES = 64  # of a record in the stream, before its table
 ROW = struct.Struct("<QII")  # first block, count of blocks, offset in the payload
 ZERO_ROW = 0xFFFF_FFFF  # as the offset of a row: these blocks are zero, no payload
-MAX_ROW_BLOCKS = 0xFFFF_FFFF
 
 
 class Position(NamedTuple):

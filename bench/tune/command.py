@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,41 +97,21 @@ def tune(
     the vaults of CONFIG are touched. An option is changed only where paired runs say that the gain
     is more than noise. Without a gain nothing is written, and the exit code is 0 all the same.
     """
-    try:
+    with _refusals():
         loaded = load(str(config))
         target = _target(config, out, overwrite)
         name = _pipeline(loaded, pipeline)
         chosen = _options(only)
-    except BackstayError as error:
-        click.echo(str(error), err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
     rules = Rules(
         memory=memory * MIB,
         growth=None if prefer == "speed" else growth / 100,
         **(QUICK_RULES if quick else {}),  # type: ignore[arg-type]
     )
+    budget = Budget(seconds or (QUICK_SECONDS if quick else SECONDS), rules.final, rules.pairs)
     content = size * MIB if size else QUICK_CONTENT if quick else CONTENT
-    with tempfile.TemporaryDirectory(prefix="backstay-tune-", dir=work) as folder:
-        context = Context(
-            work=Path(folder).resolve(),
-            cache=cache or Path(folder, "images"),
-            repeat=1,
-            subjects=(),
-            scale=Scale(content=content),
-            input=input,
-            say=lambda text: click.echo(f"… {text}", err=True),
-        )
-        budget = Budget(seconds or (QUICK_SECONDS if quick else SECONDS), rules.final, rules.pairs)
-        try:
-            verdict, runs = _tuned(context, loaded, name, chosen, rules, budget)
-        except WrongCopy as error:
-            click.echo(f"wrong data: {error}", err=True)
-            sys.exit(WRONG_DATA)
-        except (CommandFailed, InputFailed) as error:
-            click.echo(str(error), err=True)
-            sys.exit(DID_NOT_RUN)
+    with tempfile.TemporaryDirectory(prefix="backstay-tune-", dir=work) as folder, _failures():
+        context = _context(Path(folder).resolve(), cache, content, input)
+        verdict, runs = _tuned(context, loaded, name, chosen, rules, budget)
     start = setting_of(loaded.pipelines[name])
     change = {one: verdict.setting[one] for one in difference(start, verdict.setting)}
     if change:
@@ -141,6 +122,43 @@ def tune(
         click.echo(json.dumps(shown.as_fields(start, verdict, runs, written), indent=1))
     else:
         shown.show(start, verdict, runs, written, budget)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What was asked for cannot be done: end as the program itself would."""
+    try:
+        yield
+    except BackstayError as error:
+        click.echo(str(error), err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """A measurement that went wrong: say so, and end with a code of its own."""
+    try:
+        yield
+    except WrongCopy as error:
+        click.echo(f"wrong data: {error}", err=True)
+        sys.exit(WRONG_DATA)
+    except (CommandFailed, InputFailed) as error:
+        click.echo(str(error), err=True)
+        sys.exit(DID_NOT_RUN)
+
+
+def _context(work: Path, cache: Path | None, content: int, kind: str) -> Context:
+    return Context(
+        work=work,
+        cache=cache or work / "images",
+        repeat=1,
+        subjects=(),
+        scale=Scale(content=content),
+        input=kind,
+        say=lambda text: click.echo(f"… {text}", err=True),
+    )
 
 
 def _tuned(

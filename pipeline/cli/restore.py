@@ -73,12 +73,7 @@ def restore(
     from pipeline.cli.failover_shown import reading
     from pipeline.recovery import RestoreOrder, restore_point
 
-    if folder is None and not devices and not onto:
-        hint = "--to FOLDER, --device, or --onto"
-        raise UsageError("where to?", operation="restore", hint=hint)
-    if resize and not onto:
-        raise UsageError("--resize goes with --onto", operation="restore", hint="leave it out")
-    onto_devices, onto_paths = _places(devices, onto)
+    onto_devices, onto_paths = _places(folder, devices, onto, resize)
     access = make_access(**where)
     chosen, remark = parse_at(at)
     order = RestoreOrder(
@@ -96,8 +91,7 @@ def restore(
     def approve(choice: Choice, targets: list[Target]) -> None:
         overwritten = any(target.device or target.onto for target in targets)
         if dry_run:
-            notes = [*filter(None, [remark]), *choice.notes]
-            emit(as_json, _plan_fields(machine, choice, targets, notes), "nothing was written")
+            emit(as_json, _plan_fields(machine, choice, targets, remark), "nothing was written")
         if not as_json or (overwritten and not dry_run and confirm is None):
             _announce(machine, choice, targets, remark)
         if dry_run:
@@ -169,7 +163,7 @@ def _announce(machine: str, choice: Choice, targets: list[Target], remark: str) 
 
 
 def _plan_fields(
-    machine: str, choice: Choice, targets: list[Target], notes: list[str]
+    machine: str, choice: Choice, targets: list[Target], remark: str
 ) -> dict[str, Any]:
     return {
         "machine": machine,
@@ -185,14 +179,19 @@ def _plan_fields(
             }
             for t in targets
         ],
-        "notes": notes,
+        "notes": [*filter(None, [remark]), *choice.notes],
     }
 
 
 def _places(
-    devices: tuple[str, ...], onto: tuple[str, ...]
+    folder: str | None, devices: tuple[str, ...], onto: tuple[str, ...], resize: bool
 ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
     """Of ``--device`` and ``--onto``: disks and their paths, each disk once."""
+    if folder is None and not devices and not onto:
+        hint = "--to FOLDER, --device, or --onto"
+        raise UsageError("where to?", operation="restore", hint=hint)
+    if resize and not onto:
+        raise UsageError("--resize goes with --onto", operation="restore", hint="leave it out")
     found = _pairs((*devices, *onto))
     return found[: len(devices)], found[len(devices) :]
 

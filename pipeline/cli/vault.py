@@ -11,7 +11,7 @@ from pipeline.cli.access import reached
 from pipeline.cli.console import emit, json_option, run_async, say
 from pipeline.cli.keyio import read_private, read_public, trust_pins, write_private, write_public
 from stages.errors import NotFound, UsageError
-from stages.vault.charter import Pin
+from stages.vault.charter import Charter, Pin
 
 
 @click.command()
@@ -54,14 +54,7 @@ def init(
 
     ports = this_machine()
     if not recipients and not single_recipient:
-        if not os.isatty(0):
-            raise UsageError(
-                "a second recipient is needed",
-                operation="init",
-                subject=url,
-                hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
-            )
-        recipients = (click.prompt("Public key file of a second recipient", err=True),)
+        recipients = (_second_recipient(url),)
     run_async(check_place, ports, url)  # before anybody types a passphrase
     private, passphrase = read_private(ports, key_path)
     others = second_recipients([read_public(ports, path) for path in recipients], private)
@@ -80,6 +73,26 @@ def init(
         charter = run_async(work)
     finally:
         state.close()
+    _emit_made(as_json, url, charter, public)
+    say("note: the state folder grows by about 6 GiB for each TiB of disk that is written to")
+    if single_recipient:
+        say("warning: one recipient: if this key is lost, so is everything in the vault")
+
+
+def _second_recipient(url: str) -> str:
+    """The path of a public key file, from whoever sits at the terminal."""
+    if not os.isatty(0):
+        raise UsageError(
+            "a second recipient is needed",
+            operation="init",
+            subject=url,
+            hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
+        )
+    path: str = click.prompt("Public key file of a second recipient", err=True)
+    return path
+
+
+def _emit_made(as_json: bool, url: str, charter: Charter, trust: str) -> None:
     emit(
         as_json,
         {
@@ -87,15 +100,12 @@ def init(
             "url": url,
             "recipients": [member.key.hex() for member in charter.recipients],
             "writer": charter.writers[0].key.hex(),
-            "trust": public,
+            "trust": trust,
         },
         f"vault {charter.vault.hex()} made at {url}\n"
-        f"trust file for configurations: {public}\n"
+        f"trust file for configurations: {trust}\n"
         "next: backstay run CONFIG --once",
     )
-    say("note: the state folder grows by about 6 GiB for each TiB of disk that is written to")
-    if single_recipient:
-        say("warning: one recipient: if this key is lost, so is everything in the vault")
 
 
 @click.group()

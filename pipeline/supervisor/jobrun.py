@@ -45,7 +45,6 @@ class JobRun:
         self._owner = owner
         self._parts = parts
         self._scope = trio.CancelScope()
-        self._cancelled = False
         self._quiet = False
 
     @property
@@ -75,7 +74,7 @@ class JobRun:
 
     def cancel(self, *, quiet: bool = False) -> None:
         """Have it end; ``quiet``: nothing happens to the machine by that."""
-        self._cancelled, self._quiet = True, quiet
+        self._quiet = quiet
         self._scope.cancel()
 
     async def run(self) -> None:

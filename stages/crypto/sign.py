@@ -8,7 +8,6 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 SIGNATURE_SIZE = 64
-PUBLIC_SIZE = 32
 
 
 @dataclass(frozen=True)

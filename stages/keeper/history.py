@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stages.errors import UNREADABLE, DamagedObject, ObjectMissing
 from stages.recover.opened import Group
+from stages.vault import commits as vault_commits
 from stages.vault import layout, rollup
-from stages.vault import log as vault_log
 from stages.vault.heads import Heads, Odd, read_heads
 
 
@@ -33,7 +33,7 @@ class History:
         them or of their rollup, links of all. At most a rollup's span. Raises ``Damage``.
         """
         end = -(-first // rollup.SPAN) * rollup.SPAN
-        some = last - first + 1 > vault_log.PARALLEL or end == self._end
+        some = last - first + 1 > vault_commits.PARALLEL or end == self._end
         rolled = await self._read(end) if last <= end and some else None
         if rolled is not None:
             low = first - (end - rollup.SPAN + 1)

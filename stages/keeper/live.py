@@ -117,7 +117,7 @@ async def _walk(
             if seq != point.seq:
                 await point.advance(seq)
             for disk in point.machine.disks:
-                new = await point.new_locations(disk.number)
+                new = point.new_locations(disk.number)
                 if new is None or disk.blocks > known.get(disk.number, 0):
                     await _look(point, disk, frames, seen)
                 else:

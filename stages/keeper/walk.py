@@ -8,20 +8,25 @@ did not is seen from the blocks written since: no page of the checkpoint is read
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from stages.errors import DamagedObject
 from stages.keeper.history import History
-from stages.model import U64, Runs
+from stages.model import U64, Runs, empty_u64
 from stages.ports import Files
+from stages.recover.beneath import ParentMap
 from stages.recover.checkpoints import nearest
+from stages.recover.folding import Folding
 from stages.recover.lineage import parent_of
 from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
 from stages.vault import layout
+from stages.vault.commit import Header
 from stages.vault.heads import Heads, Odd
+from stages.vault.records import MachineRecord
 from stages.vault.sealing import EpochKeys
 from stages.vault.writes import Writes, read_writes
 
@@ -60,8 +65,13 @@ class Walk(PointMap):
     Make it with ``begin``.
     """
 
-    history: History
-    _written: dict[int, _Written]
+    def __init__(
+        self, group: Group, files: Files, machine: MachineRecord, header: Header, history: History
+    ):
+        super().__init__(group, files, machine, header)
+        self._folding = self._together = Together(
+            group, files, machine, self._open_parent, history=history
+        )
 
     @staticmethod
     async def begin(group: Group, files: Files, seq: int, history: History) -> Walk:
@@ -69,8 +79,7 @@ class Walk(PointMap):
         await parent_of(group)
         newest = await group.log.signed(seq)
         machine = await group.machine(newest.header.machine)
-        walk = Walk(group, files, machine, newest.header)
-        walk.history, walk._written = history, {}
+        walk = Walk(group, files, machine, newest.header, history)
         base = group.log.base(seq)
         manifest = await nearest(group, newest)
         if manifest is None and base:
@@ -78,16 +87,38 @@ class Walk(PointMap):
         await walk._read(manifest)
         return walk
 
-    async def new_locations(self, disk: int) -> U64 | None:
+    def new_locations(self, disk: int) -> U64 | None:
         """Locations of all blocks of a disk that were written to since this was asked last; None
         if they are too many to be remembered."""
+        return self._together.new_locations(disk)
+
+
+class Together(Folding):
+    """Folds a stretch of commits at once, and remembers which blocks they wrote to."""
+
+    def __init__(
+        self,
+        group: Group,
+        files: Files,
+        machine: MachineRecord,
+        open_parent: Callable[[], Awaitable[ParentMap]],
+        *,
+        history: History,
+    ):
+        super().__init__(group, files, machine, open_parent, salvage=False)
+        self._history = history
+        self._written: dict[int, _Written] = {}
+
+    def new_locations(self, disk: int) -> U64 | None:
+        """See ``Walk``."""
         written = self._written.pop(disk, None)
         if written is None:
-            return np.zeros(0, np.uint64)
-        return None if written.all else self._scratch[disk].gather(written.blocks())[:, 0]
+            return empty_u64()
+        return None if written.all else self.changes.gather(disk, written.blocks())
 
-    async def _stretch(self, first: int, last: int, link: bytes | None) -> bytes:
-        heads = await self.history.stretch(first, last, link)
+    async def _stretch(self, last: int) -> None:
+        first = self._at + 1
+        heads = await self._history.stretch(first, last, self._link)
         if int(heads.epoch.min()) <= self.group.above:
             raise DamagedObject(
                 "its epoch is not above that of the commit that the branch begins at",
@@ -99,7 +130,7 @@ class Walk(PointMap):
         for part in _parts(heads):
             await self._follow(int(part.machine[0]))
             await self._fold_part(part, keys)
-        return heads.link(-1)
+        self._at, self._link = last, heads.link(-1)
 
     async def _fold_part(self, part: Heads, keys: dict[int, EpochKeys]) -> None:
         """All at once; if there is something odd about it the same with its halves."""
@@ -118,21 +149,20 @@ class Walk(PointMap):
 
     def _check(self, writes: Writes) -> None:
         """Raise ``Odd`` for blocks that lie on no disk."""
+        rows = self.changes.rows()
         for disk in np.unique(writes.disk).tolist():
             blocks, _ = writes.of_disk(disk)
-            known = self._scratch.get(disk)
-            if known is None or int(blocks.max()) >= known.rows:
+            if int(blocks.max()) >= rows.get(disk, 0):
                 raise Odd("leaves the disks")
 
     def _apply(self, writes: Writes) -> None:
         for disk in np.unique(writes.disk).tolist():
             blocks, locations = writes.of_disk(disk)
-            self._scratch[disk].scatter(blocks, locations[:, None])
+            self.changes.put(disk, blocks, locations)
             self._remember(disk, blocks)
 
-    def _touch(self, disk: int, first: U64, count: U64) -> None:
-        counts = np.broadcast_to(count, first.shape)
-        self._remember(disk, Runs(first, counts).blocks())
+    def _touch(self, disk: int, runs: Runs) -> None:
+        self._remember(disk, runs.blocks())
 
     def _remember(self, disk: int, blocks: U64) -> None:
         self._written.setdefault(disk, _Written()).add(blocks)

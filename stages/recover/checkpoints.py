@@ -9,8 +9,8 @@ from stages.model import U64
 from stages.recover.opened import Group
 from stages.vault import checkpoint, layout
 from stages.vault.checkpoint import Manifest, PageName
+from stages.vault.commits import Commit
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
-from stages.vault.log import Commit
 from stages.vault.terms import check_place, check_signer
 
 
@@ -55,6 +55,27 @@ async def read(group: Group, seq: int) -> Manifest | None:
     keys = await group.ring.keys(found.header.number("epoch"))
     body = data[found.body_at : found.tail_at]
     return checkpoint.read_manifest(found, group.scope, keys, body)
+
+
+async def oldest(group: Group, base: int) -> Manifest | None:
+    """The checkpoint ``base`` before which nothing is left; None if all of the log is.
+
+    Raises ``Damage``.
+    """
+    manifest = await read(group, base) if base else None
+    if base and manifest is None:
+        raise no_base(group, base)
+    return manifest
+
+
+def no_base(group: Group, base: int) -> DamagedObject:
+    """The error if checkpoint ``base`` cannot be read, and nothing else is left to begin with."""
+    return DamagedObject(
+        "the checkpoint that this point is read from is damaged or missing, and retention has let "
+        "go of the commits before it",
+        operation="read the block map",
+        subject=layout.manifest(group.scope.group, base),
+    )
 
 
 async def fetch_page(group: Group, name: PageName, place: int, length: int) -> U64:

@@ -15,8 +15,8 @@ from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
 from stages.vault.commit import Header
+from stages.vault.commits import Commit
 from stages.vault.floors import MAX_POINTS
-from stages.vault.log import Commit
 from stages.vault.rollup import SPAN
 
 _PARALLEL = 16

@@ -21,7 +21,7 @@ from stages.recover.records import wrong_records
 from stages.recover.sweep import MAX_DAMAGE, Sweep
 from stages.vault import layout
 from stages.vault.checkpoint import DIGESTS, FRAMES, MAP, Manifest, PageName
-from stages.vault.log import Commit
+from stages.vault.commits import Commit
 from stages.vault.rollup import SPAN, decode
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from stages.model import U64, Bools, Disk, Ints, Runs, distinct
 from stages.recover.opened import Group
 from stages.replica.record import At
+from stages.vault.commits import Commit
 from stages.vault.fold import CopyRefs, SetData, SetZero, check_bounds, steps
-from stages.vault.log import Commit
 from stages.vault.rollup import SPAN
 from stages.vault.sealing import EpochKeys
 

@@ -36,7 +36,7 @@ class RetryStore:
         again: Callable[[Sequence[Buffer]], None] = lambda _: None,
     ):
         self.url = inner.url
-        self.retries = 0  # since the start, for status
+        self.retries = 0  # since the start
         self._inner = inner
         self._clock = clock
         self._entropy = entropy

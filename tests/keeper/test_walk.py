@@ -12,7 +12,7 @@ import pytest
 from stages.keeper import live, walk
 from stages.keeper.history import History
 from stages.keeper.live import Frames, live_frames, view
-from stages.keeper.walk import Walk
+from stages.keeper.walk import Together, Walk
 from stages.model import BLOCK, Disk
 from stages.recover.opened import Group
 from stages.recover.pointmap import PointMap
@@ -105,18 +105,18 @@ async def test_what_is_not_odd_is_folded_at_once(monkeypatch: pytest.MonkeyPatch
     """Else the test above would compare a thing with itself."""
     folded: list[int] = []
     tables: list[int] = []
-    fold, apply = Walk._fold, Walk._apply
+    fold, apply = Together._fold, Together._apply
 
-    async def one(self: Walk, commit: Any) -> None:
+    async def one(self: Together, commit: Any) -> None:
         folded.append(commit.header.seq)
         await fold(self, commit)
 
-    def many(self: Walk, writes: Any) -> None:
+    def many(self: Together, writes: Any) -> None:
         tables.append(len(np.unique(writes.location >> np.uint64(8))))
         apply(self, writes)
 
-    monkeypatch.setattr(Walk, "_fold", one)
-    monkeypatch.setattr(Walk, "_apply", many)
+    monkeypatch.setattr(Together, "_fold", one)
+    monkeypatch.setattr(Together, "_apply", many)
     with ExitStack() as stack, small_rollups():
         world = await make_world(stack)
         for at in range(16):

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from stages.errors import BackstayError
+from stages.model import BLOCK, Disk
 from stages.ports import Files, FileStat
 from stages.recover.pointmap import PointMap
 from stages.recover.restore import Report, Restore
 from stages.recover.target import Target
 from stages.store.port import ObjectStore
 from stages.system import SystemFiles
-from tests.recover.past import Past, machine
+from tests.ports.watched import Tripwire
+from tests.recover.past import Past, machine, noise
+
+ROOT, DATA = 1, 2
+
+
+def disk(size: int) -> Disk:
+    return Disk(ROOT, "root", size)
+
+
+TWO = (disk(300 * BLOCK), Disk(DATA, "data", 40 * BLOCK + 700))
+
+
+async def two_disks(made: Past) -> None:
+    """Content in three windows of 100 blocks, across both disks."""
+    await made.write((ROOT, noise(0, 80) | noise(150, 70)), (DATA, noise(0, 10) | noise(40, 1)))
+    await made.write(
+        (ROOT, noise(20, 30, word="new")),
+        zero={ROOT: ((60, 5),)},
+        refs={DATA: tuple((20 + at, ROOT, 150 + at) for at in range(10)), ROOT: ((299, ROOT, 0),)},
+    )
 
 
 class Stopped(BackstayError):
@@ -83,3 +105,28 @@ def is_restored(made: Past, to: list[Target], *, seq: int | None = None) -> bool
     return left == names and all(
         Path(target.path).read_bytes() == moment.image(target.disk.number) for target in to
     )
+
+
+def named(to: list[Target]) -> list[Target]:
+    """Those that have their names."""
+    return [target for target in to if Path(target.path).exists()]
+
+
+def is_whole(made: Past, target: Target) -> bool:
+    image = made.moments[made.tail].image(target.disk.number)
+    return Path(target.path).read_bytes() == image
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def second(name: str) -> Tripwire:
+    class Second(Tripwire):
+        def __call__(self, called, path, call):  # type: ignore[no-untyped-def]
+            self.names.append(called)
+            if self.names.count(name) == 2 and called == name:
+                raise OSError(errno.EIO, "Input/output error", path)
+            return call()
+
+    return Second()

@@ -1,4 +1,4 @@
-"""Restoring to files: what comes back, what is on the disk meanwhile, what is never touched."""
+"""Restoring to files: what comes back, and that the same command goes on where one stopped."""
 
 from __future__ import annotations
 
@@ -11,38 +11,30 @@ from typing import TypeVar
 
 import pytest
 
-from stages.errors import DamagedObject, NoSpace, TargetError
-from stages.model import BLOCK, Disk
+from stages.errors import NoSpace, TargetError
+from stages.model import BLOCK
 from stages.ports import Buffer, OpenFile
 from stages.recover.pointmap import PointMap
 from stages.recover.restore import Restore
-from stages.recover.target import Target
-from stages.store.port import ObjectStore
 from stages.system import SystemFiles, this_machine
 from tests.ports.watched import Tripwire, WatchedFiles, unsynced
-from tests.recover.past import CountingStore, Past, noise, past
-from tests.recover.targets import Stopped, is_restored, restore, stop_after, targets
+from tests.recover.past import CountingStore, noise, past
+from tests.recover.targets import (
+    ROOT,
+    TWO,
+    Stopped,
+    disk,
+    is_restored,
+    is_whole,
+    named,
+    restore,
+    stop_after,
+    targets,
+    two_disks,
+)
 
 T = TypeVar("T")
-ROOT, DATA = 1, 2
 KIB, MIB = 1 << 10, 1 << 20
-
-
-def disk(size: int) -> Disk:
-    return Disk(ROOT, "root", size)
-
-
-TWO = (disk(300 * BLOCK), Disk(DATA, "data", 40 * BLOCK + 700))
-
-
-async def two_disks(made: Past) -> None:
-    """Content in three windows of 100 blocks, across both disks."""
-    await made.write((ROOT, noise(0, 80) | noise(150, 70)), (DATA, noise(0, 10) | noise(40, 1)))
-    await made.write(
-        (ROOT, noise(20, 30, word="new")),
-        zero={ROOT: ((60, 5),)},
-        refs={DATA: tuple((20 + at, ROOT, 150 + at) for at in range(10)), ROOT: ((299, ROOT, 0),)},
-    )
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 4095, 4096, 4097, MIB + 1, 3 * MIB - 512])
@@ -229,259 +221,3 @@ async def test_a_full_disk(tmp_path: Path, code: int) -> None:
         assert not named(to)
         await restore(made, to, window=100)
         assert is_restored(made, to)
-
-
-async def test_the_partial_file_of_another_point_is_refused(tmp_path: Path) -> None:
-    """Also of a small disk: its first window would be all of it."""
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-        with pytest.raises(Stopped):
-            await restore(made, to, seq=1, window=7, advance=stop_after(20))
-        before = _tree(tmp_path)
-        with pytest.raises(TargetError, match="another point") as caught:
-            await restore(made, to, seq=2)
-        assert "delete" in caught.value.hint
-        assert _tree(tmp_path) == before
-        await restore(made, to, seq=1)
-        assert is_restored(made, to, seq=1)
-
-
-@pytest.mark.parametrize("progress", [None, b"", b"[]", b"{}", b'{"of": 1, "done": 0, "file": []}'])
-async def test_a_partial_file_of_nobodys_is_refused(tmp_path: Path, progress: bytes | None) -> None:
-    async with past(disk(9 * BLOCK)) as made:
-        await made.write((ROOT, noise(0, 3)))
-        to = targets(made, tmp_path)
-        put(to[0].partial, b"someone's")
-        if progress is not None:
-            put(f"{to[0].partial}.progress", progress)
-        with pytest.raises(TargetError, match="another point"):
-            await restore(made, to)
-        assert _tree(tmp_path)["root.partial"] == b"someone's"
-
-
-async def test_a_partial_file_cut_by_someone_is_begun_again(tmp_path: Path) -> None:
-    async with past(disk(300 * BLOCK)) as made:
-        await made.write((ROOT, noise(0, 300)))
-        to = targets(made, tmp_path)
-        with pytest.raises(Stopped):
-            await restore(made, to, window=100, advance=stop_after(3))
-        put(to[0].partial, _tree(tmp_path)["root.partial"][:50])
-        report = await restore(made, to, window=100)
-        assert report.disks[0].resumed_at == 0
-        assert is_restored(made, to)
-
-
-async def test_what_exists_is_never_touched(tmp_path: Path) -> None:
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-        put(to[1].path, b"precious")
-        with pytest.raises(TargetError, match="exists already"):
-            await restore(made, to)
-        assert _tree(tmp_path) == {"data": b"precious"}
-
-
-async def test_what_comes_into_being_meanwhile_is_not_touched(tmp_path: Path) -> None:
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-
-        def advance(done: int) -> None:
-            put(to[1].path, b"precious")
-
-        with pytest.raises(TargetError, match="meanwhile") as caught:
-            await restore(made, to, advance=advance)
-        assert to[1].partial in caught.value.hint
-        assert _tree(tmp_path)["data"] == b"precious"
-        with pytest.raises(TargetError, match="exists already"):
-            await restore(made, to)
-        SystemFiles().unlink(to[1].path)
-        await restore(made, to)
-        assert is_restored(made, to)
-
-
-async def test_two_processes_do_not_restore_to_one_place(tmp_path: Path) -> None:
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-        other = SystemFiles().open_write(to[0].partial, create=True)
-        assert other.lock()
-        with pytest.raises(TargetError, match="another process"):
-            await restore(made, to)
-        other.close()
-        await restore(made, to)
-        assert is_restored(made, to)
-
-
-async def test_a_file_finished_by_another_process_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    """It is opened as .partial, then the other one names it and lets go of the lock."""
-    async with past(disk(9 * BLOCK)) as made:
-        await made.write((ROOT, noise(0, 3)))
-        to = targets(made, tmp_path)
-
-        class Slow(SystemFiles):
-            def open_write(
-                self,
-                path: str,
-                *,
-                create: bool = False,
-                new: bool = False,
-                exclusive: bool = False,
-                direct: bool = False,
-            ) -> OpenFile:
-                Path(path).write_bytes(b"theirs")
-                file = super().open_write(path, create=create, new=new)
-                Path(path).rename(to[0].path)
-                return file
-
-        with pytest.raises(TargetError, match="finished by another process"):
-            await restore(made, to, files=Slow())
-        assert _tree(tmp_path) == {"root": b"theirs"}
-
-
-async def test_all_disks_get_their_names_together(tmp_path: Path) -> None:
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-        seen: list[set[str]] = []
-        await restore(made, to, window=100, advance=lambda _: seen.append(set(_tree(tmp_path))))
-        assert all(names.isdisjoint({"root", "data"}) for names in seen)
-        assert is_restored(made, to)
-
-
-async def test_a_crash_between_two_names_is_got_over(tmp_path: Path) -> None:
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-        with pytest.raises(TargetError):
-            await restore(made, to, files=WatchedFiles(_second("link")))
-        assert named(to) == to[:1]
-        report = await restore(made, to)
-        assert report.disks[0].resumed_at == TWO[0].size
-        assert is_restored(made, to)
-
-
-async def test_where_links_are_not_known(tmp_path: Path) -> None:
-    def no_links(name: str, path: str, call):  # type: ignore[no-untyped-def]
-        if name == "link":
-            raise OSError(errno.EPERM, "Operation not permitted", path)
-        return call()
-
-    async with past(*TWO) as made:
-        await two_disks(made)
-        to = targets(made, tmp_path)
-        await restore(made, to, files=WatchedFiles(no_links))
-        assert is_restored(made, to)
-        with pytest.raises(TargetError, match="meanwhile"):
-            await restore(
-                made,
-                targets(made, tmp_path / "other"),
-                files=WatchedFiles(no_links),
-                advance=lambda _: put(f"{tmp_path}/other/data", b"mine"),
-            )
-
-
-def put(path: str, data: bytes) -> None:
-    Path(path).write_bytes(data)
-
-
-def named(to: list[Target]) -> list[Target]:
-    """Those that have their names."""
-    return [target for target in to if Path(target.path).exists()]
-
-
-def is_whole(made: Past, target: Target) -> bool:
-    image = made.moments[made.tail].image(target.disk.number)
-    return Path(target.path).read_bytes() == image
-
-
-def _second(name: str) -> Tripwire:
-    class Second(Tripwire):
-        def __call__(self, called, path, call):  # type: ignore[no-untyped-def]
-            self.names.append(called)
-            if self.names.count(name) == 2 and called == name:
-                raise OSError(errno.EIO, "Input/output error", path)
-            return call()
-
-    return Second()
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-class Damaged:
-    """A past whose second object lost a byte: three frames, of which the middle one is gone."""
-
-    @staticmethod
-    async def make(made: Past, store: CountingStore) -> ObjectStore:
-        await made.write((ROOT, noise(0, 64)))
-        await made.write((ROOT, noise(100, 192)))
-        await made.write((DATA, noise(0, 20)))
-        key = (await store.keys("/data/"))[1]
-        await store.spoil(key, len(await store.get(key)) // 2)
-        return store
-
-
-async def test_damage_leaves_partial_files_and_salvage_finishes_them(tmp_path: Path) -> None:
-    store = CountingStore()
-    async with past(*TWO, store=store) as made:
-        await Damaged.make(made, store)
-        to = targets(made, tmp_path)
-        with pytest.raises(DamagedObject) as caught:
-            await restore(made, to, window=150)
-        start, end = 164 * BLOCK, 228 * BLOCK
-        assert f"bytes {start} to {end}" in str(caught.value)
-        assert f"{64 * BLOCK} bytes" in str(caught.value)
-        assert "--salvage" in caught.value.hint
-        assert set(_tree(tmp_path)) == {
-            f"{name}.partial{end}" for name in ("root", "data") for end in ("", ".progress")
-        }
-        store.gets.clear()
-        report = await restore(made, to, window=150, salvage=True)
-        assert [(each.offset, each.length) for each in report.damage] == [(start, end - start)]
-        # What was whole is not fetched again: the damaged object's windows only.
-        assert len({key for key, _, _ in store.gets if "/data/" in key}) == 1
-        image = bytearray(made.moments[made.tail].image(ROOT))
-        image[start:end] = bytes(end - start)
-        data = made.moments[made.tail].image(DATA)
-        assert _tree(tmp_path) == {"root": bytes(image), "data": data}
-        assert sum(each.content for each in report.disks) == (292 - 150 - 64) * BLOCK
-
-
-async def test_damage_that_was_mended_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = CountingStore()
-    async with past(*TWO, store=store) as made:
-        await Damaged.make(made, store)
-        to = targets(made, tmp_path)
-        with pytest.raises(DamagedObject):
-            await restore(made, to, window=100)
-        key = (await store.keys("/data/"))[1]
-        await store.spoil(key, len(await store.get(key)) // 2)  # back again
-        report = await restore(made, to, window=100)
-        assert not report.damage
-        assert is_restored(made, to)
-
-
-async def test_salvage_stopped_between_two_names_is_not_taken_for_whole(tmp_path: Path) -> None:
-    store = CountingStore()
-    async with past(*TWO, store=store) as made:
-        await Damaged.make(made, store)
-        to = targets(made, tmp_path)
-        with pytest.raises(TargetError):
-            await restore(made, to, files=WatchedFiles(_second("link")), salvage=True)
-        with pytest.raises(TargetError, match="exists already"):
-            await restore(made, to)
-
-
-async def test_much_damage_is_listed_in_part_and_counted_in_full(tmp_path: Path) -> None:
-    store = CountingStore()
-    async with past(disk(300 * BLOCK), store=store) as made:
-        await made.write((ROOT, {at: noise(at, 1)[at] for at in range(0, 200, 2)}))
-        (key,) = await store.keys("/data/")
-        await store.delete(key)
-        with pytest.raises(DamagedObject, match=f"{100 * BLOCK} bytes") as caught:
-            await restore(made, targets(made, tmp_path))
-        assert str(caught.value).count("bytes") == 51
-        assert "and more" in str(caught.value)

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.capture.examiner import Examined
-from stages.capture.live.scrub import Host, Scrub, _judged
+from stages.capture.live.scrub import Host, Scrub
 from stages.capture.live.scrub_note import Note, NoteFile
+from stages.capture.live.scrub_region import judged
 from stages.model import CHUNK_BLOCKS, U64, UNKNOWN, ZERO, Bools
 from stages.stream import REGION
 from stages.system import this_machine
@@ -126,7 +127,7 @@ def test_only_what_is_known_and_was_not_written_can_differ(count: int, data: st.
         return found
 
     seen = cast(Examined, _Seen(chunk_digests(held), held))
-    differs, unproven = _judged(seen, chunk_digests(vault), vault, doubt)
+    differs, unproven = judged(seen, chunk_digests(vault), vault, doubt)
     known = (vault != 0).any(axis=1)
     wrong = (vault != held).any(axis=1)
     assert (differs == (known & wrong & ~doubt)).all()

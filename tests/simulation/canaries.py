@@ -15,9 +15,9 @@ from stages.capture.group.comparing import Comparing
 from stages.capture.group.cooling import Cooling
 from stages.capture.group.gap import Gap
 from stages.capture.group.marks import Marks
-from stages.capture.live import scrub
+from stages.capture.live import scrub_region
 from stages.capture.live.scanner import Scanner
-from stages.capture.live.scrub import Scrub
+from stages.capture.live.scrub_region import Judge
 from stages.capture.live.windows import Windows
 from stages.capture.splitter import mutation
 from stages.capture.splitter.flush import Flusher, Tell
@@ -193,21 +193,21 @@ def r5_a_flush_without_the_journal() -> AbstractContextManager[Any]:
 
 @canary(scrub=1.0, pace=(0, 0, 0.01, 0.2), ends=("kill", "stop"))
 def r6_a_scrub_that_does_not_wait() -> AbstractContextManager[Any]:
-    async def at_once(self: Scrub) -> bool:
+    async def at_once(self: Judge) -> bool:
         await trio.lowlevel.checkpoint()
         return True
 
-    return _swap(Scrub, _caught_up=at_once)
+    return _swap(Judge, _caught_up=at_once)
 
 
 @canary(scrub=1.0, pace=(0, 0, 0.01, 0.2), ends=("kill", "stop"))
 def r6_a_scrub_that_does_not_hear_of_writes() -> AbstractContextManager[Any]:
-    judge = scrub._judged
+    judge = scrub_region.judged
 
     def certain(seen: Any, chunks: Any, blocks: Any, doubt: Any) -> Any:
         return judge(seen, chunks, blocks, doubt & False)
 
-    return _swap(scrub, _judged=certain)
+    return _swap(scrub_region, judged=certain)
 
 
 @canary(trim=0.4, journal=300_000, ends=("kill", "stop"))

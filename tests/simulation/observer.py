@@ -79,7 +79,6 @@ class Observer(Scene):
             sent.ops.append(op)
 
     def fsync_failed(self, path: str) -> None:
-        self.source_failed = True
         self.model.fsync_failed(self.paths[path])
 
     def asked(self, sent: Sent) -> Flush | None:

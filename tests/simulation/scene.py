@@ -74,7 +74,6 @@ class Scene(Witness):
         self.ends = trio.Event()
         self.frozen = 0
         self.thawed = trio.Event()
-        self.source_failed = False
 
     def _new_process(self, name: str, state: str) -> Process:
         if name == "intake":

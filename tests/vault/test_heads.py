@@ -15,10 +15,10 @@ from stages.model import Runs
 from stages.store.memory import MemoryStore
 from stages.vault import location
 from stages.vault.commit import Header, ObjectRef, Part, SegmentIndex, encode_body
+from stages.vault.commits import Commit
 from stages.vault.container import Kind, build
 from stages.vault.fold import SetData, SetZero, steps
 from stages.vault.heads import Heads, Odd, read_heads
-from stages.vault.log import Commit
 from stages.vault.sealing import seal_body
 from stages.vault.writes import LONGEST_ZERO, MOST_BLOCKS, read_writes
 from tests.vault.chain import KEYS, PEOPLE, SCOPE, Chain, header, link_of, log_of

@@ -9,7 +9,7 @@ import pytest
 from stages.crypto.sign import Signer
 from stages.errors import BrokenChain, DamagedObject, NotAdmitted, UnknownVersion
 from stages.vault.charter import Member
-from stages.vault.log import Commit
+from stages.vault.commits import Commit
 from tests.vault.chain import (
     PEOPLE,
     Chain,

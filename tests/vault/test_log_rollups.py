@@ -10,7 +10,7 @@ from stages.crypto.sign import Signer
 from stages.errors import DamagedObject
 from stages.vault import layout, rollup
 from stages.vault.charter import Member
-from stages.vault.log import Commit
+from stages.vault.commits import Commit
 from tests.vault.chain import (
     PEOPLE,
     SCOPE,

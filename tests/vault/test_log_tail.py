@@ -10,7 +10,7 @@ from stages.crypto.sign import Signer
 from stages.errors import BrokenChain, DamagedObject, MissingData, NotAdmitted, UnknownVersion
 from stages.vault import layout
 from stages.vault.charter import Member
-from stages.vault.log import PARALLEL
+from stages.vault.commits import PARALLEL
 from tests.vault.chain import (
     PEOPLE,
     Chain,

@@ -8,10 +8,10 @@ from typing import Any
 from unittest import mock
 
 from stages.ports import OpenFile
-from stages.recover import delta, pointmap, points
+from stages.recover import beneath, changes, delta, folding, points
 from stages.recover import verify as recover_verify
 from stages.ship import checkpointer, disk_record, record, rollups
-from stages.vault import checkpoint, log, paged, rollup
+from stages.vault import checkpoint, commits, paged, rollup
 
 ROWS = 16  # of a page in the writer's arrays
 PAGE = 32  # rows of a checkpoint's page
@@ -31,7 +31,9 @@ def small_pages() -> Iterator[None]:
         (paged, "PAGE_ROWS", ROWS),
         (checkpoint, "PAGE_ROWS", PAGE),
         (checkpointer, "PAGE_ROWS", PAGE),
-        (pointmap, "PAGE_ROWS", PAGE),
+        (beneath, "PAGE_ROWS", PAGE),
+        (changes, "PAGE_ROWS", PAGE),
+        (folding, "PAGE_ROWS", PAGE),
         (disk_record, "MAP_PAGE", PAGE),
         (record, "PagedArray", array),
         (disk_record, "PagedArray", array),
@@ -43,9 +45,10 @@ def small_pages() -> Iterator[None]:
 @contextmanager
 def small_rollups() -> Iterator[None]:
     """A rollup every few commits, and readers that use it for any stretch."""
-    modules = [rollup, rollups, points, pointmap, recover_verify]
+    modules = [rollup, rollups, points, folding, recover_verify]
     spans = [(module, "SPAN", SPAN) for module in modules]
-    with changed((log, "PARALLEL", 2), *spans):  # a rollup is read if it spares more gets than that
+    # A rollup is read if it spares more requests than go at a time.
+    with changed((commits, "PARALLEL", 2), *spans):
         yield
 
 

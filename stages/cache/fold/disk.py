@@ -18,6 +18,7 @@ from stages.model import (
     Bools,
     Ints,
     Runs,
+    distinct,
     empty_pairs,
     empty_u64,
 )
@@ -74,7 +75,7 @@ class DiskFold:
         self.blocks += len(blocks)
         unknown = np.zeros((len(blocks), 2), np.uint64)
         self.content.append(_Content(self.turn, blocks, source, places, unknown))
-        self.written.append(np.unique(blocks // np.uint64(CHUNK_BLOCKS)))
+        self.written.append(distinct(blocks // np.uint64(CHUNK_BLOCKS)))
 
     def scan(self, blocks: U64, source: memoryview, places: Ints, digests: U64) -> None:
         """A scan found content."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stages.capture.activity.log import ActivityLog, SourceId, look
+from stages.capture.activity.log import ActivityLog, DiskFound, Found, SourceId, look
 from stages.capture.activity.witness import Witness, beside
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import Attached, DiskNow, attach
@@ -78,23 +78,16 @@ async def open_group(
         for disk in disks:
             sources[disk.name] = await offload.run(lambda: open_live(files, disk.path))  # noqa: B023
         noted = {d.span.name: d for d in found.disks} if found and found.valid else {}
-        now = []
-        for disk in disks:
-            source, before = sources[disk.name], noted.get(disk.name)
-            check_size(disk.path, source.size, 0 if before is None else before.span.size)
-            unchanged = source.unchanged_since(before.identity if before else None)
-            now.append(
-                DiskNow(
-                    disk.name, source.size, unchanged, source_id(source, disk.path), disk.vouched
-                )
-            )
+        now = [_as_found(disk, sources[disk.name], noted.get(disk.name)) for disk in disks]
         after = found.run if found is not None else 0
         opened = await opener(after, durable)
-        lost = opened.empty and after > 0
-        damaged = opened.damaged
-        if opened.torn and found is not None and found.clean:
-            damaged = damaged or "it ended whole, and does not any more"
-        plan = attach(found, now, journal_damaged=damaged, journal_lost=lost, unlogged=unlogged)
+        plan = attach(
+            found,
+            now,
+            journal_damaged=_damage(opened, found),
+            journal_lost=opened.empty and after > 0,
+            unlogged=unlogged,
+        )
         run = opened.journal.head.run
         activity = await _begin(machine, path, run, plan, witness, limits.stretch)
         if unlogged:
@@ -103,16 +96,8 @@ async def open_group(
         async def reopen(run: int) -> Journal:
             return (await opener(run, durable)).journal
 
-        group = Group(
-            machine,
-            joint,
-            activity,
-            opened.journal,
-            reopen,
-            examiners,
-            limits,
-            f"{folder}/{SCRUB}",
-        )
+        scrub = f"{folder}/{SCRUB}"
+        group = Group(machine, joint, activity, opened.journal, reopen, examiners, limits, scrub)
         for span in plan.spans:
             group.add(span, sources[span.name])
         group.comparing.fresh = {span.number for span in plan.spans if span.name not in noted}
@@ -133,6 +118,23 @@ def _images(files: Files, disks: Sequence[NamedDisk]) -> list[str]:
             if stat is not None and stat.is_file:
                 found.append(disk.path)
     return found
+
+
+def _as_found(disk: NamedDisk, source: LiveSource, before: DiskFound | None) -> DiskNow:
+    """A disk as it is now, against ``before``, what the log of an earlier life says of it.
+
+    Blocks. Raises ``SourceShrunk``, ``OSError``.
+    """
+    check_size(disk.path, source.size, 0 if before is None else before.span.size)
+    unchanged = source.unchanged_since(before.identity if before else None)
+    return DiskNow(disk.name, source.size, unchanged, source_id(source, disk.path), disk.vouched)
+
+
+def _damage(opened: JournalFound, found: Found | None) -> str:
+    """What is wrong with the journal, if anything. After a clean end no tail can be torn."""
+    if not opened.damaged and opened.torn and found is not None and found.clean:
+        return "it ended whole, and does not any more"
+    return opened.damaged
 
 
 async def _begin(

@@ -257,8 +257,7 @@ class _News:
         """Of chunks of which nothing was written meanwhile; unknown for the others."""
         assert self.found is not None  # noqa: S101
         digests = self.found.chunks.copy()
-        touched = np.unique(np.flatnonzero(dropped) // CHUNK_BLOCKS)
-        digests[touched] = UNKNOWN
+        digests[np.flatnonzero(dropped) // CHUNK_BLOCKS] = UNKNOWN
         return digests
 
 
