@@ -176,12 +176,12 @@ class MachineIntake:
 
     def arrange(self, *, rest: str, held: bool) -> None:
         """``rest``: why its writes are only tracked, "" to journal them. ``held``: scans wait."""
-        self.group.rest(rest)
+        self.group.keeping.rest(rest)
         self.group.comparing.hold(held=held)
 
     async def resync(self, reason: str) -> None:
         """Compare all of its disks again."""
-        await self.group.resync(reason)
+        await self.group.doubts.resync(reason)
 
     def status(self) -> IntakeStatus:
         """An immutable snapshot."""
@@ -194,7 +194,7 @@ class MachineIntake:
             machine=self.name,
             state=state,
             reason=reason,
-            trouble=group.trouble or self._shrunk,
+            trouble=group.keeping.trouble or self._shrunk,
             unlogged=group.activity.unlogged,
             percent=100.0 * (1 - pending / total) if total else 100.0,
             head=stream.head,
@@ -208,7 +208,7 @@ class MachineIntake:
             disks=dict(self._exports.uris),
             compared=self.compared,
             scrub=group.scrub.status(),
-            resting=bool(group.resting),
+            resting=bool(group.keeping.resting),
             held=group.comparing.held,
             closed=self.closed,
             scan_done=(total - pending) * REGION,
@@ -245,8 +245,8 @@ class MachineIntake:
         back = goes | moves
         try:
             if prepared.changes:
+                group.comparing.examiners = examiners_for(self._machine, disks)
                 said += await prepared.apply()
-                group.examiners = examiners_for(self._machine, disks)
             self.disks = disks
             back = {disk.name for disk in disks} - set(self._exports.uris)
         finally:  # if it failed, what was served before is served again
