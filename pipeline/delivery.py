@@ -7,26 +7,23 @@ and the machine record says which disks there are from here on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import trio
 
-from pipeline.assembly import Leg, build_leg, open_writer
+from pipeline.assembly import open_writer
 from pipeline.config.model import Config
-from pipeline.protect import record_machine
+from pipeline.leg import Leg, build_leg
 from pipeline.state import Identity, StateFolder
 from pipeline.stores import VaultStores
-from stages import durable
+from pipeline.vault_disks import Answers, Numbers, is_news, keep, load
 from stages.cache.fold.stage import Fold, NewGeometry, Pace
 from stages.cache.journal.reader import JournalReader
-from stages.model import U64, Disk, Segment, chunks_of
+from stages.model import Segment
 from stages.ports import Machine
-from stages.ship.group import found_group
-from stages.ship.ledger import Ledger
+from stages.ship.group import found_group, record_machine
 from stages.ship.session import LogSession
 from stages.ship.trouble import in_words
 from stages.stage import StageStatistics, crew
@@ -34,7 +31,6 @@ from stages.stream import ORIGIN, Digests, JournalGap, MarkedPoint, Position, Up
 from stages.vault.commit import Header
 
 KEEP_SECONDS = 10.0  # between two times that the record of the vault is made durable
-_MAX_NOTE = 1 << 20
 
 Attach = Callable[[Digests], AbstractAsyncContextManager[None]]
 
@@ -51,73 +47,6 @@ class DeliveryStatus:
     consistent: bool
     shipped: int
     stages: tuple[StageStatistics, ...] = ()
-
-
-@dataclass
-class Numbers:
-    """Which of the vault's disks each of the stream's is; kept beside the record of the vault."""
-
-    disks: dict[int, Disk] = field(default_factory=dict)  # by the stream's number, vault's inside
-    machine: int = 0  # the machine record that says so
-
-    def encode(self) -> bytes:
-        """As a file."""
-        rows = [[at, disk.number, disk.name, disk.size] for at, disk in self.disks.items()]
-        return json.dumps({"machine": self.machine, "disks": rows}).encode()
-
-    @staticmethod
-    def decode(data: bytes) -> Numbers:
-        """Undo ``encode``."""
-        fields = json.loads(data)
-        rows = fields["disks"]
-        return Numbers(
-            {int(at): Disk(int(n), str(name), int(size)) for at, n, name, size in rows},
-            int(fields["machine"]),
-        )
-
-
-class Answers:
-    """What intake's scan may ask (``Digests``), out of the ledger."""
-
-    def __init__(self, machine: Machine, ledger: Ledger, identity: Identity, numbers: Numbers):
-        self._machine = machine
-        self._ledger = ledger
-        self._identity = identity
-        self.numbers = numbers
-
-    async def key(self) -> bytes:
-        """The group's digest key."""
-        return self._identity.digest_key
-
-    async def chunks(self, disk: int, first: int, count: int) -> U64:
-        """See ``Digests``."""
-        found = self.numbers.disks.get(disk)
-        return await self._read(
-            found, self._ledger.chunks, chunks_of(found.size) if found else 0, first, count
-        )
-
-    async def blocks(self, disk: int, first: int, count: int) -> U64:
-        """See ``Digests``."""
-        found = self.numbers.disks.get(disk)
-        return await self._read(
-            found, self._ledger.blocks, found.blocks if found else 0, first, count
-        )
-
-    async def _read(
-        self,
-        disk: Disk | None,
-        read: Callable[[int, int, int], U64],
-        rows: int,
-        first: int,
-        count: int,
-    ) -> U64:
-        """Unknown where the vault's disk does not reach."""
-        answer = np.zeros((count, 2), np.uint64)
-        there = min(count, max(0, rows - first))
-        if disk is not None and there:
-            number = disk.number
-            answer[:there] = await self._machine.offload.run(lambda: read(number, first, there))
-        return answer
 
 
 class Delivery:
@@ -170,7 +99,7 @@ class Delivery:
                 await found_group(writer, identity.digest_key)
                 self._session = LogSession(writer, ledger)
                 await self._session.open()
-                numbers = await self._numbers()
+                numbers = await load(self._machine, ledger.folder)
                 if numbers.machine != ledger.machine:
                     # It ended between the two: the change of disks is still to come in the stream,
                     # and there is no commit to be made before it.
@@ -274,24 +203,13 @@ class Delivery:
         """The vault's disks from here on, and a session whose commits say so. True if the vault
         does not know all of what they hold."""
         ledger, before = self._session.ledger, answers.numbers
-        disks: dict[int, Disk] = {}
-        known = {disk.name: disk for disk in ledger.disks.values()}
-        next_number = ledger.next_disk
-        for number, name, size in found.disks:
-            same = known.get(name)
-            mine = before.disks.get(number)
-            moved = before.disks and mine is None and same is not None
-            if same is None or moved:
-                disks[number] = Disk(next_number, name, size)
-                next_number += 1
-            else:
-                disks[number] = Disk(same.number, name, size)
-        unseen = any(_is_news(disk, before.disks.get(at)) for at, disk in disks.items())
+        disks = before.following(found, ledger.disks.values(), ledger.next_disk)
+        unseen = any(is_news(disk, before.disks.get(at)) for at, disk in disks.items())
         if tuple(ledger.disks.values()) != tuple(disks.values()) or not ledger.machine:
             await self._machine.offload.run(ledger.checkpoint_state)
             await record_machine(self._session, self._name, tuple(disks.values()))
         answers.numbers = Numbers(disks, ledger.machine)
-        await self._machine.offload.run(lambda: self._keep_numbers(answers.numbers))
+        await keep(self._machine, ledger.folder, answers.numbers)
         if self._fresh:
             return unseen
         # Frames are numbered from 0 in every epoch: the next leg needs one of its own.
@@ -320,28 +238,6 @@ class Delivery:
             await self._machine.offload.run(self._session.ledger.checkpoint_state)
             self._kept_at = now
             await self._upstream.settled(self._committed)
-
-    async def _numbers(self) -> Numbers:
-        files, path = self._machine.files, self._numbers_path()
-
-        def look() -> Numbers:
-            if files.stat(path) is None:
-                return Numbers()
-            return Numbers.decode(files.read(path, _MAX_NOTE))
-
-        return await self._machine.offload.run(look)
-
-    def _keep_numbers(self, numbers: Numbers) -> None:
-        token = self._machine.entropy.token(8).hex()
-        durable.replace(self._machine.files, self._numbers_path(), numbers.encode(), token=token)
-
-    def _numbers_path(self) -> str:
-        return f"{self._session.ledger.folder}/numbers"
-
-
-def _is_news(disk: Disk, before: Disk | None) -> bool:
-    """The vault has not seen all of it."""
-    return before is None or before.number != disk.number or before.size < disk.size
 
 
 def _marked(header: Header, segment: Segment) -> MarkedPoint:

@@ -3,82 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
 import trio
 
 from pipeline.exports import Exports
+from pipeline.intake_disks import IntakeDisk, examiners_for
+from pipeline.intake_status import IntakeStatus
 from stages.cache.journal.recover import open_journal
 from stages.cache.journal.writer import JournalLimits
-from stages.capture.examiner import Examiners, InlineExaminers
 from stages.capture.group.changing import Prepared, look_for_growth, prepare
 from stages.capture.group.group import Group, Limits
 from stages.capture.group.opening import JournalFound, NamedDisk, open_group
-from stages.capture.live.scrub import ScrubStatus
-from stages.capture.pool import ProcessExaminers
-from stages.errors import BackstayError, IllegalOperation, SourceBusy
+from stages.errors import IllegalOperation, SourceBusy
 from stages.joint import Joint
 from stages.ports import Machine
 from stages.stream import REGION, MarkedPoint, Position
 
-GIB = 1 << 30
-_LARGE = 1 << 30  # disks above this are scanned with helper processes
 FILE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class IntakeDisk:
-    """A disk to capture; ``listen`` is an address of ``stages.nbd.listening``. ``vouched``: nobody
-    has written to it since the last stop, says the operator."""
-
-    name: str
-    path: str
-    listen: str
-    vouched: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class IntakeStatus:
-    """A snapshot. Bytes and µs; ``percent`` of the scan; ``reason`` of the gap or the tracking;
-    ``unlogged``: why the state folder cannot be written, while it cannot; ``resting``: writes are
-    only tracked, as ordered; ``held``: scans wait, as ordered; ``closed``: why no client may come,
-    "" if they may."""
-
-    machine: str
-    state: str
-    reason: str
-    trouble: str
-    unlogged: str
-    percent: float
-    head: Position
-    durable: Position
-    committed: Position
-    journal_bytes: int
-    journal_limit: int
-    hot_regions: int
-    delivering: bool
-    connections: int
-    disks: dict[str, str]
-    compared: tuple[str, ...]
-    scrub: ScrubStatus
-    resting: bool = False
-    held: bool = False
-    closed: str = ""
-    scan_done: int = 0
-    scan_total: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
-
-    def as_fields(self) -> dict[str, Any]:
-        """For JSON."""
-        plain = {name: getattr(self, name) for name in _STATUS}
-        plain["scrub"] = {name: getattr(self.scrub, name) for name in _SCRUB}
-        return plain
-
-
-# Looked up once: hundreds of machines are asked each second.
-_STATUS = tuple(each.name for each in fields(IntakeStatus))
-_SCRUB = tuple(each.name for each in fields(ScrubStatus))
 
 
 class MachineIntake:
@@ -131,7 +73,7 @@ class MachineIntake:
             named,
             joint,
             opener,
-            _examiners(machine, disks),
+            examiners_for(machine, disks),
             limits,
             witnesses=witnesses,
         )
@@ -234,26 +176,17 @@ class MachineIntake:
 
     def arrange(self, *, rest: str, held: bool) -> None:
         """``rest``: why its writes are only tracked, "" to journal them. ``held``: scans wait."""
-        self.group.rest(rest)
+        self.group.keeping.rest(rest)
         self.group.comparing.hold(held=held)
 
     async def resync(self, reason: str) -> None:
         """Compare all of its disks again."""
-        await self.group.resync(reason)
+        await self.group.doubts.resync(reason)
 
     def status(self) -> IntakeStatus:
         """An immutable snapshot."""
         group, stream = self.group, self.group.gate.stream
-        tracking, reason = group.gate.tracking, group.gap.reason
-        if tracking:
-            state, reason = "tracking", tracking
-        elif group.gap.is_open:
-            waits = group.comparing.scan is None or group.comparing.waiting
-            state = "waiting to scan" if waits else "scanning"
-            if group.comparing.waiting:
-                reason = f"{reason}; {group.comparing.waiting}"
-        else:
-            state, reason = "replicating", ""
+        state, reason = _state(group)
         # Without a gap there is nothing to scan: hundreds of machines are asked each second.
         total = sum(len(pending) for pending in group.activity.pending.values())
         pending = group.to_scan()[0] if group.gap.is_open else 0
@@ -261,7 +194,7 @@ class MachineIntake:
             machine=self.name,
             state=state,
             reason=reason,
-            trouble=group.trouble or self._shrunk,
+            trouble=group.keeping.trouble or self._shrunk,
             unlogged=group.activity.unlogged,
             percent=100.0 * (1 - pending / total) if total else 100.0,
             head=stream.head,
@@ -275,7 +208,7 @@ class MachineIntake:
             disks=dict(self._exports.uris),
             compared=self.compared,
             scrub=group.scrub.status(),
-            resting=bool(group.resting),
+            resting=bool(group.keeping.resting),
             held=group.comparing.held,
             closed=self.closed,
             scan_done=(total - pending) * REGION,
@@ -312,8 +245,8 @@ class MachineIntake:
         back = goes | moves
         try:
             if prepared.changes:
+                group.comparing.examiners = examiners_for(self._machine, disks)
                 said += await prepared.apply()
-                group.examiners = _examiners(self._machine, disks)
             self.disks = disks
             back = {disk.name for disk in disks} - set(self._exports.uris)
         finally:  # if it failed, what was served before is served again
@@ -337,6 +270,18 @@ class MachineIntake:
         return said
 
 
+def _state(group: Group) -> tuple[str, str]:
+    """What it does now, and why it does not just replicate."""
+    if group.gate.tracking:
+        return "tracking", group.gate.tracking
+    if not group.gap.is_open:
+        return "replicating", ""
+    waiting, reason = group.comparing.waiting, group.gap.reason
+    if waiting:
+        return "waiting to scan", f"{reason}; {waiting}"
+    return "waiting to scan" if group.comparing.scan is None else "scanning", reason
+
+
 @dataclass
 class DisksToCome:
     """Other disks for a machine, ready to be taken. Made by ``MachineIntake.prepare``."""
@@ -355,31 +300,3 @@ class DisksToCome:
         """Let go of what was not taken."""
         self.prepared.close()
         await self.intake._exports.close_unused()
-
-
-def _examiners(machine: Machine, disks: Sequence[IntakeDisk]) -> Examiners:
-    """Hashing holds the interpreter lock, which guests wait for: large disks get a process."""
-    allocated = 0
-    for disk in disks:
-        try:
-            stat = machine.files.stat(disk.path)
-        except OSError:
-            continue
-        if stat is not None:
-            allocated += stat.size if stat.is_block else stat.allocated
-    if allocated < _LARGE:
-        return InlineExaminers(machine.offload, batch=4 << 20, slots=2)
-    return ProcessExaminers(1, batch=4 << 20)
-
-
-def journal_limit(machine: Machine, folder: str, disks: Sequence[IntakeDisk]) -> int:
-    """``auto``: at least 16 GiB and half of the disks, but at most 70% of what is free there."""
-    sizes = 0
-    for disk in disks:
-        try:
-            stat = machine.files.stat(disk.path)
-        except OSError as error:
-            raise BackstayError(error.strerror or str(error), subject=disk.path) from error
-        sizes += stat.size if stat is not None else 0
-    free = machine.files.free_bytes(folder)
-    return max(64 << 20, min(max(16 * GIB, sizes // 2), free * 7 // 10))

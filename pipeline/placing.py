@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.errors import NoSpace, NotAVault, StoreDenied, VaultError
+from stages.errors import FULL, NoSpace, NotAVault, StoreDenied, VaultError
 from stages.ports import Machine
 from stages.store import canary
 from stages.store.address import CLOUDS
@@ -56,7 +56,7 @@ def _in_folder(ports: Machine, store: FileStore, url: str) -> list[str]:
         names = ports.files.listdir(path)
         there = ports.files.stat(path)
     except OSError as error:
-        kind = NoSpace if error.errno == 28 else StoreDenied
+        kind = NoSpace if error.errno in FULL else StoreDenied
         raise kind(error.strerror or str(error), operation="init", subject=url) from None
     if layout.VAULT not in names and there is not None and not there.is_dir:
         raise NotAVault(

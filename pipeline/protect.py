@@ -6,27 +6,23 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
-from pipeline.assembly import Line, build_line, open_writer
+from pipeline.assembly import open_writer
 from pipeline.config.model import Config
 from pipeline.config.model import Disk as DiskConfig
 from pipeline.config.model import Machine as MachineConfig
 from pipeline.hooks import held_still
+from pipeline.line import Line, build_line
 from pipeline.state import StateFolder
 from stages.capture.source import ScanDisk
-from stages.errors import BackstayError, SourceMissing, SourceShrunk
+from stages.errors import SourceMissing, SourceShrunk
 from stages.model import Disk
 from stages.ports import Machine
-from stages.ship.group import found_group
+from stages.ship.group import found_group, record_machine
 from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession
 from stages.ship.trouble import in_words
 from stages.stage import crew
-from stages.store.port import Put
 from stages.usage import bottleneck, channel_shares, stage_shares
-from stages.vault import layout
-from stages.vault.records import MachineRecord, machine_object
-
-_MACHINE_TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +176,6 @@ async def _size(ports: Machine, name: str, disk: str, path: str) -> int:
             hint="is it mounted or attached? Paths in the config count from the config's folder",
         )
     return found.size
-
-
-async def record_machine(session: LogSession, name: str, disks: tuple[Disk, ...]) -> None:
-    """Store the next machine record; commits made from now on name it."""
-    writer, ledger = session.writer, session.ledger
-    for number in range(ledger.machine + 1, ledger.machine + _MACHINE_TRIES):
-        parts = machine_object(
-            writer.scope,
-            session.keys,
-            MachineRecord(number, name, disks),
-            writer.signer,
-            writer.machine.entropy,
-        )
-        if await writer.store.put(layout.machine(writer.scope.group, number), parts) is Put.CREATED:
-            await writer.machine.offload.run(lambda: ledger.set_disks(number, disks))  # noqa: B023
-            return
-    raise BackstayError("no free number for a machine record", subject=name)
 
 
 def _outcome(name: str, line: Line, session: LogSession, seconds: float, ran: float) -> Outcome:

@@ -78,7 +78,10 @@ class Channel(Generic[T]):
         self._byte_seconds = 0.0
 
     async def reserve(self, size: int) -> None:
-        """Wait until ``size`` bytes and one item fit. Follow with ``push`` or ``release``."""
+        """Wait until ``size`` bytes and one item fit. Follow with ``push`` or ``release``.
+
+        Raises ``ChannelClosed``, also if it is closed meanwhile.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
             raise ChannelClosed(self.name)

@@ -37,7 +37,7 @@ class DigestKeys:
 
     @staticmethod
     def derive(group_key: bytes) -> DigestKeys:
-        """From the group's digest key (32 bytes)."""
+        """From the group's digest key (32 bytes). Raises ``ValueError`` for another length."""
         if len(group_key) != KEY_BYTES:
             raise ValueError(f"a digest key has {KEY_BYTES} bytes, not {len(group_key)}")
         return DigestKeys(

@@ -7,6 +7,7 @@ tree and fails on a class that is not in it.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 EXIT_CODES: dict[int, str] = {
@@ -28,6 +29,7 @@ EXIT_CODES: dict[int, str] = {
     15: "a program or package this command needs is missing",
     130: "interrupted",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room: ``NoSpace``
 
 
 class BackstayError(Exception):

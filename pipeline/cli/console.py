@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from stages.errors import BackstayError, ConfigError, NoSpace, leaves
+from stages.errors import FULL, BackstayError, ConfigError, NoSpace, leaves
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -118,7 +117,7 @@ def fail(error: BackstayError, as_json: bool) -> int:
 
 def refused_by_system(error: OSError) -> BackstayError:
     """An error of the operating system that nothing nearer to its cause has put into words."""
-    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else BackstayError
+    kind = NoSpace if error.errno in FULL else BackstayError
     return kind(error.strerror or str(error), subject=str(error.filename or ""))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 import click
 
 from stages import durable
-from stages.errors import BackstayError, KeyFailure, NoSpace, UsageError
+from stages.errors import FULL, BackstayError, KeyFailure, NoSpace, UsageError
 from stages.ports import Machine
 from stages.vault.charter import Pin
 from stages.vault.keyfile import (
@@ -22,7 +21,6 @@ from stages.vault.keyfile import (
     needs_passphrase,
 )
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 PASSPHRASE_VARIABLE = "BACKSTAY_PASSPHRASE"  # noqa: S105 - the name of it
 
 
@@ -88,7 +86,7 @@ def _replace(ports: Machine, path: str, data: bytes) -> None:
     try:
         durable.replace(ports.files, path, data, token=ports.entropy.token(8).hex())
     except OSError as error:
-        kind: type[BackstayError] = NoSpace if error.errno in _FULL else UsageError
+        kind: type[BackstayError] = NoSpace if error.errno in FULL else UsageError
         raise kind(
             f"cannot be written: {error.strerror}",
             operation="write key",

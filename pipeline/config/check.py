@@ -14,7 +14,8 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.config.fields import NEEDS_LIST, NEEDS_MAPPING, address, resolve
+from pipeline.config.addresses import address
+from pipeline.config.fields import NEEDS_LIST, NEEDS_MAPPING, resolve
 from pipeline.config.model import Config
 from pipeline.config.problems import Path, Problem, closest, path_text, quote, show
 from pipeline.config.section import Section

@@ -5,7 +5,6 @@ Validators raise ``Wrong`` (a ``ValueError``), which pydantic collects with the 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import time
@@ -32,11 +31,7 @@ from pipeline.config.units import (
     parse_duration,
     parse_size,
 )
-from stages.store.address import OPTIONS, BadAddress
-from stages.store.cloud.settings import split_place
-from stages.store.site.address import parse_site
 
-MAX_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 MAX_PATH = 4095  # bytes; PATH_MAX of Linux without the final NUL
 NOT_YET = "not implemented in this version"
 NEEDS_LIST = 'it must be a list ("- …" lines)'
@@ -44,10 +39,6 @@ NEEDS_MAPPING = 'it must be a mapping ("key: value" lines)'
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_RULE = 'use at most 63 of a-z, 0-9, ".", "_" and "-", and start with a letter or digit'
-_KNOWN_SCHEMES = (
-    "known: file:PATH, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX, "
-    "site://HOST:PORT/VAULT"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,89 +212,6 @@ def optional(check: Callable[[object, ValidationInfo], str]) -> PlainValidator:
     return PlainValidator(checked)
 
 
-def _url(value: object, info: ValidationInfo) -> str:
-    url = text(value)
-    scheme, colon, rest = url.partition(":")
-    if scheme in OPTIONS and rest.startswith("//"):
-        return _network_url(url, scheme)
-    if not colon or "/" in scheme:
-        raise Wrong(f"{quote(url)} is not the address of a vault", f"write {quote('file:' + url)}")
-    if scheme != "file":
-        raise Wrong(f"{quote(scheme + ':')} is not a kind of vault", _KNOWN_SCHEMES)
-    if rest.startswith("//"):
-        if not rest.startswith("///"):
-            raise Wrong("a file: vault has no host", "write file:PATH")
-        rest = rest[2:]
-    if not rest:
-        raise Wrong("the path of the vault is missing", "write file:PATH")
-    return "file:" + resolve(rest, folder_of(info))
-
-
-def _network_url(url: str, scheme: str) -> str:
-    if "?" in url:
-        example = "ca: /etc/backstay/ca.crt" if scheme == "site" else "endpoint: https://HOST"
-        raise Wrong("options stand beside the url here", f"for example {example}")
-    try:
-        if scheme == "site":
-            return parse_site(url).url
-        bucket, prefix = split_place(scheme, url.partition("://")[2])
-    except BadAddress as error:
-        raise Wrong(error.message, error.hint) from None
-    return f"{scheme}://{bucket}/{prefix}".rstrip("/")
-
-
-def address(value: object, folder: str) -> str:
-    """Where a disk is served, in the one way to write it: ``unix:`` and an absolute path, or a
-    loopback address and its port. Raises ``Wrong``."""
-    given = text(value)
-    if given.startswith("unix:"):
-        path = resolve(given.removeprefix("unix:"), folder)
-        if len(os.fsencode(path)) > MAX_SOCKET:
-            raise Wrong(f"a socket's path has at most {MAX_SOCKET} bytes", "use a shorter one")
-        return f"unix:{path}"
-    host, colon, port = given.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise Wrong(f"{quote(given)} is not an address", "write unix:PATH or 127.0.0.1:PORT")
-    if not 1 <= int(port) <= 65535:
-        raise Wrong(f"a port is a number from 1 to 65535, not {port}")
-    numbers = host.removeprefix("[").removesuffix("]")
-    try:
-        found = ipaddress.ip_address("127.0.0.1" if host == "localhost" else numbers)
-    except ValueError:
-        found = None
-    if found is None or not found.is_loopback:
-        raise Wrong(
-            f"{quote(host)} is not this machine's loopback address, and NBD has no TLS here",
-            "write unix:PATH, or 127.0.0.1:PORT and forward it with ssh",
-        )
-    return f"{found}:{int(port)}" if found.version == 4 else f"[{found}]:{int(port)}"
-
-
-def api_address(value: object, folder: str) -> str:
-    """Where the API listens: ``unix:`` and an absolute path, or the address of an interface and a
-    port. Raises ``Wrong``."""
-    given = text(value)
-    if given.startswith("unix:"):
-        return address(given, folder)
-    host, colon, port = given.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise Wrong(f"{quote(given)} is not an address", "write unix:PATH or 0.0.0.0:8443")
-    if not 1 <= int(port) <= 65535:
-        raise Wrong(f"a port is a number from 1 to 65535, not {port}")
-    numbers = host.removeprefix("[").removesuffix("]")
-    try:
-        found = ipaddress.ip_address("127.0.0.1" if host == "localhost" else numbers)
-    except ValueError:
-        raise Wrong(
-            f"{quote(host)} is not the number of an interface", "write 0.0.0.0 for all of them"
-        ) from None
-    return f"{found}:{int(port)}" if found.version == 4 else f"[{found}]:{int(port)}"
-
-
-def _listen(value: object, info: ValidationInfo) -> str:
-    return address(value, folder_of(info))
-
-
 def _capture(value: object, info: ValidationInfo) -> str:
     """Checked after ``listen``, so that what does not go together is told here."""
     word = text(value)
@@ -333,12 +241,9 @@ def _present(value: object, info: ValidationInfo) -> object:
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, PlainValidator(text)]
 FilePath = Annotated[str, PlainValidator(_path)]
-VaultUrl = Annotated[str, PlainValidator(_url)]
-Listen = Annotated[str | None, optional(_listen)]
 OptionalPath = Annotated[str | None, optional(_path)]
 CaptureKind = Annotated[str, PlainValidator(_capture)]
 PRESENT = BeforeValidator(_present)
-AS_DURATION = PlainSerializer(format_duration, when_used="json")  # as it is read again
 READ_ONLY = AfterValidator(MappingProxyType)
 AS_DICT = WrapSerializer(lambda found, dump: dump(dict(found)))  # for model_dump
 # As they are written in a file, so that what was dumped can be read again.

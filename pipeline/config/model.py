@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
+from pipeline.config.addresses import Listen
 from pipeline.config.fields import (
     AS_DICT,
     AS_DURATION,
@@ -20,7 +21,6 @@ from pipeline.config.fields import (
     READ_ONLY,
     CaptureKind,
     FilePath,
-    Listen,
     Name,
     Place,
     Text,

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from pipeline.config.addresses import api_address
 from pipeline.config.fields import (
     AS_DURATION,
     AS_DURATIONS,
@@ -25,7 +26,6 @@ from pipeline.config.fields import (
     FilePath,
     OptionalPath,
     Place,
-    api_address,
     choice,
     duration,
     durations,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
-from pipeline.config.fields import PRESENT, FilePath, Place, VaultUrl, folder_of, resolve, text
+from pipeline.config.addresses import VaultUrl
+from pipeline.config.fields import PRESENT, FilePath, Place, folder_of, resolve, text
 from pipeline.config.limit import Limit
 from pipeline.config.problems import show
 from pipeline.config.section import Section

@@ -11,7 +11,8 @@ import trio
 from pipeline import logs
 from pipeline.config.model import Config
 from pipeline.config.model import Machine as MachineConfig
-from pipeline.intake import IntakeDisk, MachineIntake, journal_limit
+from pipeline.intake import MachineIntake
+from pipeline.intake_disks import IntakeDisk, journal_limit
 from pipeline.notice import source_notices
 from pipeline.state import StateFolder
 from stages import durable

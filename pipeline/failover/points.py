@@ -47,7 +47,10 @@ async def newest_of(group: Group) -> Point | None:
 
 
 def check_drained(machine: str, group: Group, chosen: Chosen) -> None:
-    """A planned failover loses nothing: the newest commit was made with the source at rest."""
+    """A planned failover loses nothing: the newest commit was made with the source at rest.
+
+    Raises ``IllegalOperation`` if that does not show.
+    """
     point = chosen.point
     if point.seq == group.tail and point.consistent and point.grade in DRAINED_GRADES:
         return

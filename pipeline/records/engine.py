@@ -84,7 +84,10 @@ class Database:
 
 
 def open_database(address: str) -> Database:
-    """Connect lazily. ``address``: a path (SQLite) or a ``postgresql://`` URL."""
+    """Connect lazily. ``address``: a path (SQLite) or a ``postgresql://`` URL.
+
+    Raises ``MissingTool`` without the driver, and what ``parse_address`` does.
+    """
     url = parse_address(address)
     where = url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string()
     sqlite = url.get_backend_name() == "sqlite"

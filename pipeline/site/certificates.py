@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stages import durable
-from stages.errors import MissingTool, NoSpace, UsageError
+from stages.errors import FULL, MissingTool, NoSpace, UsageError
 from stages.ports import Files, Machine
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def make(
             made.append(desk.issue("site", hosts, f"for {', '.join(hosts)}", renew=renew))
         made += [desk.issue(name, (), f"client {name}", renew=renew) for name in clients]
     except OSError as error:
-        kind = NoSpace if error.errno in (28, 122) else UsageError
+        kind = NoSpace if error.errno in FULL else UsageError
         raise kind(
             error.strerror or str(error),
             operation="site certificates",
@@ -90,7 +90,7 @@ class _Desk:
         durable.make_dirs(self._files, self._folder)
 
     def authority(self) -> Made:
-        """The CA, made if it is missing."""
+        """The CA, made if it is missing. ``UsageError`` if it cannot be used, ``OSError``."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key

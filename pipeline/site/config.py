@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from pipeline.config import Log, Section
+from pipeline.config.addresses import api_address
 from pipeline.config.fields import (
     AS_DICT,
     PRESENT,
@@ -16,7 +17,6 @@ from pipeline.config.fields import (
     FilePath,
     Name,
     Place,
-    api_address,
     choice,
     duration,
     optional,

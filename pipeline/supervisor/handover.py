@@ -26,7 +26,11 @@ _POLL_SECONDS = 0.5
 
 
 async def prepare(work: Work) -> Outcome:
-    """Until the vault shows that the source is at rest."""
+    """Until the vault shows that the source is at rest.
+
+    Raises ``IllegalOperation`` for a machine that is scanned, ``SourceBusy`` while clients stay or
+    the last point is lost, ``IntakeGone``.
+    """
     point = work.record.failover
     if work.record.situation.state is State.PREPARED and point is not None:
         return _prepared(work.machine, int(point["point"]))
@@ -103,7 +107,11 @@ async def reopen(work: Work) -> None:
 
 
 async def cancel(work: Work) -> Outcome:
-    """Undo ``prepare``, where the vault shows no failover."""
+    """Undo ``prepare``, where the vault shows no failover.
+
+    Raises ``IllegalOperation`` if it shows one, ``StoreUnreachable`` if that is not known,
+    ``Overtaken``.
+    """
     found = await source_notices(work.ports, work.config, work.state, [work.machine])
     looked = found[work.machine]
     if looked.notice is not None:
@@ -126,7 +134,7 @@ async def cancel(work: Work) -> Outcome:
 
 
 def add_handover(carriers: Carriers) -> Carriers:
-    """Both of the above."""
+    """Preparing a planned failover, and cancelling one."""
     carriers.add(
         JobKind.PLANNED_FAILOVER,
         Carrier(prepare, undo=reopen, states=frozenset({State.REPLICATING, State.PREPARED})),

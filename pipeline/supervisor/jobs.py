@@ -110,7 +110,7 @@ async def resynchronize(work: Work) -> Outcome:
 
 
 async def mark(work: Work) -> Outcome:
-    """A recovery point now; the job ends when it is in the vault."""
+    """A recovery point now; the job ends when it is in the vault. Raises ``SourceBusy``."""
     if not work.config.machine(work.machine).live:
         return await scan_at_rest(work, None)
     made = await work.intake(
@@ -127,7 +127,10 @@ async def mark(work: Work) -> Outcome:
 
 
 async def scan_at_rest(work: Work, happening: Happening | None) -> Outcome:
-    """Compare its disks with the vault and ship what differs, as ``run --once`` does."""
+    """Compare its disks with the vault and ship what differs, as ``run --once`` does.
+
+    Raises ``SourceBusy`` if they changed meanwhile: the point is there, and mixes moments.
+    """
     # Only machines that are scanned need it here: it brings all that captures and ships.
     from pipeline.protect import protect_once
 
@@ -153,7 +156,7 @@ async def disable(_: Work) -> Outcome:
 
 
 def keeps_data(parameters: Mapping[str, Any]) -> None:
-    """A writer cannot delete: the vault's points stay."""
+    """A writer cannot delete, the vault's points stay: ``UsageError`` for anything else."""
     if parameters.get("data", "keep") != "keep":
         raise UsageError(
             "this daemon may only add to the vault, not delete from it",
@@ -163,13 +166,13 @@ def keeps_data(parameters: Mapping[str, Any]) -> None:
 
 
 def has_label(parameters: Mapping[str, Any]) -> None:
-    """``label`` is short."""
+    """``label`` is short: else ``UsageError``."""
     if len(str(parameters.get("label", ""))) > MAX_LABEL:
         raise UsageError(f"a label has at most {MAX_LABEL} characters", operation="mark")
 
 
 def built_in() -> Carriers:
-    """All that is above."""
+    """The jobs that every daemon can carry out."""
     found = Carriers()
     found.add(
         JobKind.ENABLE_PROTECTION,

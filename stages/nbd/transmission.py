@@ -120,7 +120,6 @@ class RequestParser:
         self._start = self._end = 0  # unparsed bytes of the buffer
         self._need = _HEADER  # bytes of the request at _start, as far as known
         self._skip = 0
-        self._pooled = 0
         self._error: ProtocolError | None = None
 
     @property

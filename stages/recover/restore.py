@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import trio
 
-from stages.errors import BackstayError, DamagedObject, NoSpace, TargetError
+from stages.errors import FULL, BackstayError, DamagedObject, NoSpace, TargetError
 from stages.model import BLOCK, Disk
 from stages.ports import Machine
 from stages.recover.extract import DamagedExtent, Laid
@@ -31,7 +31,6 @@ from stages.vault.location import ZERO
 
 T = TypeVar("T")
 
-_NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 _LISTED = 50
 _WRITING = 2  # more than are at work: they wait for the disk
 _SYNC_STEP = 16 << 20  # stored bytes fetched between two syncs: disks are kept busy meanwhile
@@ -269,7 +268,7 @@ def _nobody(done: int) -> None:
 
 
 def _failed(path: str, error: OSError) -> BackstayError:
-    if error.errno in _NO_SPACE:
+    if error.errno in FULL:
         return NoSpace(
             "no space left for the restored disk",
             operation="restore",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stages.errors import BackstayError, IllegalOperation, NoSpace, StateLocked, TargetError
+from stages.errors import FULL, BackstayError, IllegalOperation, NoSpace, StateLocked, TargetError
 from stages.replica.record import Record, Status
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -24,7 +21,7 @@ def translated(folder: str) -> Iterator[None]:
 def failed(folder: str, error: OSError) -> BackstayError:
     """Our error for one of the file system."""
     subject = str(error.filename or folder)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return NoSpace(
             "no space left for the replica",
             operation="follow",

@@ -1,11 +1,18 @@
-"""Beginning a group: its record, and its digest key wrapped for every recipient."""
+"""What a group has beside its log: its record, its digest key wrapped for every recipient, and
+records of the machine.
+"""
 
 from __future__ import annotations
 
-from stages.ship.session import Writer
+from stages.errors import BackstayError
+from stages.model import Disk
+from stages.ship.session import LogSession, Writer
+from stages.store.port import Put
 from stages.vault import layout
 from stages.vault.branches import put_group
-from stages.vault.records import GroupRecord, Parent
+from stages.vault.records import GroupRecord, MachineRecord, Parent, machine_object
+
+_MACHINE_TRIES = 1000
 
 
 async def found_group(writer: Writer, digest_key: bytes, parent: Parent | None = None) -> None:
@@ -28,3 +35,23 @@ async def found_group(writer: Writer, digest_key: bytes, parent: Parent | None =
         record,
         digest_key,
     )
+
+
+async def record_machine(session: LogSession, name: str, disks: tuple[Disk, ...]) -> None:
+    """Store the next machine record; commits made from now on name it.
+
+    Raises ``BackstayError`` if a thousand numbers are taken, store errors.
+    """
+    writer, ledger = session.writer, session.ledger
+    for number in range(ledger.machine + 1, ledger.machine + _MACHINE_TRIES):
+        parts = machine_object(
+            writer.scope,
+            session.keys,
+            MachineRecord(number, name, disks),
+            writer.signer,
+            writer.machine.entropy,
+        )
+        if await writer.store.put(layout.machine(writer.scope.group, number), parts) is Put.CREATED:
+            await writer.machine.offload.run(lambda: ledger.set_disks(number, disks))  # noqa: B023
+            return
+    raise BackstayError("no free number for a machine record", subject=name)

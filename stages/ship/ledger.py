@@ -58,7 +58,10 @@ class Ledger:
 
     @state_call("recover state")
     def recover(self) -> None:
-        """Load the snapshot; hold intents back until ``settle`` says what became of them."""
+        """Load the snapshot; hold intents back until ``settle`` says what became of them.
+
+        Raises ``StateDamaged``, ``StateError``, ``NoSpace``.
+        """
         path = f"{self.folder}/snapshot"
         known = self._files.stat(path) is not None
         if known:

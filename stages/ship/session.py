@@ -105,6 +105,8 @@ class LogSession:
         """Put one commit after its data objects are stored; settled on return.
 
         A recoverable error leaves the intent open: the next session finds out what became of it.
+        Raises ``OutcomeUnknown`` and other store errors, and ``Fenced`` or ``NotAdmitted`` if its
+        place in the log is another's.
         """
         key = layout.commit(self.writer.scope.group, intent.seq)
         await self.writer.machine.offload.run(lambda: self.ledger.intend(intent))

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from stages.errors import BackstayError, NoSpace, OutOfMemory, StateError
+from stages.errors import FULL, BackstayError, NoSpace, OutOfMemory, StateError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _HasFolder(Protocol):
@@ -53,7 +51,7 @@ def state_call(
 
 def _explain(error: OSError, operation: str, folder: str) -> BackstayError:
     reason = error.strerror or str(error) or type(error).__name__
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return NoSpace(
             reason,
             operation=operation,

@@ -134,7 +134,7 @@ class Wal:
         self.size = at
 
     def append(self, intent: Intent) -> None:
-        """Durable on return. On an error the record is cut off again or will be on recovery."""
+        """Durable on return. After an ``OSError`` the record is cut off, now or on recovery."""
         payload = intent.encode()
         if len(payload) > MAX_RECORD:
             raise ValueError(f"an intent of {len(payload)} bytes could not be read again")

@@ -51,7 +51,10 @@ def seconds(text: str) -> float:
 
 
 def site_seconds(text: str) -> float:
-    """The same for a second site, which answers a put when it has fsynced: at least 1 s."""
+    """The same for a second site, which answers a put when it has fsynced: at least 1 s.
+
+    Raises ``BadAddress``.
+    """
     try:
         found = seconds(text)
     except BadAddress:

@@ -128,21 +128,21 @@ class ObservedStore:
         return found
 
     async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Get."""
+        """See ``ObjectStore``."""
         data = await self._observe("get", self._inner.get(key, offset, length))
         self._counters["get"].bytes += len(data)
         return data
 
     async def info(self, key: str) -> ObjectInfo | None:
-        """Info."""
+        """See ``ObjectStore``."""
         return await self._observe("info", self._inner.info(key))
 
     async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
-        """Page."""
+        """See ``ObjectStore``."""
         return await self._observe("page", self._inner.page(prefix, after, limit))
 
     async def delete(self, key: str) -> bool:
-        """Delete."""
+        """See ``ObjectStore``."""
         return await self._observe("delete", self._inner.delete(key))
 
     async def aclose(self) -> None:

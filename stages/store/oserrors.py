@@ -6,6 +6,7 @@ import errno
 
 from stages.durable import NoHardLinks
 from stages.errors import (
+    FULL,
     BackstayError,
     NoSpace,
     OutOfMemory,
@@ -14,7 +15,6 @@ from stages.errors import (
     StoreUnreachable,
 )
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Retrying changes nothing: the file system, or what lies there, is of the wrong kind.
 _IMPOSSIBLE = (
@@ -43,7 +43,7 @@ def _classify(error: OSError, root: str) -> tuple[type[BackstayError], str]:
             "objects are created by hard links: put the store on ext4, XFS, Btrfs, ZFS or NFS, "
             "not on FAT or exFAT"
         )
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return NoSpace, f"make room on the file system (or raise the quota) of {root}"
     if error.errno in _REFUSED:
         return StoreDenied, f"check owner, mode and mount options of {root}"

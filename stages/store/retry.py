@@ -63,15 +63,15 @@ class RetryStore:
         return await self._retry(attempt)
 
     async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Get."""
+        """See ``ObjectStore``."""
         return await self._retry(lambda: self._inner.get(key, offset, length))
 
     async def info(self, key: str) -> ObjectInfo | None:
-        """Info."""
+        """See ``ObjectStore``."""
         return await self._retry(lambda: self._inner.info(key))
 
     async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
-        """Page."""
+        """See ``ObjectStore``."""
         return await self._retry(lambda: self._inner.page(prefix, after, limit))
 
     async def delete(self, key: str) -> bool:

@@ -16,23 +16,23 @@ class Through:
         self._inner = inner
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> Put:
-        """Put."""
+        """See ``ObjectStore``."""
         return await self._inner.put(key, parts)
 
     async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Get."""
+        """See ``ObjectStore``."""
         return await self._inner.get(key, offset, length)
 
     async def info(self, key: str) -> ObjectInfo | None:
-        """Info."""
+        """See ``ObjectStore``."""
         return await self._inner.info(key)
 
     async def page(self, prefix: str, after: str = "", limit: int = PAGE) -> list[ObjectInfo]:
-        """Page."""
+        """See ``ObjectStore``."""
         return await self._inner.page(prefix, after, limit)
 
     async def delete(self, key: str) -> bool:
-        """Delete."""
+        """See ``ObjectStore``."""
         return await self._inner.delete(key)
 
     async def aclose(self) -> None:

@@ -61,7 +61,7 @@ class SystemFiles:
         return SystemFile(fd, path)
 
     def read(self, path: str, limit: int) -> bytes:
-        """The whole file, bounded."""
+        """The whole file; ``EFBIG`` if it has more than ``limit`` bytes."""
         with Path(path).open("rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:

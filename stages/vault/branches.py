@@ -38,7 +38,8 @@ async def fence(
 ) -> int:
     """Make the newest term the operator's; returns its epoch. Does nothing if it is already.
 
-    ``from_epoch``: one that is known to be taken, to begin the search at.
+    ``from_epoch``: one that is known to be taken, to begin the search at. Raises ``StoreError`` if
+    another writer takes every term first: then nothing is fenced.
     """
     epoch = from_epoch
     for _ in range(_TRIES):

@@ -123,7 +123,11 @@ def encode(charter: Charter, operator: Signer) -> bytes:
 
 
 def decode(data: bytes, key: str) -> Charter:
-    """Parse and check the signature against the operator named inside (pins come after)."""
+    """Parse and check the signature against the operator named inside (pins come after).
+
+    Raises ``NotAVault`` if the first charter, at ``key``, is none, ``UnknownVersion``,
+    ``DamagedObject``, ``TrustMismatch`` for a signature that is not the operator's.
+    """
     try:
         outer = json.loads(data)
         fields, signature = outer["charter"], bytes.fromhex(outer["signature"])

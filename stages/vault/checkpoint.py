@@ -86,7 +86,7 @@ def seal_page(scope: Scope, keys: EpochKeys, name: PageName, rows: U64, entropy:
 
 
 def page_epoch(stored: bytes, subject: str) -> int:
-    """The epoch whose index key opens a stored page."""
+    """The epoch whose index key opens a stored page. Raises ``DamagedObject``."""
     if len(stored) < HEADER.size or stored[:4] != _MAGIC:
         raise DamagedObject("not a page", subject=subject)
     return int(HEADER.unpack_from(stored)[4])
@@ -95,7 +95,7 @@ def page_epoch(stored: bytes, subject: str) -> int:
 def open_page(scope: Scope, keys: EpochKeys, name: PageName, stored: bytes, subject: str) -> U64:
     """The rows (8192, columns) of a stored page, checked to be the page ``name``.
 
-    Rows that were not stored, because the disk ended before, are zero.
+    Rows that were not stored, because the disk ended before, are zero. Raises ``DamagedObject``.
     """
     head, sealed = stored[: HEADER.size], stored[HEADER.size :]
     bounded = HEADER.size <= len(stored) <= MAX_STORED

@@ -28,7 +28,10 @@ class Fields:
 
     @staticmethod
     def decode(data: bytes, subject: str) -> Fields:
-        """Decode; ``unpackb`` lets no container claim more entries than its bytes could hold."""
+        """Decode; ``unpackb`` lets no container claim more entries than its bytes could hold.
+
+        Raises ``DamagedObject``, here as in all methods.
+        """
         try:
             fields = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
         except (ValueError, RecursionError, msgpack.UnpackException) as error:

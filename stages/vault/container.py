@@ -118,7 +118,10 @@ def build(
     body: bytes = b"",
     tail: tuple[Buffer, ...] = (),
 ) -> list[Buffer]:
-    """Make an object, as parts to be put without a join; the first part is prefix to body."""
+    """Make an object, as parts to be put without a join; the first part is prefix to body.
+
+    Raises ``ValueError`` for more bytes than the format allows.
+    """
     header = pack(
         fields
         | {"writer": signer.public, "body_digest": digest([body]), "tail_digest": digest(tail)}

@@ -160,7 +160,7 @@ def read_floor(data: bytes, scope: Scope, charter: Charter, number: int) -> Floo
 
 
 def hold_object(scope: Scope, hold: Hold, signer: Signer) -> list[Buffer]:
-    """The object of a hold."""
+    """The object of a hold. Raises ``ValueError`` for a name or note that is too long."""
     if len(hold.note) > MAX_NOTE or len(hold.by) > MAX_WHO:
         raise ValueError(f"a name of more than {MAX_WHO} or a note of more than {MAX_NOTE}")
     fields = scope.fields() | {

@@ -92,7 +92,7 @@ def machine_object(
 
 
 def read_machine(found: Container, scope: Scope, keys: EpochKeys, body: bytes) -> MachineRecord:
-    """Open the body of a parsed, checked container."""
+    """Open the body of a parsed, checked container. Raises ``DamagedObject``."""
     number = found.header.number("number")
     if found.key != layout.machine(scope.group, number):
         raise DamagedObject("is the machine record of another number", subject=found.key)

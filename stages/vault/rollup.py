@@ -18,7 +18,7 @@ _MAGIC, _VERSION = b"BROL", 1
 
 
 def encode(heads: list[bytes]) -> list[Buffer]:
-    """The parts of a rollup of ``SPAN`` commits, in order."""
+    """The parts of a rollup of ``SPAN`` commits, in order. ``ValueError`` for another number."""
     if len(heads) != SPAN:
         raise ValueError(f"a rollup holds {SPAN} commits, not {len(heads)}")
     sizes = struct.pack(f"<{SPAN}I", *(len(head) for head in heads))

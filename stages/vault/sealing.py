@@ -77,7 +77,8 @@ def expand(
 ) -> bytes:
     """Decompress, bounded: the size the data claims is checked before anything is allocated.
 
-    ``tool`` is for those who expand many small ones: making it takes longer than its work.
+    ``tool`` is for those who expand many small ones: making it takes longer than its work. Raises
+    ``DamagedObject`` naming ``key``.
     """
     try:
         size = zstandard.frame_content_size(packed)

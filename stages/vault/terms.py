@@ -213,7 +213,10 @@ class KeyRing:
                 nursery.start_soon(one, epoch)
 
     async def writer(self, epoch: int) -> bytes:
-        """Who holds the term of ``epoch``; its commits must be signed by that key."""
+        """Who holds the term of ``epoch``; its commits must be signed by that key.
+
+        Raises ``Damage``, ``NotAdmitted``, ``UnknownVersion``.
+        """
         if epoch not in self._writers:
             key = layout.term(self.scope.group, epoch)
             try:

@@ -30,10 +30,10 @@ _NOT_IMPORTED = {
     "pipeline.daemon.delivery_process": (
         *_FACE,
         "stages.nbd",
-        "stages.capture.splitter",
-        "stages.capture.group",
+        "stages.capture",
         "stages.recover",
         "pipeline.intake",
+        "pipeline.protect",
         "pipeline.supervisor",
         "bench",
     ),

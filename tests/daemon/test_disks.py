@@ -8,23 +8,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
-
 from tests.cli.support import KEYS, MIB, Place
-from tests.daemon.running import PATIENCE, SIZE, Daemon, died, prepare, replicating, running
+from tests.daemon.running import PATIENCE, SIZE, Daemon, died, replicating, running
 
 DATA = 9 * MIB
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A folder with a short path: sockets need one."""
-    with TemporaryDirectory(prefix="bs-") as folder:
-        yield prepare(Path(folder))
 
 
 def image(place: Place, name: str, size: int = DATA) -> None:

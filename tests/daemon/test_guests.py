@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import pytest
 import trio
 
 from pipeline.daemon.link_client import command
@@ -19,7 +17,6 @@ from stages.nbd.listening import UnixAddress
 from tests.cli.support import MIB, Place
 from tests.daemon.running import (
     PATIENCE,
-    prepare,
     replicating,
     restored_is_the_source,
     running,
@@ -69,13 +66,6 @@ UNFINISHED = (
     spoken.request(wire.CMD_WRITE, 0, 4096)[:20],
     spoken.write(0, bytes(4096))[:-1],
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A folder with a short path: sockets need one."""
-    with TemporaryDirectory(prefix="bs-") as folder:
-        yield prepare(Path(folder))
 
 
 def peak(pid: int) -> int:

@@ -5,29 +5,17 @@ from __future__ import annotations
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from tests.cli.support import Place
 from tests.daemon.running import (
     PATIENCE,
-    prepare,
     qemu_io,
     replicating,
     restored_is_the_source,
     running,
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A folder with a short path: sockets need one."""
-    with TemporaryDirectory(prefix="bs-") as folder:
-        yield prepare(Path(folder))
 
 
 def _until(place: Place, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

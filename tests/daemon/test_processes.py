@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,13 +20,6 @@ from tests.daemon.running import (
     restored_is_the_source,
     running,
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A folder with a short path: sockets need one."""
-    with TemporaryDirectory(prefix="bs-") as folder:
-        yield prepare(Path(folder))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -10,8 +10,9 @@ from typing import cast
 import trio
 import trio.testing
 
-from pipeline.delivery import Answers, Delivery
+from pipeline.delivery import Delivery
 from pipeline.state import StateFolder
+from pipeline.vault_disks import Answers
 from stages.errors import BackstayError, Fenced, leaves
 from stages.joint import Joint
 from stages.stream import Digests

@@ -30,7 +30,8 @@ from pipeline.config.model import (
     Vault,
 )
 from pipeline.delivery import Delivery
-from pipeline.intake import IntakeDisk, MachineIntake
+from pipeline.intake import MachineIntake
+from pipeline.intake_disks import IntakeDisk
 from pipeline.state import StateFolder
 from stages import ports
 from stages.cache.journal.writer import JournalLimits

@@ -15,7 +15,8 @@ from unittest import mock
 import trio
 import trio.testing
 
-from pipeline.intake import IntakeDisk, MachineIntake
+from pipeline.intake import MachineIntake
+from pipeline.intake_disks import IntakeDisk
 from pipeline.state import StateFolder
 from stages.cache.journal.writer import JournalLimits, JournalWriter
 from stages.capture.group.group import Limits

@@ -34,13 +34,13 @@ class Rotting(Story):
         assert clean
         for _ in range(3):
             self.rot()
-        begin = group._gap_begins
+        begin = group.doubts.gap_begins
 
         def begins(reason: str) -> None:
             self.reasons.append(reason)
             begin(reason)
 
-        group._gap_begins = begins  # type: ignore[method-assign]
+        group.doubts.gap_begins = begins  # type: ignore[method-assign]
         while not self.found:  # noqa: ASYNC110
             await trio.sleep(0.1)
         status = group.scrub.status()

@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
-from pipeline.intake import IntakeDisk, MachineIntake
+from pipeline import intake_disks as module
+from pipeline.intake import MachineIntake
+from pipeline.intake_disks import IntakeDisk
 from stages.cache.journal.reader import JournalReader
+from stages.capture.examiner import Examiners, InlineExaminers
 from stages.capture.group.group import Limits
+from stages.capture.pool import ProcessExaminers
 from stages.stream import ORIGIN, ZERO_ROW, Kind
 from stages.system import this_machine
 
@@ -68,6 +73,22 @@ async def test_fio_verifies_over_several_connections(tmp_path: Path) -> None:
             "--verify_state_save=0", "--fsync=20",
         )  # fmt: skip
     assert applied(tmp_path, intake) == (tmp_path / "disk.img").read_bytes()
+
+
+async def test_a_large_disk_that_is_added_is_scanned_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was there from the start: hashing must not hold up guests."""
+    async with served(tmp_path) as (intake, _):
+        before: Examiners = intake.group.comparing.examiners
+        monkeypatch.setattr(module, "_LARGE", SIZE)
+        (tmp_path / "data.img").write_bytes(bytes(SIZE))
+        added = IntakeDisk("data", str(tmp_path / "data.img"), f"unix:{tmp_path}/d.sock")
+        to_come = await intake.prepare([*intake.disks, added])
+        await to_come.apply()
+        after: Examiners = intake.group.comparing.examiners
+    assert isinstance(before, InlineExaminers)
+    assert isinstance(after, ProcessExaminers)
 
 
 async def test_odd_writes_trims_and_zeroes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from stages.crypto.sign import Signer
@@ -11,7 +12,7 @@ from stages.ports import Buffer
 from stages.store.memory import MemoryStore
 from stages.store.port import ObjectInfo
 from stages.vault import layout, rollup
-from stages.vault.charter import Charter
+from stages.vault.charter import Charter, Member
 from stages.vault.commit import Header, encode_body
 from stages.vault.container import Kind, build, parse
 from stages.vault.log import Log
@@ -22,6 +23,9 @@ from tests.vault.support import START, People, SeededEntropy
 PEOPLE = People.of("log")
 SCOPE = PEOPLE.scope()
 KEYS = EpochKeys(1, None, bytes(range(32)))
+STRANGER = Signer(bytes(32))
+OTHER = Signer(bytes(range(32)))
+BOTH = PEOPLE.charter.with_writer(Member(OTHER.public, "other"))  # PEOPLE's daemon and OTHER
 
 
 class CountingStore(MemoryStore):
@@ -108,6 +112,12 @@ class Chain:
                 heads = self.objects[last - rollup.SPAN : last]
                 await store.put(layout.rollup(SCOPE.group, last), rollup.encode(heads))
         return store
+
+
+@cache
+def seventy() -> Chain:
+    """Made once: do not ``add`` to it."""
+    return Chain().add(70)
 
 
 def key_of(seq: int) -> str:

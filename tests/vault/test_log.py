@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
-from stages.crypto.sign import Signer
 from stages.errors import BrokenChain, DamagedObject, NotAdmitted, UnknownVersion
-from stages.vault.charter import Member
 from stages.vault.commits import Commit
 from tests.vault.chain import (
-    PEOPLE,
+    STRANGER,
     Chain,
     commit,
     header,
     key_of,
     log_of,
     put_term,
+    seventy,
 )
 from tests.vault.support import START
-
-STRANGER = Signer(bytes(32))
-OTHER = Signer(bytes(range(32)))
-BOTH = PEOPLE.charter.with_writer(Member(OTHER.public, "other"))
-
-
-@cache
-def seventy() -> Chain:
-    return Chain().add(70)
 
 
 def links(commits: list[Commit]) -> list[bytes]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
-from stages.crypto.sign import Signer
 from stages.errors import BrokenChain, DamagedObject, MissingData, NotAdmitted, UnknownVersion
 from stages.vault import layout
-from stages.vault.charter import Member
 from stages.vault.commits import PARALLEL
 from tests.vault.chain import (
-    PEOPLE,
+    BOTH,
+    OTHER,
+    STRANGER,
     Chain,
     CountingStore,
     commit,
@@ -20,16 +18,8 @@ from tests.vault.chain import (
     key_of,
     log_of,
     put_term,
+    seventy,
 )
-
-STRANGER = Signer(bytes(32))
-OTHER = Signer(bytes(range(32)))
-BOTH = PEOPLE.charter.with_writer(Member(OTHER.public, "other"))
-
-
-@cache
-def seventy() -> Chain:
-    return Chain().add(70)
 
 
 @pytest.mark.parametrize("tail", range(71))

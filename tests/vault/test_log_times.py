@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import random
-from functools import cache
 
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.crypto.sign import Signer
 from stages.errors import DamagedObject
-from stages.vault.charter import Member
 from tests.vault.chain import (
-    PEOPLE,
+    STRANGER,
     Chain,
     commit,
     header,
     key_of,
     log_of,
+    seventy,
     stamped,
 )
 from tests.vault.support import START
-
-STRANGER = Signer(bytes(32))
-OTHER = Signer(bytes(range(32)))
-BOTH = PEOPLE.charter.with_writer(Member(OTHER.public, "other"))
-
-
-@cache
-def seventy() -> Chain:
-    return Chain().add(70)
 
 
 def naive(stamps: list[int], damaged: set[int], stamp: int) -> int:

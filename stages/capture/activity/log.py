@@ -26,7 +26,7 @@ from stages.capture.activity.codec import (
 )
 from stages.capture.activity.regions import Regions
 from stages.capture.activity.witness import Witness
-from stages.errors import NoSpace, StateError
+from stages.errors import FULL, NoSpace, StateError
 from stages.model import Bools
 from stages.ports import Files, Machine
 from stages.stage import Signal
@@ -338,7 +338,7 @@ class ActivityLog(Regions):
 
 def _in_words(error: OSError, path: str) -> StateError | NoSpace:
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return NoSpace(reason, operation="activity log", subject=path, hint="make room there")
     return StateError(
         reason,

@@ -67,7 +67,7 @@ class Comparing:
         self._gap = gap
         self._activity = activity
         self._windows = windows
-        self._examiners = examiners
+        self.examiners = examiners
         self._journal_limit = journal_limit
         self._disks = disks
         self._steady = steady
@@ -149,7 +149,7 @@ class Comparing:
                 targets,
                 stream=self._gate.stream,
                 downstream=self._joint,
-                examiners=self._examiners,
+                examiners=self.examiners,
                 machine=self._machine,
                 windows=self._windows,
                 locked=lambda disk, first, count: self._disks()[disk].locked(first, count),

@@ -1,14 +1,12 @@
 """A group being captured: gate, gap, scans, cooling and marks, from attaching to a clean stop.
 
-``keep`` is the one task that brings the group back to normal whatever happened: while writes are
-tracked it waits until they can be journalled again; while a gap is open it scans and closes it.
-Everything that opens a gap does so at once, without an await, and wakes that task.
+Everything that opens a gap does so at once (``doubts``) and wakes the task that brings the group
+back to normal (``keeping``).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -20,24 +18,20 @@ from stages.capture.examiner import Examiners
 from stages.capture.group.attach import DiskChange
 from stages.capture.group.comparing import Comparing
 from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
+from stages.capture.group.doubts import Doubts
 from stages.capture.group.gap import Gap
+from stages.capture.group.keeping import Keeping, OpenJournal
 from stages.capture.group.marks import Marks
 from stages.capture.live.scrub import Host, Mismatch, Scrub
 from stages.capture.live.windows import Windows
-from stages.capture.splitter.disk import LiveDisk, regions_of
+from stages.capture.splitter.disk import LiveDisk
 from stages.capture.splitter.gate import STALL_SECONDS, Gate
 from stages.capture.splitter.source import LiveSource
 from stages.errors import BackstayError
 from stages.joint import Joint
-from stages.model import BLOCK, Ints
+from stages.model import BLOCK
 from stages.ports import Machine
-from stages.stream import Journal, JournalUnusable, Kind, Position
-
-RETRY_FIRST, RETRY_MOST = 1.0, 60.0  # seconds between attempts to scan or to open a journal
-RESUME_SHARE = 0.25  # of the journal's limit: tracking ends when no more than this is retained
-
-OpenJournal = Callable[[int], Awaitable[Journal]]
-"""Opens the journal with a run after the one given; raises ``BackstayError`` or ``OSError``."""
+from stages.stream import Journal, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +69,10 @@ class Group:
         self.disks: dict[int, LiveDisk] = {}
         self.windows = Windows()
         self.gap = Gap(activity)
+        self.nursery: trio.Nursery
+        self._machine = machine
+        self._closing = False
+        self._scrubs = False
         self.gate = Gate(
             journal,
             activity,
@@ -85,43 +83,53 @@ class Group:
             on_track=self._tracking_begins,
         )
         self.marks = Marks(joint, self.gate, self.gap)
-        self.trouble = ""  # why a scan or the journal is being tried again
-        self.resting = ""  # why writes are to be tracked for now, whatever the journal could do
-        self.nursery: trio.Nursery
-        self.examiners = examiners
-        self._machine = machine
-        self._open_journal = open_journal
-        self._written = trio.Event()  # nothing writes to a journal that has failed any more
-        self._stuck: set[int] = set()  # disks whose source lost writes: they never cool
-        self._attention = trio.Event()
-        self._closing = False
-        self._trim = trio.Event()
-        self._retry = RETRY_FIRST
+        self.doubts = Doubts(
+            self.gate,
+            self.gap,
+            self.marks,
+            activity,
+            lambda: self.disks,
+            begun=self._gap_begun,
+            again=self._again,
+        )
+        self.comparing = self._comparing(examiners)
+        self.keeping = Keeping(
+            machine,
+            joint,
+            self.gate,
+            self.gap,
+            self.marks,
+            activity,
+            self.doubts,
+            self.comparing,
+            open_journal,
+            stall=limits.stall,
+        )
         self._cooling = Cooling(
             machine,
             activity,
             self.gate,
             lambda: list(self.disks.values()),
-            self._stuck.__contains__,
+            self.doubts.stuck.__contains__,
             seconds=limits.cool,
         )
-        self.comparing = Comparing(
-            machine,
-            joint,
+        self.scrub: Scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
+        joint.on_lost = self.doubts.lost
+
+    def _comparing(self, examiners: Examiners) -> Comparing:
+        return Comparing(
+            self._machine,
+            self.joint,
             self.gate,
             self.gap,
-            activity,
+            self.activity,
             self.windows,
             examiners,
-            journal_limit=limits.journal,
+            journal_limit=self.limits.journal,
             disks=lambda: self.disks,
             steady=self._steady,
             corrected=self._corrected,
         )
-        self.scrub: Scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
-        self._scrubs = False
-        joint.on_settled = lambda _: self._trim.set()
-        joint.on_lost = self._lost
 
     @property
     def journal(self) -> Journal:
@@ -138,9 +146,9 @@ class Group:
             gate=self.gate,
             windows=self.windows,
             machine=self._machine,
-            on_unread=self._unread,
-            on_unsynced=self._unsynced,
-            on_unsaid=self._unsaid,
+            on_unread=self.doubts.unread,
+            on_unsynced=self.doubts.unsynced,
+            on_unsaid=self.doubts.unsaid,
         )
         return disk
 
@@ -166,17 +174,17 @@ class Group:
                 self._take_disks(plan, sources)
         finally:
             self.comparing.changing = False
-            self._attention.set()
+            self.keeping.wake()
         await self._cooling.let_go()
         return gone
 
     def _take_disks(self, plan: DiskChange, sources: Mapping[int, LiveSource]) -> None:
         """In one step with the activity log. A gap begins before anything that it is about."""
-        before = self._geometry()
+        before = self.doubts.geometry()
         self.gap.drop({*plan.gone, *plan.fresh})
         self.comparing.full.difference_update(plan.gone)
         self.comparing.fresh = (self.comparing.fresh | set(plan.fresh)) - set(plan.gone)
-        self._stuck.difference_update(plan.gone)
+        self.doubts.stuck.difference_update(plan.gone)
         kept, self.disks = self.disks, {}
         for span in plan.spans:
             if span.number in sources:
@@ -186,52 +194,10 @@ class Group:
                 self.disks[span.number].size = span.size
         if plan.reason:
             self.gate.stream.push(self.gate.gap_begin(plan.reason), 0)
-        if self._geometry() != before:
-            self.say_geometry()
+        if self.doubts.geometry() != before:
+            self.doubts.say_geometry()
         if plan.reason:
-            self._gap_begins(plan.reason)
-
-    def begin(self, reason: str) -> None:
-        """The first records of a run: geometry, and a gap unless ``reason`` is empty."""
-        self.say_geometry()
-        if reason:
-            self.open_gap(reason)
-
-    def say_geometry(self) -> None:
-        """The disks as they are from here on."""
-        self.gate.stream.push(self.gate.control(Kind.GEOMETRY, {"disks": self._geometry()}), 0)
-
-    def _geometry(self) -> list[list[int | str]]:
-        return [[disk.number, disk.name, disk.size] for disk in self.disks.values()]
-
-    def open_gap(self, reason: str) -> None:
-        """From here on points are not consistent; whatever scans begins anew."""
-        self.gate.stream.push(self.gate.gap_begin(reason), 0)
-        self._gap_begins(reason)
-
-    def rest(self, reason: str) -> None:
-        """Only track what is written, because nobody is going to ship it; with "" journal again,
-        and compare what was touched meanwhile."""
-        if reason == self.resting:
-            return
-        self.resting = reason
-        if reason and not self.gate.tracking:
-            self.gate.track(reason)
-        self._attention.set()
-
-    async def resync(self, reason: str) -> None:
-        """Compare everything again. Points are consistent when that is done."""
-        for number in list(self.disks):
-            if number in self.disks:
-                regions = range(len(self.activity.pending[number]))
-                await self.activity.heat(number, regions, track=True)
-        self.gap.forget()
-        if self.gate.tracking:
-            return  # it is scanned when that ends
-        if self.gap.is_open:
-            self._gap_begins(reason)
-        else:
-            self.open_gap(reason)
+            self.doubts.gap_begins(plan.reason)
 
     def durable(self, position: Position) -> None:
         """The journal tells how far it is durable."""
@@ -243,10 +209,8 @@ class Group:
         """Capture until cancelled. A failing journal or scan is tried again, for ever."""
         async with trio.open_nursery() as nursery:
             self.nursery = self.activity.nursery = nursery
-            nursery.start_soon(self._run_journal, self.journal)
+            self.keeping.start(nursery)
             nursery.start_soon(self._cooling.run)
-            nursery.start_soon(self._trim_journal)
-            nursery.start_soon(self._keep)
             self.set_scrub(self.scrub.seconds)
             task_status.started()
             try:
@@ -268,22 +232,22 @@ class Group:
         for disk in self.disks.values():
             disk.closed = True
             await disk.locks.passed()
-        clean = not self._stuck
+        clean = not self.doubts.stuck
         self.marks.close()
         for disk in self.disks.values():
             try:
                 await self._machine.offload.run(disk.source.file.fdatasync)
             except OSError:
                 clean = False
-        clean = await self._close_journal() and clean
+        clean = await self.keeping.close_journal() and clean
         try:
             if self.gate.tracking:
-                clean = clean and await self._pend_hot()
+                await self.doubts.pend_hot()
             clean = clean and not self.activity.unlogged
             identities = {number: disk.source.identity() for number, disk in self.disks.items()}
             await self.activity.close(identities=identities, clean=clean, in_gap=self.gap.is_open)
         except BackstayError as error:  # as after a kill: the next start compares
-            self.trouble = str(error)
+            self.keeping.trouble = str(error)
             return False
         return clean
 
@@ -295,121 +259,17 @@ class Group:
     # what happens
 
     def _tracking_begins(self, reason: str) -> None:
-        if self.journal.failed is not None:
-            self.marks.failed(self.journal.durable, reason)
-        self._gap_begins(reason)
+        self.doubts.tracking_begins(reason)
 
-    def _gap_begins(self, reason: str) -> None:
-        self.gap.begin(reason, self.gate.stream.head)
-        self.marks.gap()
+    def _again(self) -> None:
+        self.keeping.wake()
+
+    def _corrected(self) -> None:
+        self.scrub.corrected()
+
+    def _gap_begun(self) -> None:
         self.comparing.cancel()
-        self._attention.set()
-
-    def _unread(self, disk: LiveDisk, first: int, stop: int, error: OSError) -> None:
-        """Nobody knows what these blocks hold now (R4's suspect)."""
-        regions = np.array(regions_of(first * BLOCK, (stop - first) * BLOCK), np.int64)
-        self._suspect(disk, regions, f"{disk.name}: a write failed, and reading it back too")
-
-    def _unsynced(self, disk: LiveDisk, error: OSError) -> None:
-        """The source may have lost anything since its last good fsync (R5)."""
-        if self.disks.get(disk.number) is not disk:
-            return  # it is leaving, and its clients have left
-        self._stuck.add(disk.number)
-        hot = np.flatnonzero(np.asarray(self.activity.written[disk.number]))
-        reason = f"{disk.name}: fsync failed ({error.strerror})"
-        self._suspect(disk, hot, reason)
-
-    def _unsaid(self, disk: LiveDisk, first: int, stop: int) -> None:
-        """A scan that has dropped these blocks must look again (R8)."""
-        if self.gap.is_open and self.disks.get(disk.number) is disk:
-            regions = regions_of(first * BLOCK, (stop - first) * BLOCK)
-            self.gap.again(disk.number, np.array(regions, np.int64))
-            self._attention.set()
-
-    def _suspect(self, disk: LiveDisk, regions: Ints, why: str) -> None:
-        self.gap.again(disk.number, regions)
-        if self.gate.tracking:
-            return
-        if self.gap.is_open:
-            self._gap_begins(why)
-        else:
-            self.open_gap(why)
-
-    async def _lost(self, reason: str) -> Position:
-        """Delivery cannot read on from where it was: everything is compared (R3)."""
-        for number in list(self.disks):
-            if number in self.disks:
-                regions = range(len(self.activity.pending[number]))
-                await self.activity.heat(number, regions, track=True)
-        position = self.gate.stream.head
-        self.begin(reason)
-        return position
-
-    # bringing it back to normal
-
-    async def _keep(self) -> None:
-        while True:
-            with trio.move_on_after(RETRY_MOST if self.resting else math.inf):
-                await self._attention.wait()
-            self._attention = trio.Event()
-            try:
-                if self.activity.unlogged:
-                    await self.activity.renew()
-                    self.activity.patience = self.limits.stall
-                if self.gate.tracking and not self.resting:
-                    await self._end_tracking()
-                if self.gap.is_open and not self.gate.tracking:
-                    await self.comparing.close_gap()
-            except (BackstayError, OSError) as error:
-                self.trouble = str(error)
-                await self._machine.clock.sleep(self._retry)
-                self._retry = min(self._retry * 2, RETRY_MOST)
-            else:
-                if not self.gap.is_open:
-                    self.trouble, self._retry = "", RETRY_FIRST
-            if self.gap.is_open and not (self.resting and self.gate.tracking):
-                self._attention.set()
-
-    async def _end_tracking(self) -> None:
-        """Wait for what is queued to be shipped, then journal again (R9)."""
-        if self.journal.failed is None:
-            await self._drained()
-            if not self.resting:
-                await self.gate.resume(self.journal, self._tracked_until_now)
-            return
-        await self._written.wait()  # what hung may still arrive; it must not meet the recovery
-        self.marks.failed(self.journal.durable, self.journal.failed.message)
-        await self._pend_hot()
-        journal = await self._open_journal(self.gate.stream.head.run)
-        self._written = trio.Event()
-        self.nursery.start_soon(self._run_journal, journal)
-        await self.gate.resume(journal, lambda: None)
-        self.begin(self.gap.reason)
-        if self.resting:
-            self.gate.track(self.resting)
-
-    def _tracked_until_now(self) -> None:
-        """A write that was admitted before tracking began may stand behind GAP_BEGIN, older than a
-        tracked write of the same block: no scan may go by what the vault has before that (R3)."""
-        self.gap.position = self.gate.stream.head
-
-    async def _drained(self) -> None:
-        """Delivery has caught up with the stream, as far as the limit asks for."""
-        while self.gate.stream.retained > RESUME_SHARE * self.limits.journal:
-            if self.joint.settled_at >= self.gate.stream.head:
-                break  # what is retained is the rest of one file
-            await self._machine.clock.sleep(0.2)
-        if self.gap.position is not None:
-            await self.joint.wait_committed(self.gap.position)
-
-    async def _pend_hot(self) -> bool:
-        """Every hot region is durably pending: the journal may have lost what was written there."""
-        for number in list(self.disks):
-            written = self.activity.written.get(number, ())
-            hot = np.flatnonzero(np.asarray(written)).tolist()
-            if hot:
-                await self.activity.heat(number, hot, track=True)
-        return True
+        self.keeping.wake()
 
     # the rolling scrub
 
@@ -425,9 +285,6 @@ class Group:
             downstream=self.joint,
             windows=self.windows,
         )
-
-    def _corrected(self) -> None:
-        self.scrub.corrected()
 
     def _steady(self) -> bool:
         changes = self.comparing.changing or self._closing
@@ -446,31 +303,8 @@ class Group:
             try:
                 await self.activity.heat(mismatch.disk, [mismatch.region], track=True)
             except BackstayError as error:
-                self.trouble = str(error)
+                self.keeping.trouble = str(error)
         if self._closing:
             return  # what is pending is compared at the next start
         disk = self.disks[mismatch.disk]  # it cannot leave while this runs alone
-        self._suspect(disk, np.array([mismatch.region], np.int64), f"scrub: {mismatch}")
-
-    async def _run_journal(self, journal: Journal) -> None:
-        written = self._written
-        await journal.run()
-        written.set()
-        if journal.failed is not None and journal is self.gate.stream:
-            self.gate.failed(journal.failed)
-
-    async def _trim_journal(self) -> None:
-        while True:
-            await self._trim.wait()
-            self._trim = trio.Event()
-            await self.journal.trim(self.joint.settled_at)
-            self.gate.room()
-
-    async def _close_journal(self) -> bool:
-        with trio.move_on_after(self.limits.stall):
-            try:
-                await self.journal.close()
-            except JournalUnusable:
-                return False
-            return True
-        return False
+        self.doubts.suspect(disk, np.array([mismatch.region], np.int64), f"scrub: {mismatch}")

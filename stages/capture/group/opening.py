@@ -101,7 +101,7 @@ async def open_group(
         for span in plan.spans:
             group.add(span, sources[span.name])
         group.comparing.fresh = {span.number for span in plan.spans if span.name not in noted}
-        group.begin("; ".join(plan.reasons) or "scan" if plan.in_gap else "")
+        group.doubts.begin("; ".join(plan.reasons) or "scan" if plan.in_gap else "")
     except BaseException:
         for source in sources.values():
             source.file.close()
