@@ -24,8 +24,9 @@ from stages.ports import Machine
 from stages.recover.extract import DamagedExtent, Laid
 from stages.recover.onto import Onto
 from stages.recover.pointmap import PointMap
+from stages.recover.refusing import check_targets
 from stages.recover.sweep import WINDOW_BLOCKS, Sweep, Window, stretches
-from stages.recover.target import Landing, Target, check_targets
+from stages.recover.target import Landing, Target
 from stages.stage import crew
 from stages.vault.location import ZERO
 

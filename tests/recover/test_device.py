@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
-import numpy as np
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stages.errors import DamagedObject, StoreUnreachable
-from stages.model import BLOCK, FRAME_BLOCKS, U64, Disk
+from stages.model import BLOCK, FRAME_BLOCKS, Disk
 from stages.nbd import wire
 from stages.nbd.device import FileRange, error_code
-from stages.recover import regions
 from stages.recover.device import TOGETHER, PointDevice
 from stages.recover.pointmap import PointMap
-from stages.recover.regions import REGION
-from stages.vault import location
-from tests.ports.watched import InlineOffload
 from tests.recover.past import CountingStore, Past, machine, noise, past
 
-T = TypeVar("T")
 ROOT = 1
 SIZE = 3000 * BLOCK + 1000
 DISK = Disk(ROOT, "root", SIZE)
@@ -115,80 +106,6 @@ async def test_a_frame_is_fetched_once_for_all_who_want_it() -> None:
                 assert found == image[at * BLOCK : (at + 3) * BLOCK]
             await content(device, 0, BLOCK)
             assert len([key for key, _, _ in store.gets if "/data/" in key]) == 1
-
-
-async def test_the_map_of_a_region_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    look = PointMap.locations
-
-    async def noted(point: PointMap, disk: int, first: int, count: int) -> U64:
-        asked.append((first, count))
-        return await look(point, disk, first, count)
-
-    monkeypatch.setattr(PointMap, "locations", noted)
-    async with past(DISK) as made:
-        image = await a_disk(made)
-        async with served(made) as device:
-            for at in (0, 700, 5 * BLOCK + 1, 100, 2999 * BLOCK, SIZE - 1):
-                assert await content(device, at, 1) == image[at : at + 1]
-            assert asked == [(0, REGION), (5 * REGION, 3001 - 5 * REGION)]
-            across = (REGION - 1) * BLOCK
-            assert await content(device, across, 9000) == image[across : across + 9000]
-            assert asked[2:] == [(REGION - 1, 3)]
-
-
-async def test_maps_of_regions_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "_LOCATED", 2)
-    async with past(DISK) as made:
-        image = await a_disk(made)
-        async with served(made) as device:
-            for at in (0, REGION, 2 * REGION, 0, 4 * REGION, 2 * REGION):
-                offset = at * BLOCK
-                assert await content(device, offset, 5000) == image[offset : offset + 5000]
-                assert len(device._located._regions) <= 2
-
-
-@given(st.lists(st.integers(0, 3) | st.integers((1 << 40) + 60, (1 << 40) + 70), min_size=1))
-def test_blocks_in_a_row_in_a_frame_are_told(values: list[int]) -> None:
-    for located in (values, list(range(values[0], values[0] + len(values)))):
-        row = all(one + 1 == other for one, other in itertools.pairwise(located))
-        one_frame = len({at >> 8 for at in located}) == 1
-        found = location.in_one_frame(np.array(located, np.uint64))
-        assert found == (located[0] if row and one_frame and located[0] > 1 else None)
-        if found is not None:
-            frame, slot = location.frame_and_slot(found)
-            assert frame == int(location.frame_of(np.array([found], np.uint64))[0])
-            assert slot == int(location.slot_of(np.array([found], np.uint64))[0])
-
-
-async def test_a_frame_that_one_reader_wants_is_opened_without_a_hop() -> None:
-    """Of several at a time none is but the first: the event loop is there for all."""
-    hops = 0
-
-    class Counting(InlineOffload):
-        async def run(self, call: Callable[[], T]) -> T:
-            nonlocal hops
-            hops += 1
-            return await super().run(call)
-
-    async with past(DISK) as made:
-        await made.write((ROOT, noise(0, 10 * FRAME_BLOCKS)))
-        image = made.moments[1].image(ROOT)
-        ports = machine()
-        point = await PointMap.build(await made.group(), ports.files, made.tail)
-        device = PointDevice(point, point.disk("root"), Counting())
-        assert await content(device, 0, BLOCK) == image[:BLOCK]
-        assert hops == 0
-
-        async def one(frame: int) -> None:
-            offset = frame * FRAME_BLOCKS * BLOCK
-            assert await content(device, offset, BLOCK) == image[offset : offset + BLOCK]
-
-        async with trio.open_nursery() as nursery:
-            for frame in range(1, 10):
-                nursery.start_soon(one, frame)
-        assert hops > 0
-        point.close()
 
 
 async def test_whoever_waits_for_a_cancelled_read_reads_itself() -> None:
