@@ -24,6 +24,7 @@ from stages.recover.opened import Group
 from stages.stage import crew
 from stages.store.port import ObjectStore
 from stages.vault import layout
+from stages.vault.deletion import load_deletion
 from stages.vault.floor_log import load_floor
 from stages.vault.keyfile import PrivateKey
 from stages.vault.leases import Lease, lease_object
@@ -128,8 +129,12 @@ class _Holder:
 
     async def _let_go(self) -> bool:
         """Does the newest floor leave the point out? A keeper reads the leases again after its
-        floor: either it sees the new one, or its floor is seen here."""
+        floor: either it sees the new one, or its floor is seen here. So it is with a deletion,
+        which is an error."""
         group = self._reader.group
+        deletion = await load_deletion(self._store, group.scope, group.ring.charter)
+        if deletion is not None:
+            raise deletion.error(group.scope.group, "read")
         newest = await load_floor(self._store, group.scope, group.ring.charter)
         return newest.floor is not None and not newest.floor.offers(self._reader.seq)
 
