@@ -188,5 +188,5 @@ def test_a_checkpoint_costs_time_only(at: int) -> None:
     parts = [key for key in objects() if "/checkpoints/" in key]
     assert len(parts) == 3  # maps and digests, places, the manifest
     for key in parts:
-        assert reads(damaged(key, at), TAIL) == []
+        assert reads(damaged(key, at % len(objects()[key])), TAIL) == []
         assert reads({key: None}, TAIL) == []
