@@ -197,12 +197,13 @@ class Deleting:
     async def _needed(self, group: Group) -> list[str]:
         where = (self._store, group.scope, self._vault.charter)
         holds, leases = await load_holds(*where), await load_leases(*where, self._now)
-        state = (await load_failovers(*where)).state
+        failovers = await load_failovers(*where)
+        state = failovers.state
         found = [f"point #{each.seq} is held by {each.by}" for each in holds.holds]
         found += [
             f"point #{each.lease.seq} is being read: {each.lease.by}" for each in leases.running
         ]
-        found += [*holds.problems, *leases.problems]
+        found += [*holds.problems, *leases.problems, *failovers.problems]
         if state.phase is Phase.OPEN:
             found.append(f"{state.phase}: commit or cancel it first")
         if state.test is not None:

@@ -30,6 +30,8 @@ from stages.store.port import ObjectStore, Put
 from stages.vault import layout
 from stages.vault.branches import is_fenced
 from stages.vault.deletion import Deletion, deletion_object, load_deletion, read_deletion
+from stages.vault.failover_log import append_failover, load_failovers
+from stages.vault.failovers import Event, FailoverPoint, FailoverRecord
 from stages.vault.terms import INDEX
 from tests.keeper.test_beside import READERS, Disks
 from tests.keeper.test_keeper import month
@@ -171,6 +173,23 @@ async def _branched(world: World) -> None:
     await world.branch(9)
 
 
+async def _failed_over(world: World) -> None:
+    point = FailoverPoint(9, (await (await world.open()).log.signed(9)).link, world.clock.wall)
+    await _recorded(world, Event.OPENED, point, bytes(16))
+
+
+async def _tested(world: World) -> None:
+    point = FailoverPoint(9, (await (await world.open()).log.signed(9)).link, world.clock.wall)
+    await _recorded(world, Event.TEST_OPENED, point, None)
+
+
+async def _recorded(world: World, event: Event, point: FailoverPoint, branch: bytes | None) -> None:
+    log = await load_failovers(world.store, world.scope, world.people.charter)
+    record = FailoverRecord(1, log.link, event, world.clock.wall, "host", "me", point, branch)
+    given = (world.store, world.scope, world.people.operator.signer, log, record)
+    assert await append_failover(*given) is not None
+
+
 async def _written(world: World) -> None:
     await world.restart()
     await world.write(random.Random(1))
@@ -184,6 +203,8 @@ async def _written(world: World) -> None:
         (_leased, "point #9 is being read: a test"),
         (_branched, "branches off it at #9"),
         (_written, "a daemon still replicates it"),
+        (_failed_over, "commit pending: commit or cancel it first"),
+        (_tested, "a failover test is open"),
     ],
 )
 async def test_what_stands_in_the_way(act: Any, says: str) -> None:
