@@ -27,7 +27,7 @@ def keeper() -> None:
     """Let old points go, and what nothing needs any more.
 
     In two phases: a run first says what goes and what stays, signed, in the vault; a run after the
-    grace deletes it. Give 'keeper run' once a day, from a timer. It needs credentials that may
+    grace deletes it. Give 'keeper run' every six hours, from a timer. It needs credentials that may
     delete, and the operator's key or that of a keeper ('backstay vault admit-keeper'), which opens
     no content.
     """
@@ -38,7 +38,7 @@ def _keeper_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--machine", "machines", multiple=True, help="Only this machine; repeatable."),
         click.option(
             "--grace",
-            default="24h",
+            default="5h",
             show_default=True,
             help="How long readers that have begun may go on before anything is deleted.",
         ),
