@@ -28,6 +28,7 @@ from stages.ports import Machine
 from stages.ship.group import found_group
 from stages.ship.ledger import Ledger
 from stages.ship.session import LogSession
+from stages.ship.snapshot import NO_DIGEST
 from stages.ship.trouble import in_words
 from stages.stage import StageStatistics, crew
 from stages.stream import ORIGIN, Digests, JournalGap, MarkedPoint, Position, Upstream
@@ -215,6 +216,10 @@ class Delivery:
         place = ledger.tail.stream
         start, in_gap = (ORIGIN, True) if place is None else (place.position, place.in_gap)
         try:
+            if place is None and ledger.tail.link != NO_DIGEST:
+                # A branch that goes on from a point of another log, or disks that were scanned at
+                # rest before: what this journal holds was compared with something else.
+                raise _another()
             if start == ORIGIN:
                 start = await self._machine.offload.run(reader.first)
             else:
@@ -337,6 +342,12 @@ class Delivery:
 
     def _numbers_path(self) -> str:
         return f"{self._session.ledger.folder}/numbers"
+
+
+def _another() -> JournalGap:
+    return JournalGap(
+        "the vault goes on from a point that this journal knows nothing of", operation="deliver"
+    )
 
 
 def _is_news(disk: Disk, before: Disk | None) -> bool:

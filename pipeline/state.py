@@ -114,23 +114,50 @@ class StateFolder:
         self._write(f"{folder}/identity", fields)
 
     def take_machine_folder(self, name: str, vault: bytes) -> None:
-        """Put the record made in a new folder in force, in one step.
+        """Put the record made in a new folder in force. Whoever does holds the machine.
 
-        One that was in force is kept beside it, under ``retired``; between the two steps there is
-        none, and whoever asked for this asks again.
+        One that was in force is kept beside it, under ``retired``. First a note says so: cut short
+        at any step, ``finish_exchange`` finishes it, and before that nobody begins another record.
         """
-        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        group = self.identity(self._coming(name, vault)).group
+        self.note(_exchange(name), {"vault": vault.hex(), "group": group.hex()})
+        self._exchange(name, vault)
+
+    def exchange(self, name: str) -> tuple[bytes, bytes] | None:
+        """The vault of which a machine's record is being exchanged, and the group that it goes on
+        with; None if none is."""
+        found = self.noted(_exchange(name))
+        if found is None:
+            return None
+        try:
+            return bytes.fromhex(found["vault"]), bytes.fromhex(found["group"])
+        except (KeyError, TypeError, ValueError):
+            raise self._damaged(f"{self.path}/{_exchange(name)}") from None
+
+    def finish_exchange(self, name: str) -> None:
+        """What was begun is done. Whoever calls this holds the machine; again it does nothing."""
+        found = self.exchange(name)
+        if found is None:
+            return
+        self._exchange(name, found[0])
+        with in_words("keep state", self.path):
+            durable.remove(self._files, f"{self.path}/{_exchange(name)}")
+
+    def _exchange(self, name: str, vault: bytes) -> None:
+        path, coming = f"{self.path}/machines/{name}/{vault.hex()}", self._coming(name, vault)
         with in_words("keep state", path):
+            if self._files.stat(coming) is None:  # it has its name already
+                return
             above = durable.parent(path)
             durable.make_dirs_below(self._files, self.path, above, set())
             if self._files.listdir(path):
-                group = self.identity(path).group.hex()
-                kept = f"{self.path}/retired/{name}-{vault.hex()}-{group}"
+                before = self.identity(path).group.hex()
+                kept = f"{self.path}/retired/{name}-{vault.hex()}-{before}"
                 durable.make_dirs_below(self._files, self.path, durable.parent(kept), set())
                 self._files.rename(path, kept)
                 self._files.sync_dir(durable.parent(kept))
                 self._files.sync_dir(above)
-            self._files.rename(self._coming(name, vault), path)
+            self._files.rename(coming, path)
             self._files.sync_dir(above)
             self._files.sync_dir(f"{self.path}/branching")
 
@@ -214,6 +241,11 @@ class StateFolder:
             hint="put back the file from a copy, or move the folder away: the next run then "
             "begins a new base, and all earlier points stay restorable",
         )
+
+
+def _exchange(name: str) -> str:
+    """The note that says that a machine's record is being exchanged."""
+    return f"exchanges/{name}"
 
 
 def _settle(files: Files, path: str) -> None:

@@ -31,6 +31,7 @@ _AWAY = frozenset(
         State.REPROTECTING,
     }
 )
+_GONE = frozenset({Phase.COMMITTED, Phase.REPROTECTED, Phase.CLOSED})
 _RESTS = frozenset({State.DISABLED, State.DISABLING, State.MIGRATED})
 
 
@@ -75,6 +76,8 @@ async def _follow(parts: Parts, one: Protected, looked: Looked) -> None:
             await one.happen(happening, failover=kept)
         if looked.notice is not None and looked.notice.planned:
             await _close(one)
+        if looked.notice is not None and phase in _GONE and one.look.row is not None:
+            await _let_go(parts, one, looked.notice)
         if not phase.is_over and _is_unserved(one):
             for line in (await parts.capturing.ask("open", machine=one.name))["said"]:
                 parts.tell(line)
@@ -90,6 +93,14 @@ async def _close(one: Protected) -> None:
     if one.look.row is not None and not one.record.closed:
         with suppress(SourceBusy):
             await one.let_guests(come=False)
+
+
+async def _let_go(parts: Parts, one: Protected, notice: FailoverNotice) -> None:
+    """It will not be taken back: its disks are for whoever brings production home, and so is what
+    is kept of it, while other machines are served on. A guest that runs here is served (R14)."""
+    with suppress(SourceBusy):
+        await parts.capturing.ask("release", machine=one.name, reason=notice.described)
+        parts.tell(f"{one.name}: its disks are let go of: {notice.described}")
 
 
 def _kept(notice: FailoverNotice) -> dict[str, object]:
