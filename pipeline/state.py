@@ -62,7 +62,7 @@ class StateFolder:
     def signer(self) -> Signer:
         """The daemon's signing key, made on first use."""
         path = f"{self.path}/writer.key"
-        if self._files.stat(path) is None:
+        if not self._is_there(path):
             fresh = self._machine.entropy.token(32).hex()
             self._write(path, {"backstay": "writer key", "version": 1, "seed": fresh})
         fields = self._read(path)
@@ -85,8 +85,7 @@ class StateFolder:
     def record_of(self, name: str, vault: bytes) -> bytes | None:
         """The group that this folder has a record in force of, for a machine in a vault."""
         path = f"{self.path}/machines/{name}/{vault.hex()}"
-        there = self._files.stat(f"{path}/identity") is not None
-        return self.identity(path).group if there else None
+        return self.identity(path).group if self._is_there(f"{path}/identity") else None
 
     def new_machine_folder(self, name: str, vault: bytes, *, retire: bool) -> str:
         """An empty folder in which a record of a machine is made that is not in force yet.
@@ -175,7 +174,7 @@ class StateFolder:
     def identity(self, folder: str) -> Identity:
         """The group this folder writes; a new random one on first use."""
         path = f"{folder}/identity"
-        if self._files.stat(path) is None:
+        if not self._is_there(path):
             entropy = self._machine.entropy
             fields = {"group": entropy.token(16).hex(), "digest_key": entropy.token(32).hex()}
             self._write(path, fields)
@@ -195,7 +194,7 @@ class StateFolder:
     def noted(self, path: str) -> dict[str, Any] | None:
         """The note at ``path``, or None if there is none."""
         full = f"{self.path}/{path}"
-        return None if self._files.stat(full) is None else self._read(full)
+        return self._read(full) if self._is_there(full) else None
 
     def machine_vaults(self, name: str) -> list[str]:
         """Ids of the vaults that this folder has a record of a machine for."""
@@ -214,6 +213,10 @@ class StateFolder:
         """Release the lock."""
         if self._lock is not None:
             _release(self._lock)
+
+    def _is_there(self, path: str) -> bool:
+        with in_words("open state", path):
+            return self._files.stat(path) is not None
 
     def _write(self, path: str, fields: dict[str, Any]) -> None:
         data = json.dumps(fields, indent=1).encode() + b"\n"

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from pipeline.branching import adopt_branch
 from pipeline.control.model import Operation
-from pipeline.failover.ground import Ground
+from pipeline.failover.ground import Ground, stand_on
 from pipeline.failover.model import Approve, Done, Who, accept
 from pipeline.failover.operations import conclude
 from pipeline.hands import Held, take
@@ -24,6 +25,8 @@ from stages import durable
 from stages.errors import MissingData, StateLocked
 from stages.ports import Machine
 from stages.ship.trouble import in_words
+from stages.vault.failover_log import load_failovers
+from stages.vault.failover_state import Phase
 from stages.vault.records import Parent
 
 PATIENCE = 40.0  # seconds for a daemon to let go: it looks at the vault every 15 s
@@ -82,7 +85,7 @@ async def reprotect(
     state = StateFolder.open(access.ports, folder, lock=False)
     return await conclude(
         access,
-        machine,
+        await _gone_on(access, state, machine) or machine,
         who,
         operation=Operation.REPROTECT,
         note=note,
@@ -90,6 +93,21 @@ async def reprotect(
         rehearse=rehearse,
         around=adopted,
     )
+
+
+async def _gone_on(access: Access, state: StateFolder, machine: str) -> str:
+    """The command may be given again, cut short before or behind its record, when this folder's
+    daemon has written to the branch: the machine's name means the branch then. The group that the
+    branch is of, or ""."""
+    async with stand_on(access, machine) as ground:
+        group, parent = ground.group.scope.group, ground.group.record.parent
+        mine = state.record_of(ground.machine, ground.vault.charter.vault) == group
+        if parent is None or not mine or ground.state.phase is not Phase.NONE:
+            return ""
+        scope = replace(ground.group.scope, group=parent.group)
+        above = await load_failovers(ground.vault.store, scope, ground.vault.charter)
+        here = above.state.phase in (Phase.COMMITTED, Phase.REPROTECTED)
+        return parent.group.hex() if here and above.state.branch == group else ""
 
 
 async def _held(

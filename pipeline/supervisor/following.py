@@ -98,9 +98,14 @@ async def _close(one: Protected) -> None:
 async def _let_go(parts: Parts, one: Protected, notice: FailoverNotice) -> None:
     """It will not be taken back: its disks are for whoever brings production home, and so is what
     is kept of it, while other machines are served on. A guest that runs here is served (R14)."""
-    with suppress(SourceBusy):
+    try:
         await parts.capturing.ask("release", machine=one.name, reason=notice.described)
-        parts.tell(f"{one.name}: its disks are let go of: {notice.described}")
+    except SourceBusy:
+        parts.tell(
+            f"{one.name}: {notice.described}; its disks are not let go of: guests are connected"
+        )
+        return
+    parts.tell(f"{one.name}: its disks are let go of: {notice.described}")
 
 
 def _kept(notice: FailoverNotice) -> dict[str, object]:

@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 
 from pipeline.daemon.link_client import IntakeGone
+from pipeline.hands import holding, take
+from pipeline.state import StateFolder
+from stages.errors import StateLocked
+from stages.system import this_machine
 from tests.cli.support import KEYS, Place
 from tests.daemon.running import PATIENCE, ask, died, prepare, qemu_io, replicating, running
 
@@ -238,3 +242,39 @@ def test_an_unplanned_failover_elsewhere_is_followed(place: Place) -> None:
         until(place, "replicating")
         qemu_io(place, "write -P 7 0 64k", "flush")
         protected(place)
+
+
+def test_a_guest_that_runs_on_keeps_its_machine(place: Place) -> None:
+    """A committed failover elsewhere lets go of the disks here when nobody writes to them."""
+    with running(place) as daemon:
+        protected(place)
+        files, state = this_machine().files, StateFolder(this_machine(), str(daemon.state), None)
+        with subprocess.Popen(
+            ["qemu-io", "-f", "raw", "nbd+unix:///root?socket=root.sock"],
+            cwd=place.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as qemu:
+            assert qemu.stdin is not None
+            assert qemu.stdout is not None
+            place.json("failover", "unplanned", *WEB, *CONFIRMED)
+            place.json("failover", "commit", *WEB, *CONFIRMED)
+            for _ in range(2):  # looks of the daemon at the vault, once its writes are refused
+                qemu.stdin.write("write -P 6 0 64k\n")
+                qemu.stdin.flush()
+                while "wrote" not in qemu.stdout.readline():
+                    pass
+                until(place, "failover committed")
+                with pytest.raises(StateLocked, match="captures it"):
+                    take(files, state, "web1")
+                daemon.heard("guests are connected")
+            qemu.stdin.close()
+        daemon.heard("its disks are let go of")
+        assert refuses(place)
+        with holding(files, state, "web1"):
+            pass
+        while "away" not in (reasons := {one["code"]: one for one in view(place)["reasons"]}):
+            select.select([], [], [], 0.05)
+        assert reasons["away"]["health"] == "warning"
+        assert "intake" not in reasons
