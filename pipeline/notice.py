@@ -91,7 +91,7 @@ async def source_notices(
         if not settled(ports.files, state, name):  # which group it has is not decided
             found[name] = Looked(trouble="its record is being exchanged by another command")
             return
-        groups = _groups(state, name)
+        groups = groups_of(state, name)
         if not groups:
             found[name] = Looked()
             return
@@ -154,7 +154,7 @@ def notice_from(fields: Mapping[str, Any]) -> FailoverNotice | None:
         return None
 
 
-def _groups(state: StateFolder, name: str) -> dict[bytes, bytes]:
+def groups_of(state: StateFolder, name: str) -> dict[bytes, bytes]:
     """By vault id: the groups that a state folder has a record of. Unreadable ones are left out:
     who ships will say so."""
     found: dict[bytes, bytes] = {}

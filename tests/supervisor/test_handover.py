@@ -21,7 +21,16 @@ from pipeline.state import StateFolder
 from stages.errors import StateLocked
 from stages.system import this_machine
 from tests.cli.support import KEYS, Place
-from tests.daemon.running import PATIENCE, ask, died, prepare, qemu_io, replicating, running
+from tests.daemon.running import (
+    PATIENCE,
+    ask,
+    died,
+    prepare,
+    qemu_io,
+    replicating,
+    restored_is_the_source,
+    running,
+)
 
 WEB = ("web1", *KEYS)
 CONFIRMED = ("--confirm", "web1")
@@ -278,3 +287,21 @@ def test_a_guest_that_runs_on_keeps_its_machine(place: Place) -> None:
             select.select([], [], [], 0.05)
         assert reasons["away"]["health"] == "warning"
         assert "intake" not in reasons
+
+
+def test_a_disk_that_nobody_brought_home_is_compared(place: Place) -> None:
+    """Reprotected where the old source still has what it wrote after the failover's point: the
+    branch gets what the disk holds, whatever the journal says of another log."""
+    with running(place) as daemon:
+        protected(place)
+        earlier = place.json("mark", "c.yaml", "web1")["seq"]
+        qemu_io(place, "write -P 9 1M 64k", "flush")
+        protected(place)
+        place.json("failover", "unplanned", *WEB, *CONFIRMED, "--at", f"#{earlier}")
+        place.json("failover", "commit", *WEB, *CONFIRMED)
+        qemu_io(place, "write -P 8 2M 64k", "flush")  # it is refused by the vault
+        daemon.heard("its disks are let go of")
+        place.json("failover", "reprotect", *WEB, *CONFIRMED, "--state", "state")
+        until(place, "replicating", direction="forward")
+        protected(place)
+        restored_is_the_source(place)

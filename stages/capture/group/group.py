@@ -342,6 +342,7 @@ class Group:
                 regions = range(len(self.activity.pending[number]))
                 await self.activity.heat(number, regions, track=True)
         position = self.gate.stream.head
+        self.marks.skipped(reason)
         self.begin(reason)
         return position
 
