@@ -292,15 +292,22 @@ def test_a_guest_that_runs_on_keeps_its_machine(place: Place) -> None:
 def test_a_disk_that_nobody_brought_home_is_compared(place: Place) -> None:
     """Reprotected where the old source still has what it wrote after the failover's point: the
     branch gets what the disk holds, whatever the journal says of another log."""
+    text = (place / "c.yaml").read_text()
+    (place / "c.yaml").write_text(text.replace("256MiB", "64MiB"))  # its files have 4 MiB
     with running(place) as daemon:
         protected(place)
         earlier = place.json("mark", "c.yaml", "web1")["seq"]
-        qemu_io(place, "write -P 9 1M 64k", "flush")
+        for _ in range(4):
+            qemu_io(place, "write -P 9 1M 4M", "flush")
         protected(place)
         place.json("failover", "unplanned", *WEB, *CONFIRMED, "--at", f"#{earlier}")
         place.json("failover", "commit", *WEB, *CONFIRMED)
         qemu_io(place, "write -P 8 2M 64k", "flush")  # it is refused by the vault
         daemon.heard("its disks are let go of")
+        journal = sorted((place / "state" / "intake" / "web1" / "journal").iterdir())
+        assert len(journal) > 1
+        for file in journal[:-1]:  # as if it had been trimmed
+            file.unlink()
         place.json("failover", "reprotect", *WEB, *CONFIRMED, "--state", "state")
         until(place, "replicating", direction="forward")
         protected(place)
