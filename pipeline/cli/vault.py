@@ -91,7 +91,7 @@ def init(
         },
         f"vault {charter.vault.hex()} made at {url}\n"
         f"trust file for configurations: {public}\n"
-        "next: backstay run CONFIG --once",
+        "next: backstay run CONFIG, or with --once where disks are scanned",
     )
     say("note: the state folder grows by about 6 GiB for each TiB of disk that is written to")
     if single_recipient:
