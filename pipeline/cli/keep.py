@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.access import access_options, make_access
+from pipeline.cli.confirming import typed
 from pipeline.cli.console import emit, end_with, human, json_option, run_async, say
 from stages.errors import Damage, UsageError
 
@@ -103,9 +104,9 @@ def _confirmed(confirm: str | None, url: str, ident: bytes, planned: Report | No
         say(_text(planned))
         say(f"vault {ident.hex()}: what is deleted cannot be brought back")
         asked = f"Type the first {_DIGITS} digits of the vault's id to go on"
-        confirm = click.prompt(asked, default="", err=True)
-    typed = (confirm or "").lower()
-    if len(typed) < _DIGITS or not ident.hex().startswith(typed):
+        confirm = typed(asked)
+    digits = (confirm or "").lower()
+    if len(digits) < _DIGITS or not ident.hex().startswith(digits):
         raise UsageError(
             "not confirmed: nothing is done",
             operation="keeper run",

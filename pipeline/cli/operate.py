@@ -84,7 +84,8 @@ def finish(client: Client, job: dict[str, Any], as_json: bool) -> None:
     while job["state"] not in over:
         time.sleep(_LOOK_SECONDS)
         job = client.get(f"/v1/jobs/{job['id']}")
-    emit(as_json, {"job": job}, f"{job['machine']}: job #{job['id']}: {job['state']}")
+    how = f": {job['description']}" if job["description"] else ""
+    emit(as_json, {"job": job}, f"{job['machine']}: job #{job['id']}: {job['state']}{how}")
     if job["state"] == "succeeded":
         return
     problem = job["problem"]
