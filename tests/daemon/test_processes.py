@@ -32,7 +32,7 @@ def place() -> Iterator[Place]:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_from_the_first_write_to_the_end(place: Place, how: signal.Signals) -> None:
-    with running(place, ready=None) as daemon:
+    with running(place, ready=None, fork=False) as daemon:
         assert daemon.heard("web1/root: ").endswith(f"socket={place.root}/root.sock\n")
         daemon.heard("intake: serving")
         qemu_io(place, "write -P 1 64k 128k", "write -P 2 5000 300", "write -z 1M 64k", "flush")
@@ -47,7 +47,7 @@ def test_from_the_first_write_to_the_end(place: Place, how: signal.Signals) -> N
     (row,) = place.json("status", "c.yaml", "--folder")["machines"]
     assert row["live"] is None
     assert row["last_run"] == "not running: its disks are not served"
-    with running(place) as again:
+    with running(place, fork=False) as again:
         assert "compared" not in again.end()  # it was left clean
 
 
