@@ -33,6 +33,7 @@ _MESSAGE = 1 << 17
 _PATIENCE = 60.0  # seconds
 # What the commands below import when they run, of the program and of others.
 _IMPORTED = (
+    "cryptography.x509",
     "pipeline.api.server",
     "pipeline.cli.export",
     "pipeline.cli.failover",
@@ -40,6 +41,7 @@ _IMPORTED = (
     "pipeline.cli.run",
     "pipeline.cli.site",
     "pipeline.serving",
+    "pipeline.site.certificates",
     "pipeline.site.server",
     "pipeline.supervisor.notify",
     "pipeline.supervisor.supervisor",
@@ -50,7 +52,8 @@ _IMPORTED = (
 
 class Forked(subprocess.Popen[str]):
     """A process as ``subprocess.Popen`` with ``text=True`` makes them. ``entry``: "backstay", whose
-    arguments are ``argv``, or "host", the supervisor of ``tests.supervisor``."""
+    arguments are ``argv``, or "host", the supervisor of ``tests.supervisor``. ``stdout`` and
+    ``stderr`` are pipes, unless they go into files."""
 
     def __init__(
         self,
@@ -60,29 +63,22 @@ class Forked(subprocess.Popen[str]):
         env: Mapping[str, str],
         *,
         stdin: int = subprocess.DEVNULL,
+        stdout: IO[bytes] | None = None,
         stderr: IO[bytes] | None = None,
     ):
         self.args = [entry, *argv]
         self.returncode: int | None = None
-        self.stdin = self.stderr = None
+        self.stdin = self.stdout = self.stderr = None
         self._said: dict[str, str] = {}
         self._readers: list[threading.Thread] = []
-        theirs = []
         if stdin == subprocess.PIPE:
             reading, writing = os.pipe()
             self.stdin = os.fdopen(writing, "w")
         else:
             reading = os.open(os.devnull, os.O_RDONLY)
-        theirs.append(reading)
-        reading, writing = os.pipe()
-        self.stdout = os.fdopen(reading)
-        theirs.append(writing)
-        if stderr is None:
-            reading, writing = os.pipe()
-            self.stderr = os.fdopen(reading)
-            theirs.append(writing)
-        else:
-            theirs.append(os.dup(stderr.fileno()))
+        self.stdout, out = _written(stdout)
+        self.stderr, err = _written(stderr)
+        theirs = (reading, out, err)
         order = {"entry": entry, "argv": list(argv), "cwd": str(cwd), "env": dict(env)}
         try:
             self.pid = int(_forker().ask(order, theirs))
@@ -138,6 +134,14 @@ class Forked(subprocess.Popen[str]):
     def _read(self, name: str, file: IO[str]) -> None:
         with file:
             self._said[name] = file.read()
+
+
+def _written(file: IO[bytes] | None) -> tuple[IO[str] | None, int]:
+    """Our end, and theirs: of a pipe, unless it goes into a file."""
+    if file is not None:
+        return None, os.dup(file.fileno())
+    reading, writing = os.pipe()
+    return os.fdopen(reading), writing
 
 
 class _Forker:
