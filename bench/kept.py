@@ -28,22 +28,25 @@ SIZE = 64  # blocks that a commit writes, or somewhat more
 NOISE = 1024
 _HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
 _COMPARED = 5
+EVERY = 6 * 3600.0  # seconds between two runs of the keeper
 _CAPACITY = 16 << 30
 
 
 @dataclass
 class Ended:
-    """Bytes ``held`` by the vault, ``most`` before any day's run, ``shipped`` in all; ``needed`` by
-    the points of the policy, and by those that are ``offered``, in vaults of their own;
-    ``reached``: frames that any offered point needs a block of. ``wrong``: points that read
-    otherwise."""
+    """Bytes ``held`` by the vault, ``most`` before any run, ``shipped`` in all, ``moved`` by the
+    keeper; ``needed`` by the points of the policy, and by those that are ``offered``, in vaults of
+    their own; ``reached``: frames that any offered point needs a block of; ``blocks``: of those the
+    blocks that are needed, each its share of its frame. ``wrong``: points that read otherwise."""
 
     held: int = 0
     most: int = 0
     shipped: int = 0
+    moved: int = 0
     needed: int = 0
     offered: int = 0
     reached: int = 0
+    blocks: int = 0
     policy_points: int = 0
     offered_points: int = 0
     compared: int = 0
@@ -54,7 +57,7 @@ class Ended:
 async def live_a_month(
     folder: Path, disk_bytes: int, commits: int, extents: tuple[int, ...], days: int = 30
 ) -> Ended:
-    """The month, and the keeper's run at the end of each of its days."""
+    """The month, and the keeper's runs in it."""
     clock, ended = SetClock(START), Ended()
     store = MemoryStore(clock=clock, max_bytes=_CAPACITY)
     (folder / "month").mkdir()
@@ -71,8 +74,9 @@ async def live_a_month(
         report = await keeper.run()
         ended.problems += report.problems
         ended.problems += [each for group in report.groups for each in group.problems]
+        ended.moved += sum(group.moved for group in report.groups)
 
-    await month.run(commits, days * DAY, keep)
+    await month.run(commits, days * DAY, keep, EVERY)
     times += [START + round(at * days * _DAY_US / commits) for at in range(1, commits + 1)]
     ended.held, ended.shipped = await held_by(store), builder.session.shipped
     group = await _open(store, key, made.group)
@@ -84,6 +88,7 @@ async def live_a_month(
         setattr(ended, "offered" if name == "offered" else "needed", size)
     ended.offered_points, ended.policy_points = len(offered), len(policy)
     ended.reached = await reached(group, offered)
+    ended.blocks = shares_of(month, offered, disk_bytes // BLOCK)
     step = max(1, (len(offered) - 1) // (_COMPARED - 1))
     some = sorted({*offered[::step], offered[-1]})
     ended.compared = len(some)
@@ -115,6 +120,16 @@ def states(written: Sequence[Write], seqs: Sequence[int], blocks: int) -> list[t
         if seq in chosen:
             found.append((seq, numbers.copy()))
     return found
+
+
+def shares_of(month: Month, seqs: Sequence[int], blocks: int) -> int:
+    """Bytes of the blocks that a disk of so many ``blocks`` holds at any of these commits, each its
+    share of its frame."""
+    shares = np.concatenate(month.shares)
+    held = np.zeros(len(shares) + 1, np.bool_)  # by number; they begin at 1
+    for _, numbers in states(month.written, seqs, blocks):
+        held[numbers.astype(np.int64)] = True
+    return round(float(shares[held[1:]].sum()))
 
 
 async def alone(

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import trio
 
 from bench.made import Made
 from bench.maker import Builder, batch_of, quick_ports
-from stages.model import BLOCK, U8, U64, empty_pairs
+from stages.model import BLOCK, U8, U32, U64, empty_pairs
 from stages.ports import Buffer, Machine
 from stages.store.file import FileStore
 from stages.store.port import Put
@@ -78,7 +79,8 @@ class Month:
     """Commits of about ``size`` blocks each, in extents of any of the lengths ``extents``, each
     aligned to its own length; ``noise`` bytes of a block do not compress.
 
-    ``written`` is what each commit wrote, from the first on.
+    ``written`` is what each commit wrote, from the first on; ``shares`` (n,) what the block of each
+    number takes of its frame, in bytes as stored.
     """
 
     builder: Builder
@@ -87,6 +89,7 @@ class Month:
     extents: tuple[int, ...]
     noise: int
     written: list[Write] = field(default_factory=list)
+    shares: list[npt.NDArray[np.float64]] = field(default_factory=list)
     _serial: int = 1
 
     async def base(self) -> None:
@@ -101,11 +104,12 @@ class Month:
         self,
         commits: int,
         seconds: float,
-        daily: Callable[[], Awaitable[None]] | None = None,
+        keep: Callable[[], Awaitable[None]] | None = None,
+        every: float = DAY,
     ) -> None:
-        """All commits; ``daily`` is called once a day of virtual time, at its end."""
+        """All commits; ``keep`` is called whenever ``every`` seconds of virtual time are over."""
         dice = np.random.default_rng(_SEED)
-        begun, day = self.clock.wall, 0
+        begun, day, turn = self.clock.wall, 0, 0
         for at in range(1, commits + 1):
             self.clock.wall = begun + round(at * seconds / commits * _MICRO)
             await self._commit(self._some(dice), in_gap=False)
@@ -113,8 +117,9 @@ class Month:
             if int(at * seconds / commits) // DAY > day:
                 day = int(at * seconds / commits) // DAY
                 await self.builder.new_term()
-                if daily is not None:
-                    await daily()
+            if keep is not None and int(at * seconds / commits / every) > turn:
+                turn = int(at * seconds / commits / every)
+                await keep()
 
     def _some(self, dice: np.random.Generator) -> U64:
         disk, left, found = self.builder.disk.blocks, self.size, []
@@ -129,18 +134,20 @@ class Month:
     async def _commit(self, blocks: U64, *, in_gap: bool) -> None:
         numbers = np.arange(self._serial, self._serial + len(blocks), dtype=np.uint64)
         self._serial += len(blocks)
-        await write(self.builder, blocks, numbers, self.noise, in_gap=in_gap)
+        spans = await write(self.builder, blocks, numbers, self.noise, in_gap=in_gap)
         self.written.append(Write(blocks, numbers))
+        self.shares.append(np.repeat(spans[:, 1] / spans[:, 2], spans[:, 2]))
 
 
 async def write(
     builder: Builder, blocks: U64, numbers: U64, noise: int, *, in_gap: bool = False
-) -> None:
-    """One settled commit, as the shipper makes it."""
+) -> U32:
+    """One settled commit, as the shipper makes it; the spans (n, 3) of its frames."""
     batch = batch_of(blocks, numbers, empty_pairs())
     first = builder.next_frame
     stored = await builder.put(first, batch, content(numbers, noise), in_gap=in_gap, inline=INLINE)
     await builder.commit([stored], settle=True)
+    return stored.spans
 
 
 def content(numbers: U64, noise: int) -> U8:

@@ -53,9 +53,11 @@ async def adopt_branch(
 
     ``group``: its id, if somebody has noted one before, so that doing it again after a crash makes
     no second one. ``retire``: a record that this folder has of the machine, an earlier group's, is
-    put away. The daemon of ``state`` must be admitted. The record appears whole or not at all.
-    Raises ``StateError`` if this folder protects the machine in this vault already, ``BrokenChain``
-    if the commit is not the one that was meant, ``Fenced`` if the branch has commits that this
+    put away. The daemon of ``state`` must be admitted, and whoever calls this holds the machine
+    (``pipeline.hands``): the new record is in force when it is whole, and no daemon takes it up
+    before ``finish_exchange``, or the end of this process. Raises ``StateError`` if this folder
+    protects the machine in this vault already, ``BrokenChain`` if the commit is not the one that
+    was meant, ``Fenced`` if the branch has commits that this
     folder does not know, ``NotAdmitted``, ``Damage`` or store errors.
     """
     with in_words("keep state", state.path):  # stores and scratch files put theirs into words

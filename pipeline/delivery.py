@@ -25,6 +25,7 @@ from stages.model import Segment
 from stages.ports import Machine
 from stages.ship.group import found_group, record_machine
 from stages.ship.session import LogSession
+from stages.ship.snapshot import NO_DIGEST
 from stages.ship.trouble import in_words
 from stages.stage import StageStatistics, crew
 from stages.stream import ORIGIN, Digests, JournalGap, MarkedPoint, Position, Upstream
@@ -144,6 +145,10 @@ class Delivery:
         place = ledger.tail.stream
         start, in_gap = (ORIGIN, True) if place is None else (place.position, place.in_gap)
         try:
+            if place is None and ledger.tail.link != NO_DIGEST:
+                # A branch that goes on from a point of another log, or disks that were scanned at
+                # rest before: what this journal holds was compared with something else.
+                raise _another()
             if start == ORIGIN:
                 start = await self._machine.offload.run(reader.first)
             else:
@@ -238,6 +243,12 @@ class Delivery:
             await self._machine.offload.run(self._session.ledger.checkpoint_state)
             self._kept_at = now
             await self._upstream.settled(self._committed)
+
+
+def _another() -> JournalGap:
+    return JournalGap(
+        "the vault goes on from a point that this journal knows nothing of", operation="deliver"
+    )
 
 
 def _marked(header: Header, segment: Segment) -> MarkedPoint:

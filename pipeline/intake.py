@@ -37,6 +37,7 @@ class MachineIntake:
         self.ended = trio.Event()
         self.compared: tuple[str, ...] = ()
         self.closed = ""  # why no client may come; set before ``run``, or by ``close_listeners``
+        self.at_end: Callable[[], None] = lambda: None  # everything of it was let go of
         self._exports = Exports()
         self._opening = trio.Lock()  # of the listeners: one who opens or closes at a time
         self._stop = trio.Event()
@@ -88,6 +89,7 @@ class MachineIntake:
         finally:
             for disk in self.group.disks.values():
                 disk.source.file.close()
+            self.at_end()
             self.ended.set()
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
@@ -128,7 +130,7 @@ class MachineIntake:
         ``SourceBusy`` if there are clients now, unless ``hang_up``. The journal goes on."""
         async with self._opening:
             clients = self._exports.connections
-            if clients and not hang_up and not self.closed:
+            if clients and not hang_up:
                 raise SourceBusy(
                     f"{clients} connections to its disks are open",
                     operation="close listeners",

@@ -28,6 +28,7 @@ from stages.store.port import Put
 from stages.vault import layout
 from stages.vault.charter import Charter, encode
 from stages.vault.charter import Keeper as KeeperMember
+from stages.vault.deletion import load_deletion
 from stages.vault.floor_log import HoldsFound, load_floor, load_holds
 from stages.vault.floors import Hold, hold_object
 from stages.vault.keyfile import PrivateKey, PublicKey
@@ -122,6 +123,9 @@ async def hold_point(
                 )
         # A keeper reads the holds again after its floor: either it sees this one, or its floor is
         # seen here.
+        deletion = await load_deletion(vault.store, scope, vault.charter)
+        if deletion is not None:
+            raise deletion.error(scope.group, "hold")
         newest = await load_floor(vault.store, scope, vault.charter)
         if newest.floor is not None and not newest.floor.offers(point.seq):
             raise Expired(

@@ -1,5 +1,11 @@
 """Holding a point while it is read for long: leases, renewed until the reader ends.
 
+A lease is short, so that a reader who is killed is soon forgotten, and renewed at a third of its
+time. The store's clock alone says when it ends (how a reader's or a keeper's clock is set does not
+matter): a point that is read looks free only if that clock jumps ahead by more than 20 minutes, or
+renewing fails for as long. Even then nothing goes at once: a keeper lets the point go, and within
+the grace the next lease has it taken back.
+
 Whoever may not hold reads all the same: a note says that nothing holds the point.
 """
 
@@ -18,12 +24,14 @@ from stages.recover.opened import Group
 from stages.stage import crew
 from stages.store.port import ObjectStore
 from stages.vault import layout
+from stages.vault.deletion import load_deletion
 from stages.vault.floor_log import load_floor
 from stages.vault.keyfile import PrivateKey
 from stages.vault.leases import Lease, lease_object
 
-SECONDS = 6 * 3600  # of a lease
-EVERY = 3600.0  # seconds until the next one: several may fail before one ends
+SECONDS = 1800  # of a lease
+EVERY = 600.0  # seconds until the next one
+AGAIN = 60.0  # seconds until one that failed is tried again
 _PUT = 10.0  # seconds that a reader waits for its lease
 _GOODBYE = 5.0  # and for giving it back
 
@@ -71,19 +79,21 @@ class _Holder:
         self._say = say
         self._held: list[str] = []  # the newest, and the one before
         self._until = -math.inf  # monotonic seconds: when the newest lease ends
+        self._next = EVERY  # seconds until the next one
         self._told = False
 
     async def keep(self) -> None:
         """Renew until cancelled."""
         clock = self._reader.ports.clock
-        await clock.sleep(self._reader.after or EVERY)
+        await clock.sleep(self._reader.after or self._next)
         while True:
             await self.renew()
-            await clock.sleep(EVERY)
+            await clock.sleep(self._next)
 
     async def renew(self) -> None:
         """Put another lease. Trouble is told and tried again."""
         reader = self._reader
+        self._next = EVERY
         if not reader.group.ring.charter.keeps(reader.key.signer.public):
             self._tell("this key is neither the operator's nor a keeper's")
             return
@@ -91,33 +101,42 @@ class _Holder:
         key = layout.lease(scope.group, reader.seq, reader.ports.entropy.token(16))
         stamp = reader.ports.clock.wall_us()
         lease = Lease(reader.seq, reader.link, stamp, SECONDS, reader.by)
-        with trio.move_on_after(_PUT) as waited:
-            try:
+        begun = reader.ports.clock.monotonic()
+        try:
+            with trio.fail_after(_PUT):
                 await self._store.put(key, lease_object(scope, lease, reader.key.signer))
-            except BackstayError as error:
-                self._tell(str(error))
-                return
-            self._held.append(key)
-            self._until, self._told = reader.ports.clock.monotonic() + SECONDS, False
-            # The one before stays until the next: who lists them meanwhile sees one of the two.
-            while len(self._held) > 2:
-                await self._remove(self._held.pop(0))
-            await self._look_at_floor()
-        if waited.cancelled_caught:
+                self._held.append(key)
+                gone = await self._let_go()
+        except trio.TooSlowError:
+            self._next = AGAIN
             self._tell(f"the vault took more than {_PUT:.0f} s to take a lease")
-
-    async def _look_at_floor(self) -> None:
-        """A keeper reads the leases again after its floor: either it sees this one, or its floor
-        is seen here."""
-        group = self._reader.group
-        with suppress(BackstayError):
-            newest = await load_floor(self._store, group.scope, group.ring.charter)
-            if newest.floor is not None and not newest.floor.offers(self._reader.seq):
+        except BackstayError as error:
+            self._next = AGAIN if error.recoverable else EVERY
+            self._tell(str(error))
+        else:
+            if gone:
                 self._until = -math.inf
                 self._tell(
                     "retention has let it go this moment; the next run of the keeper takes it "
                     "back if it comes within the grace"
                 )
+            else:
+                self._until, self._told = begun + SECONDS, False
+        # The one before stays until the next: who lists them meanwhile sees one of the two.
+        with trio.move_on_after(_GOODBYE):
+            while len(self._held) > 2:
+                await self._remove(self._held.pop(0))
+
+    async def _let_go(self) -> bool:
+        """Does the newest floor leave the point out? A keeper reads the leases again after its
+        floor: either it sees the new one, or its floor is seen here. So it is with a deletion,
+        which is an error."""
+        group = self._reader.group
+        deletion = await load_deletion(self._store, group.scope, group.ring.charter)
+        if deletion is not None:
+            raise deletion.error(group.scope.group, "read")
+        newest = await load_floor(self._store, group.scope, group.ring.charter)
+        return newest.floor is not None and not newest.floor.offers(self._reader.seq)
 
     async def give_back(self) -> None:
         """Who may not delete leaves it to end by itself."""

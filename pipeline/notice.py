@@ -17,6 +17,7 @@ import trio
 
 from pipeline.assembly import read_pins
 from pipeline.config.model import Config
+from pipeline.hands import settled
 from pipeline.state import StateFolder
 from stages.errors import BackstayError, TrustMismatch
 from stages.ports import Machine
@@ -80,13 +81,17 @@ async def source_notices(
 ) -> dict[str, Looked]:
     """``listener_notice`` for machines of a configuration, side by side and as bounded.
 
-    What a vault said last counts where it says nothing now. Raises ``StateError``, ``NoSpace``.
+    What a vault said last counts where it says nothing now. An exchange of a machine's record that
+    was cut short is finished first. Raises ``StateError``, ``NoSpace``.
     """
     found = {name: Looked(trouble="the vault did not answer") for name in names}
     limit = trio.CapacityLimiter(_PARALLEL)
 
     async def look(name: str) -> None:
-        groups = _groups(state, name)
+        if not settled(ports.files, state, name):  # which group it has is not decided
+            found[name] = Looked(trouble="its record is being exchanged by another command")
+            return
+        groups = groups_of(state, name)
         if not groups:
             found[name] = Looked()
             return
@@ -149,7 +154,7 @@ def notice_from(fields: Mapping[str, Any]) -> FailoverNotice | None:
         return None
 
 
-def _groups(state: StateFolder, name: str) -> dict[bytes, bytes]:
+def groups_of(state: StateFolder, name: str) -> dict[bytes, bytes]:
     """By vault id: the groups that a state folder has a record of. Unreadable ones are left out:
     who ships will say so."""
     found: dict[bytes, bytes] = {}

@@ -10,6 +10,7 @@ from pipeline.assembly import open_writer
 from pipeline.config.model import Config
 from pipeline.config.model import Disk as DiskConfig
 from pipeline.config.model import Machine as MachineConfig
+from pipeline.hands import holding
 from pipeline.hooks import held_still
 from pipeline.line import Line, build_line
 from pipeline.state import StateFolder
@@ -71,7 +72,8 @@ async def protect_once(
     what is committed. Raises the errors of the stages, by their class.
     """
     # Disks, hooks and stores put theirs into words themselves: what is left is the state's.
-    with in_words("keep state", state.path):
+    with in_words("keep state", state.path), holding(ports.files, state, name):
+        state.finish_exchange(name)
         return await _protect(ports, config, name, state, accept_shrink=accept_shrink, watch=watch)
 
 

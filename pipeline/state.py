@@ -62,7 +62,7 @@ class StateFolder:
     def signer(self) -> Signer:
         """The daemon's signing key, made on first use."""
         path = f"{self.path}/writer.key"
-        if self._files.stat(path) is None:
+        if not self._is_there(path):
             fresh = self._machine.entropy.token(32).hex()
             self._write(path, {"backstay": "writer key", "version": 1, "seed": fresh})
         fields = self._read(path)
@@ -85,8 +85,7 @@ class StateFolder:
     def record_of(self, name: str, vault: bytes) -> bytes | None:
         """The group that this folder has a record in force of, for a machine in a vault."""
         path = f"{self.path}/machines/{name}/{vault.hex()}"
-        there = self._files.stat(f"{path}/identity") is not None
-        return self.identity(path).group if there else None
+        return self.identity(path).group if self._is_there(f"{path}/identity") else None
 
     def new_machine_folder(self, name: str, vault: bytes, *, retire: bool) -> str:
         """An empty folder in which a record of a machine is made that is not in force yet.
@@ -114,23 +113,50 @@ class StateFolder:
         self._write(f"{folder}/identity", fields)
 
     def take_machine_folder(self, name: str, vault: bytes) -> None:
-        """Put the record made in a new folder in force, in one step.
+        """Put the record made in a new folder in force. Whoever does holds the machine.
 
-        One that was in force is kept beside it, under ``retired``; between the two steps there is
-        none, and whoever asked for this asks again.
+        One that was in force is kept beside it, under ``retired``. First a note says so: cut short
+        at any step, ``finish_exchange`` finishes it, and before that nobody begins another record.
         """
-        path = f"{self.path}/machines/{name}/{vault.hex()}"
+        group = self.identity(self._coming(name, vault)).group
+        self.note(_exchange(name), {"vault": vault.hex(), "group": group.hex()})
+        self._exchange(name, vault)
+
+    def exchange(self, name: str) -> tuple[bytes, bytes] | None:
+        """The vault of which a machine's record is being exchanged, and the group that it goes on
+        with; None if none is."""
+        found = self.noted(_exchange(name))
+        if found is None:
+            return None
+        try:
+            return bytes.fromhex(found["vault"]), bytes.fromhex(found["group"])
+        except (KeyError, TypeError, ValueError):
+            raise self._damaged(f"{self.path}/{_exchange(name)}") from None
+
+    def finish_exchange(self, name: str) -> None:
+        """What was begun is done. Whoever calls this holds the machine; again it does nothing."""
+        found = self.exchange(name)
+        if found is None:
+            return
+        self._exchange(name, found[0])
+        with in_words("keep state", self.path):
+            durable.remove(self._files, f"{self.path}/{_exchange(name)}")
+
+    def _exchange(self, name: str, vault: bytes) -> None:
+        path, coming = f"{self.path}/machines/{name}/{vault.hex()}", self._coming(name, vault)
         with in_words("keep state", path):
+            if self._files.stat(coming) is None:  # it has its name already
+                return
             above = durable.parent(path)
             durable.make_dirs_below(self._files, self.path, above, set())
             if self._files.listdir(path):
-                group = self.identity(path).group.hex()
-                kept = f"{self.path}/retired/{name}-{vault.hex()}-{group}"
+                before = self.identity(path).group.hex()
+                kept = f"{self.path}/retired/{name}-{vault.hex()}-{before}"
                 durable.make_dirs_below(self._files, self.path, durable.parent(kept), set())
                 self._files.rename(path, kept)
                 self._files.sync_dir(durable.parent(kept))
                 self._files.sync_dir(above)
-            self._files.rename(self._coming(name, vault), path)
+            self._files.rename(coming, path)
             self._files.sync_dir(above)
             self._files.sync_dir(f"{self.path}/branching")
 
@@ -148,7 +174,7 @@ class StateFolder:
     def identity(self, folder: str) -> Identity:
         """The group this folder writes; a new random one on first use."""
         path = f"{folder}/identity"
-        if self._files.stat(path) is None:
+        if not self._is_there(path):
             entropy = self._machine.entropy
             fields = {"group": entropy.token(16).hex(), "digest_key": entropy.token(32).hex()}
             self._write(path, fields)
@@ -168,7 +194,7 @@ class StateFolder:
     def noted(self, path: str) -> dict[str, Any] | None:
         """The note at ``path``, or None if there is none."""
         full = f"{self.path}/{path}"
-        return None if self._files.stat(full) is None else self._read(full)
+        return self._read(full) if self._is_there(full) else None
 
     def machine_vaults(self, name: str) -> list[str]:
         """Ids of the vaults that this folder has a record of a machine for."""
@@ -187,6 +213,10 @@ class StateFolder:
         """Release the lock."""
         if self._lock is not None:
             _release(self._lock)
+
+    def _is_there(self, path: str) -> bool:
+        with in_words("open state", path):
+            return self._files.stat(path) is not None
 
     def _write(self, path: str, fields: dict[str, Any]) -> None:
         data = json.dumps(fields, indent=1).encode() + b"\n"
@@ -214,6 +244,11 @@ class StateFolder:
             hint="put back the file from a copy, or move the folder away: the next run then "
             "begins a new base, and all earlier points stay restorable",
         )
+
+
+def _exchange(name: str) -> str:
+    """The note that says that a machine's record is being exchanged."""
+    return f"exchanges/{name}"
 
 
 def _settle(files: Files, path: str) -> None:

@@ -212,6 +212,10 @@ class Expired(NotFound):
     """Retention has let this point go."""
 
 
+class Deleted(Expired):
+    """All of this machine's data was deleted from the vault on purpose."""
+
+
 class StateError(BackstayError):
     """The local state folder is locked or damaged."""
 

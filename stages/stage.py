@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -197,6 +197,26 @@ async def crew() -> AsyncIterator[trio.Nursery]:
 def _rank(failed: BaseException) -> int:
     """An interrupt goes first; that the other side has gone is only ever a consequence."""
     return isinstance(failed, Exception) + isinstance(failed, ChannelClosed)
+
+
+async def together(
+    items: Sequence[A], work: Callable[[A], Awaitable[B]], *, at_once: int
+) -> list[B]:
+    """What ``work`` makes of each, in the order of ``items``; up to ``at_once`` at a time.
+
+    The first failure cancels the rest and is raised by itself.
+    """
+    found: dict[int, B] = {}
+    waiting = iter(enumerate(items))
+
+    async def worker() -> None:
+        for at, item in waiting:
+            found[at] = await work(item)
+
+    async with crew() as nursery:
+        for _ in range(min(at_once, len(items))):
+            nursery.start_soon(worker)
+    return [found[at] for at in range(len(items))]
 
 
 async def ordered_map(

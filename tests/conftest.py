@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests import forked
 from tests.site.serving import Served, served
 
 # On CI the same examples every time: a run says something about the change, not about luck. New
@@ -31,6 +32,7 @@ def site_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A skipped test is a part that was not there: CI has all parts."""
+    forked.end()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
     if skipped and os.environ.get("CI"):

@@ -16,31 +16,62 @@ SOURCES = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def parsed() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in SOURCES}
+
+
 def _calls(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SOURCES if "stages" in path.parts], ids=lambda path: path.name
-)
-def test_stages_open_files_only_through_the_port(path: Path) -> None:
-    if path.name in MACHINE or path.parent.name == "system":
-        return
-    names = set(_calls(ast.parse(path.read_text())))
-    assert not names & {"open", "Path", "print", "input"}
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_only_the_supervisor_catches_everything(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ExceptHandler):
+def test_stages_open_files_only_through_the_port(parsed: dict[Path, ast.Module]) -> None:
+    wrong: list[str] = []
+    for path, tree in parsed.items():
+        if "stages" not in path.parts or path.name in MACHINE or path.parent.name == "system":
             continue
-        caught = node.type.id if isinstance(node.type, ast.Name) else ""
-        supervises = path.parent.name == "supervisor" and path.name in SUPERVISOR
-        if node.type is None or (caught == "Exception" and not supervises):
-            pytest.fail(f"{path.name}:{node.lineno} catches everything")
-        if caught in ("BaseException", "BaseExceptionGroup"):
-            again = [inner for inner in ast.walk(node) if isinstance(inner, ast.Raise)]
-            assert again, f"{path.name}:{node.lineno} swallows cancellation"
+        found = set(_calls(tree)) & {"open", "Path", "print", "input"}
+        wrong += [f"{path.relative_to(ROOT)} calls {name}" for name in sorted(found)]
+    assert wrong == []
+
+
+def test_only_the_supervisor_catches_everything(parsed: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {found}"
+        for path, tree in parsed.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler) and (found := _caught(node, _supervises(path)))
+    ]
+    assert wrong == []
+
+
+def _supervises(path: Path) -> bool:
+    return path.parent.name == "supervisor" and path.name in SUPERVISOR
+
+
+def _caught(node: ast.ExceptHandler, supervises: bool) -> str:
+    """What is wrong with it."""
+    caught = node.type.id if isinstance(node.type, ast.Name) else ""
+    if node.type is None or (caught == "Exception" and not supervises):
+        return "catches everything"
+    again = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+    if caught in ("BaseException", "BaseExceptionGroup") and not again:
+        return "swallows cancellation"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("except:", "catches everything"),
+        ("except Exception:", "catches everything"),
+        ("except BaseException:", "swallows cancellation"),
+        ("except OSError:", ""),
+    ],
+)
+def test_it_would_be_seen(text: str, said: str) -> None:
+    (tried,) = ast.parse(f"try:\n    pass\n{text}\n    pass\n").body
+    assert isinstance(tried, ast.Try)
+    assert _caught(tried.handlers[0], supervises=False) == said

@@ -174,7 +174,8 @@ class Client:
                     raise as_error(_fields(response))
                 yield response
             except (OSError, http.client.HTTPException) as error:
-                raise _gone(self.where.api, str(error) or type(error).__name__) from error
+                why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise _gone(self.where.api, why) from error
 
 
 def _fields(response: http.client.HTTPResponse) -> dict[str, Any]:

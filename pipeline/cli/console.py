@@ -17,7 +17,7 @@ from stages.errors import FULL, BackstayError, ConfigError, NoSpace, leaves
 
 T = TypeVar("T")
 INTERRUPTED = 130
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +56,7 @@ def run_async(work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     import trio
 
     # What is ignored, as by nohup, stays ignored.
-    ending = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+    ending = [each for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN]
     if ending and threading.current_thread() is threading.main_thread():
         return trio.run(_until_signalled, ending, work, args)
     return trio.run(work, *args)

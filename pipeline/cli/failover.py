@@ -136,18 +136,20 @@ def commit(**given: Any) -> None:
     "folder",
     required=True,
     type=click.Path(file_okay=False, resolve_path=True),
-    help="State folder of the daemon that protects the replica from now on; it does not run.",
+    help="State folder of the daemon that protects the replica from now on; it may be running.",
 )
 def reprotect(folder: str, **given: Any) -> None:
     """Go on protecting MACHINE where it runs after a committed failover: only what differs from the
     failover's point is shipped.
 
     The daemon has to be admitted ('backstay vault admit'). Production comes home the same way: fail
-    over, 'restore --onto' the old disks, and reprotect with the old daemon's state.
+    over, 'restore --onto' the old disks, and reprotect with the old daemon's state. A daemon that
+    runs lets go of this machine when its failover is committed and no client is connected to its
+    disks, and takes it up again when this is done; its other machines notice nothing.
     """
     from pipeline.failover.reprotect import reprotect as go_on
 
-    _perform(partial(go_on, folder=folder), given)
+    _perform(partial(go_on, folder=folder, tell=say), given)
 
 
 @failover.command()

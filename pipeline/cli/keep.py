@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.access import access_options, make_access
+from pipeline.cli.confirming import typed
 from pipeline.cli.console import emit, end_with, human, json_option, run_async, say
 from stages.errors import Damage, UsageError
 
@@ -27,7 +28,7 @@ def keeper() -> None:
     """Let old points go, and what nothing needs any more.
 
     In two phases: a run first says what goes and what stays, signed, in the vault; a run after the
-    grace deletes it. Give 'keeper run' once a day, from a timer. It needs credentials that may
+    grace deletes it. Give 'keeper run' every six hours, from a timer. It needs credentials that may
     delete, and the operator's key or that of a keeper ('backstay vault admit-keeper'), which opens
     no content.
     """
@@ -38,7 +39,7 @@ def _keeper_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--machine", "machines", multiple=True, help="Only this machine; repeatable."),
         click.option(
             "--grace",
-            default="24h",
+            default="5h",
             show_default=True,
             help="How long readers that have begun may go on before anything is deleted.",
         ),
@@ -103,9 +104,9 @@ def _confirmed(confirm: str | None, url: str, ident: bytes, planned: Report | No
         say(_text(planned))
         say(f"vault {ident.hex()}: what is deleted cannot be brought back")
         asked = f"Type the first {_DIGITS} digits of the vault's id to go on"
-        confirm = click.prompt(asked, default="", err=True)
-    typed = (confirm or "").lower()
-    if len(typed) < _DIGITS or not ident.hex().startswith(typed):
+        confirm = typed(asked)
+    digits = (confirm or "").lower()
+    if len(digits) < _DIGITS or not ident.hex().startswith(digits):
         raise UsageError(
             "not confirmed: nothing is done",
             operation="keeper run",

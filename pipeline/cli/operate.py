@@ -17,6 +17,12 @@ from stages.errors import UsageError
 _LOOK_SECONDS = 0.5
 
 
+def _reached(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    from pipeline.cli.access import reached
+
+    return None if url is None else reached(context, parameter, url)
+
+
 def operation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What all operations have: ``--dry-run``, ``--confirm``, ``--wait``, ``--json``."""
     for option in (
@@ -78,7 +84,8 @@ def finish(client: Client, job: dict[str, Any], as_json: bool) -> None:
     while job["state"] not in over:
         time.sleep(_LOOK_SECONDS)
         job = client.get(f"/v1/jobs/{job['id']}")
-    emit(as_json, {"job": job}, f"{job['machine']}: job #{job['id']}: {job['state']}")
+    how = f": {job['description']}" if job["description"] else ""
+    emit(as_json, {"job": job}, f"{job['machine']}: job #{job['id']}: {job['state']}{how}")
     if job["state"] == "succeeded":
         return
     problem = job["problem"]
@@ -139,9 +146,26 @@ def _time(text: str) -> int:
 @click.command()
 @operation_options
 @click.option("--keep-data", "data", flag_value="keep", help="What the vault holds stays.")
-@click.option("--delete-data", "data", flag_value="delete", help="And is to be deleted.")
-def unprotect(client: Client, machine: str, data: str | None, **how: Any) -> None:
-    """Protect MACHINE no longer. Say what becomes of its data in the vault."""
+@click.option("--delete-data", "data", flag_value="delete", help="And is deleted, there, for good.")
+@click.option("--vault", "url", callback=_reached, help="With --delete-data: URL of the vault.")
+@click.option("--key", help="With --delete-data: the operator's private key file.")
+@click.option("--trust", help="With --delete-data: trust file, if the key does not know the vault.")
+@click.option("--yes-delete", metavar="MACHINE", help="Delete without asking: the machine's name.")
+def unprotect(
+    client: Client,
+    machine: str,
+    data: str | None,
+    url: str | None,
+    key: str | None,
+    trust: str | None,
+    yes_delete: str | None,
+    **how: Any,
+) -> None:
+    """Protect MACHINE no longer. Say what becomes of its data in the vault.
+
+    --keep-data asks the daemon. --delete-data asks no daemon, and none may write any more: it takes
+    --vault, --key and credentials that may delete, and removes every point of the machine.
+    """
     if data is None:
         raise UsageError(
             "what is to become of its data?",
@@ -149,4 +173,18 @@ def unprotect(client: Client, machine: str, data: str | None, **how: Any) -> Non
             subject=machine,
             hint="--keep-data or --delete-data",
         )
-    operate(client, "unprotect", machine, {"data": data}, **how)
+    if data == "keep":
+        operate(client, "unprotect", machine, {"data": data}, **how)
+        return
+    if url is None or key is None:
+        raise UsageError(
+            "a daemon may only add to a vault: deleting takes the operator's key",
+            operation="unprotect",
+            subject=machine,
+            hint="--keep-data first; then --delete-data --vault URL --key OPERATOR.key",
+        )
+    from pipeline.cli.delete import delete_data
+
+    delete_data(
+        machine, (url, key, trust), yes_delete, dry_run=how["dry_run"], as_json=how["as_json"]
+    )

@@ -210,9 +210,10 @@ def folder_status(config: str, as_json: bool) -> None:
     drilled = "never: run 'backstay key drill'" if drill is None else _age(drill["at"], now)
     if unwell:
         drilled = "unknown: the state folder's disk is not well"
-    text = [f"{'MACHINE':20} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
+    wide = max(20, *(len(row["machine"]) for row in rows))
+    text = [f"{'MACHINE':{wide}} {'POINT':>8} {'AGE':>12} {'STATE':>10}  LAST RUN"]
     text += [
-        f"{row['machine']:20} {row['point'] or '-':>8} {row['age']:>12} "
+        f"{row['machine']:{wide}} {row['point'] or '-':>8} {row['age']:>12} "
         f"{human(row['state_bytes']):>10}  {row['last_run']}"
         for row in rows
     ]

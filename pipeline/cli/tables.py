@@ -12,6 +12,7 @@ from pipeline.cli.console import tell
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 _COLOUR = {
     "normal": "green",
@@ -26,6 +27,8 @@ _RIGHT = (
     "RPO", "POINT", "JOURNAL", "SHIPPED", "JOB", "%",
     "PUTS", "GETS", "LISTS", "DELETES", "ERRORS", "SENT", "PUT P99",
 )  # fmt: skip
+_GAP = 3  # characters beside a cell
+_BETWEEN = "  "
 _MANY = 100  # rows: more of them are printed plainly, which takes a tenth of the time
 
 
@@ -50,6 +53,38 @@ class Grid:
             ).rstrip()
             for row in lines
         )
+
+    @property
+    def width(self) -> int:
+        """Characters that a terminal takes for it if nothing is folded."""
+        lines = [self.heads, *self.rows]
+        columns = range(len(self.heads))
+        return sum(max(len(row[at]) for row in lines) + _GAP for at in columns)
+
+    def records(self, width: int) -> Text:
+        """For a terminal that is too narrow for columns: a paragraph for each row, with what it has
+        to say. A word is broken only where it is longer than a line."""
+        from rich.text import Text
+
+        made = Text()
+        for row in self.rows:
+            made.append(f"{self.heads[0]} " if self.heads[0] else "", "dim")
+            made.append(f"{row[0]}\n", "bold")
+            column = 0
+            for head, cell in zip(self.heads[1:], row[1:], strict=True):
+                if cell in ("", "-"):
+                    continue
+                length = len(head) + 1 + len(cell)
+                if column and column + len(_BETWEEN) + length > width:
+                    made.append("\n")
+                    column = 0
+                made.append(_BETWEEN)
+                made.append(f"{head} ", "dim")
+                made.append(cell, _COLOUR.get(cell, ""))
+                column += len(_BETWEEN) + length
+            made.append("\n" if column else "")
+        made.rstrip()
+        return made
 
     def rich(self) -> Table:
         """For a terminal: coloured, and folded to its width."""
@@ -78,7 +113,10 @@ def show(*parts: Grid | str) -> None:
 
     console = Console()
     for part in parts:
-        shown = part if isinstance(part, str) else part.rich()
+        shown: object = part
+        if isinstance(part, Grid):
+            fits = part.width <= console.width or not any(part.heads)
+            shown = part.rich() if fits else part.records(console.width)
         console.print(shown, markup=False, highlight=False)
 
 

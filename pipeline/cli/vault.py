@@ -104,7 +104,7 @@ def _emit_made(as_json: bool, url: str, charter: Charter, trust: str) -> None:
         },
         f"vault {charter.vault.hex()} made at {url}\n"
         f"trust file for configurations: {trust}\n"
-        "next: backstay run CONFIG --once",
+        "next: backstay run CONFIG, or with --once where disks are scanned",
     )
 
 

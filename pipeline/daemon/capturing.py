@@ -30,6 +30,7 @@ from stages.errors import (
     IllegalOperation,
     NotFound,
     StateError,
+    StateLocked,
     UsageError,
     leaves,
 )
@@ -104,6 +105,9 @@ class Capturing:
             return {}
         if command == "open":
             return {"said": await self._open(str(arguments.get("machine")))}
+        if command == "release":
+            await self._release(str(arguments.get("machine")), str(arguments["reason"]))
+            return {}
         if command == "mark-last":
             return _point(await self._named(arguments, command).mark_last(_label(arguments)))
         if command == "resync":
@@ -226,7 +230,11 @@ class Capturing:
         news = [name for name in news if name not in closed]
         try:
             for name in news:
-                intake = await open_machine(self._ports, config, self._state, name)
+                try:
+                    intake = await open_machine(self._ports, config, self._state, name)
+                except StateLocked as locked:
+                    said.append(f"{name}: its listeners stay closed for now: {locked}")
+                    continue
                 await self.start(intake)
                 said += [f"{name}/{disk}: {uri}" for disk, uri in intake.status().disks.items()]
         except BaseException:
@@ -245,6 +253,16 @@ class Capturing:
             with trio.CancelScope(shield=True):
                 said += await self._start_all(self.config, [name])
             return said
+
+    async def _release(self, name: str, reason: str) -> None:
+        """Let go of a machine whose production is elsewhere: its disks and its state are for others
+        to write to. ``SourceBusy`` while it has clients."""
+        async with self._changing:
+            if self.stopping.is_set() or name not in self.intakes:
+                return
+            await self.intakes[name].close_listeners(reason)
+            with trio.CancelScope(shield=True):
+                await self._drop(name)
 
     async def _drop(self, name: str) -> None:
         """Stop serving a machine."""

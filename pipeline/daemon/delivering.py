@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,13 @@ from pipeline.daemon.names import INTAKE_SOCKET
 from pipeline.daemon.orders import Orders
 from pipeline.daemon.probes import Probes
 from pipeline.delivery import Delivery
+from pipeline.hands import Hand, Held, take
 from pipeline.lifecycle.verdicts import cause_of, hint_of
 from pipeline.notice import source_notices
 from pipeline.retry import Ladder, Steps, jittered
 from pipeline.state import StateFolder
 from pipeline.stores import VaultStores
-from stages.errors import BackstayError, leaves
+from stages.errors import BackstayError, StateLocked, leaves
 from stages.ports import Machine
 from stages.stage import StageStatistics
 from stages.stream import Position
@@ -108,7 +109,10 @@ class Delivering:
     async def _life(self) -> None:
         """From connecting to the first error, or until drained."""
         await self._not_failed_over()
-        async with upstream(f"{self.state.path}/{INTAKE_SOCKET}", self.name) as intake:
+        async with AsyncExitStack() as stack:
+            stack.callback((await self._hand()).close)
+            path = f"{self.state.path}/{INTAKE_SOCKET}"
+            intake = await stack.enter_async_context(upstream(path, self.name))
             delivery = Delivery(
                 self.ports,
                 self.config,
@@ -129,6 +133,14 @@ class Delivering:
                     await self.ports.clock.sleep(0.05)
                 self.drained = True
                 nursery.cancel_scope.cancel()
+
+    async def _hand(self) -> Held:
+        """It is this process's to ship, while this is held."""
+        files, state, name = self.ports.files, self.state, self.name
+        try:
+            return await self.ports.offload.run(lambda: take(files, state, name, [Hand.DELIVERY]))
+        except StateLocked as locked:  # a command exchanges its record: it is not captured either
+            raise IntakeGone(str(locked), operation="deliver") from None
 
     async def _not_failed_over(self) -> None:
         """Nothing is shipped for a machine that runs elsewhere; intake does not serve it either."""

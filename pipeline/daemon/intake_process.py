@@ -58,7 +58,8 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
         if closed and len(closed) == len(live):
             raise closed[live[0]]
         names = [name for name in live if name not in closed]
-        opened = await open_all(ports, config, state, names, vouched)
+        opened, taken = await open_all(ports, config, state, names, vouched)
+        closed |= taken
         process = Capturing(ports, config, state)
         process.joints.update({intake.name: intake.joint for intake in opened})
         link = LinkServer(f"{state.path}/{INTAKE_SOCKET}", process.joints, process.control)

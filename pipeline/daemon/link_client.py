@@ -115,6 +115,8 @@ class RemoteUpstream:
                 if self._answering is not None:
                     digests, nursery = self._answering
                     nursery.start_soon(self._answer, digests, number, what, arguments)
+            case ["absent"]:
+                raise IntakeGone("intake does not have the machine now", operation="deliver")
             case ["refused", str(reason)]:
                 raise ProtocolError(reason, operation="deliver")
             case _:

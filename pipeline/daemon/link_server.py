@@ -134,10 +134,12 @@ class LinkServer:
         match hello:
             case ["delivery", version, str(name)] if version == VERSION and name in self.joints:
                 await self._deliver(frames, self.joints[name])
+            case ["delivery", version, str()] if version == VERSION:
+                await frames.send("absent")  # for now: whoever asks comes again
             case ["control", version] if version == VERSION:
                 await self._controlled(frames)
             case _:
-                await frames.send("refused", "intake has another version, or no such machine")
+                await frames.send("refused", "intake has another version")
 
     async def _deliver(self, frames: Frames, joint: Joint) -> None:
         digests = RemoteDigests(frames)

@@ -11,6 +11,7 @@ import trio
 from pipeline import logs
 from pipeline.config.model import Config
 from pipeline.config.model import Machine as MachineConfig
+from pipeline.hands import Hand, take
 from pipeline.intake import MachineIntake
 from pipeline.intake_disks import IntakeDisk, journal_limit
 from pipeline.notice import source_notices
@@ -19,7 +20,7 @@ from stages import durable
 from stages.capture.activity.witness import within
 from stages.capture.group.group import Limits
 from stages.capture.live.scrub import MISMATCH, Mismatch
-from stages.errors import BackstayError
+from stages.errors import BackstayError, StateLocked
 from stages.ports import Machine
 from stages.stage import crew
 from stages.system import this_machine
@@ -61,19 +62,24 @@ async def open_all(
     state: StateFolder,
     names: Sequence[str],
     vouched: frozenset[str],
-) -> list[MachineIntake]:
-    """These machines, in their order; each waits for the disk of the state folder."""
+) -> tuple[list[MachineIntake], dict[str, BackstayError]]:
+    """These machines, in their order, and those that a command has now; each waits for the disk of
+    the state folder."""
     opened: dict[str, MachineIntake] = {}
+    taken: dict[str, BackstayError] = {}
 
     async def open_one(name: str) -> None:
         async with limit:
-            opened[name] = await open_machine(ports, config, state, name, vouched)
+            try:
+                opened[name] = await open_machine(ports, config, state, name, vouched)
+            except StateLocked as locked:
+                taken[name] = locked
 
     limit = trio.Semaphore(AT_ONCE)
     async with crew() as nursery:
         for name in names:
             nursery.start_soon(open_one, name)
-    return [opened[name] for name in names]
+    return [opened[name] for name in names if name in opened], taken
 
 
 async def open_machine(
@@ -83,7 +89,21 @@ async def open_machine(
     name: str,
     vouched: Collection[str] = (),
 ) -> MachineIntake:
-    """One machine, its disks ours alone. Raises what keeps it from being captured."""
+    """One machine, it and its disks ours alone. Raises what keeps it from being captured;
+    ``StateLocked``: a command has it, which exchanges its record."""
+    held = await trio.to_thread.run_sync(lambda: take(ports.files, state, name, [Hand.INTAKE]))
+    try:
+        intake = await _open(ports, config, state, name, vouched)
+    except BaseException:
+        held.close()
+        raise
+    intake.at_end = held.close
+    return intake
+
+
+async def _open(
+    ports: Machine, config: Config, state: StateFolder, name: str, vouched: Collection[str]
+) -> MachineIntake:
     machine = config.machine(name)
     folder, disks = state.intake_folder(name), disks_of(name, machine, vouched)
     await trio.to_thread.run_sync(durable.make_dirs, ports.files, folder)

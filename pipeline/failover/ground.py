@@ -17,6 +17,7 @@ from stages.recover.opened import Group, OpenedVault
 from stages.recover.points import Point
 from stages.vault import layout
 from stages.vault.branches import branch_exists, fence, found_branch, is_fenced
+from stages.vault.deletion import load_deletion
 from stages.vault.failover_log import FailoverLog, append_failover, load_failovers
 from stages.vault.failover_state import FailoverState, Phase, refusal
 from stages.vault.failovers import Event, FailoverPoint, FailoverRecord
@@ -119,6 +120,9 @@ class Ground:
     async def finish(self) -> None:
         """The fence and the branch of the open failover; what is there already stays."""
         store, scope, charter = self.vault.store, self.group.scope, self.vault.charter
+        deletion = await load_deletion(store, scope, charter)
+        if deletion is not None:  # put this moment: who deletes looks at failovers after it
+            raise deletion.error(scope.group, "failover")
         await fence(store, scope, self.signer, self.ports.clock.wall_us())
         parent, branch, created = self._branch()
         await found_branch(

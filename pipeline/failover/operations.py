@@ -11,6 +11,9 @@ is not the operator's; ``BrokenChain`` where the records do not say for sure whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+
 from pipeline.control.model import Operation
 from pipeline.failover.ground import Ground, stand_on
 from pipeline.failover.job import DONE, Job
@@ -22,6 +25,7 @@ from stages.vault.failover_state import Phase, refusal
 from stages.vault.failovers import Event
 
 _BRANCH_ID = 16
+Around = Callable[[Ground], AbstractAsyncContextManager[None]]
 _FINISHES = "it was begun before and not finished: this finishes it, on the point it was opened on"
 
 
@@ -129,6 +133,7 @@ async def conclude(
     note: str = "",
     approve: Approve = accept,
     rehearse: bool = False,
+    around: Around = lambda _: nullcontext(),
 ) -> Done:
     """One more event of what is open, a failover or a test: no point is to be chosen.
 
@@ -137,7 +142,7 @@ async def conclude(
     start. ``REPROTECT`` notes that the branch of a committed one has a writer: from here on its
     group is a machine of its own, with failovers of its own. ``MIGRATE`` notes that nothing will
     come back to the source. ``CLEANUP_TEST`` ends a test; ``note`` says how it went, and only then
-    has it passed.
+    has it passed. ``around``: entered once it is agreed to, left when it is recorded.
     """
     async with stand_on(access, machine) as ground:
         job = Job(ground, operation, who, approve, rehearse)
@@ -147,10 +152,11 @@ async def conclude(
             if job.ask(chosen):
                 if operation is Operation.COMMIT_FAILOVER:
                     await ground.finish()
-                if test is not None:
-                    await ground.record(job.event, who, point=test.point, note=note)
-                else:
-                    await job.record(note=note)
+                async with around(ground):
+                    if test is not None:
+                        await ground.record(job.event, who, point=test.point, note=note)
+                    else:
+                        await job.record(note=note)
         return job.done()
 
 

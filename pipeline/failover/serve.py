@@ -190,7 +190,9 @@ def _nothing(ground: Ground, what: str, how: str) -> IllegalOperation:
         f"there is nothing to serve: {what} (the machine is '{ground.state.described()}')",
         operation="failover serve",
         subject=ground.machine,
-        hint=f"{how} {ground.machine} comes first",
+        hint="a test is open: --test serves it"
+        if ground.state.test is not None
+        else f"{how} {ground.machine} comes first",
     )
 
 

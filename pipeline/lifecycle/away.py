@@ -27,17 +27,21 @@ _THERE: dict[Phase, tuple[State, ...]] = {
 }
 
 
-def toward(now: Situation, phase: Phase) -> tuple[Happening, ...]:
-    """The happenings that lead from ``now`` to where the vault says that the machine is.
+def toward(now: Situation, phase: Phase, *, moved: bool) -> tuple[Happening, ...]:
+    """The happenings that lead from ``now`` to where the vault says that the machine is. ``moved``:
+    that is said of another group than the one that was failed over, because this side was given
+    the branch to go on with.
 
     Empty where it is there, or where nothing leads there: a machine that is not protected, or one
     that a job of this daemon is moving.
     """
     if not phase.is_over:
-        return _home(now)
+        return _home(now, moved=moved)
     taken: list[Happening] = []
     if now.direction is Direction.REVERSE and phase in (Phase.OPEN, Phase.COMMITTED):
-        taken += _home(now)  # it came home, and was failed over anew: nobody was here to see it
+        taken += _home(
+            now, moved=moved
+        )  # it came home, and was failed over anew: nobody was here to see it
         if not taken:
             return ()
         now = step(now, taken[0]).then
@@ -50,14 +54,17 @@ def toward(now: Situation, phase: Phase) -> tuple[Happening, ...]:
     return tuple(taken)
 
 
-def _home(now: Situation) -> tuple[Happening, ...]:
-    """No failover stands in the vault: it was cancelled, or production came home."""
+def _home(now: Situation, *, moved: bool) -> tuple[Happening, ...]:
+    """No failover stands in the vault: it was cancelled, or production came home. What was
+    committed is not undone by records that are gone: only the branch leads on from there."""
     event = Happening.FAILED_BACK
-    if now.direction is Direction.FORWARD:
-        event = Happening.FAILOVER_CANCELLED
-        if now.state not in (State.FAILING_OVER, State.COMMIT_PENDING):
-            return ()  # a prepared one was not recorded yet; a committed one cannot be undone
-    return (event,) if is_legal(now, event) else ()
+    if now.direction is Direction.REVERSE:
+        return (event,) if moved and is_legal(now, event) else ()
+    if now.state is State.COMMITTED:  # it was failed over to where it was
+        return (Happening.REPROTECTED, event) if moved else ()
+    if now.state not in (State.FAILING_OVER, State.COMMIT_PENDING):
+        return ()  # a prepared one was not recorded yet
+    return (Happening.FAILOVER_CANCELLED,)
 
 
 def _is_there(now: Situation, phase: Phase) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.control.model import Direction, State
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.away import toward
-from pipeline.notice import Looked, notice_fields, source_notices
+from pipeline.notice import Looked, groups_of, notice_fields, source_notices
 from stages.errors import BackstayError, Fenced, SourceBusy
 from stages.vault.failover_log import FailoverNotice
 from stages.vault.failover_state import Phase
@@ -31,6 +31,7 @@ _AWAY = frozenset(
         State.REPROTECTING,
     }
 )
+_GONE = frozenset({Phase.COMMITTED, Phase.REPROTECTED, Phase.CLOSED})
 _RESTS = frozenset({State.DISABLED, State.DISABLING, State.MIGRATED})
 
 
@@ -71,17 +72,38 @@ async def _follow(parts: Parts, one: Protected, looked: Looked) -> None:
     phase = Phase.NONE if looked.notice is None else looked.notice.phase
     kept = None if looked.notice is None else _kept(looked.notice)
     try:
-        for happening in toward(one.record.situation, phase):
+        if not phase.is_over and _is_unserved(one):
+            await _open(parts, one)
+        moved = await parts.ports.offload.run(lambda: _has_moved(parts, one))
+        for happening in toward(one.record.situation, phase, moved=moved):
             await one.happen(happening, failover=kept)
         if looked.notice is not None and looked.notice.planned:
             await _close(one)
-        if not phase.is_over and _is_unserved(one):
-            for line in (await parts.capturing.ask("open", machine=one.name))["said"]:
-                parts.tell(line)
+        if looked.notice is not None and phase in _GONE and one.look.row is not None:
+            await _let_go(parts, one, looked.notice)
     except IntakeGone:
         return  # the next one opens what may be opened
     except BackstayError as error:
         parts.tell(f"{one.name}: {error}")  # again at the next look
+
+
+def _has_moved(parts: Parts, one: Protected) -> bool:
+    """What is kept of its failover is of another group than those that this folder writes now."""
+    known = (one.record.failover or {}).get("group", "")
+    groups = groups_of(parts.state, one.name)
+    return bool(groups) and known not in {group.hex() for group in groups.values()}
+
+
+async def _open(parts: Parts, one: Protected) -> None:
+    """Before the machine's state says so. What keeps its disks from being served is told, and does
+    not keep it from being what the vault says."""
+    try:
+        for line in (await parts.capturing.ask("open", machine=one.name))["said"]:
+            parts.tell(line)
+    except IntakeGone:
+        raise
+    except BackstayError as error:
+        parts.tell(f"{one.name}: {error}")
 
 
 async def _close(one: Protected) -> None:
@@ -90,6 +112,19 @@ async def _close(one: Protected) -> None:
     if one.look.row is not None and not one.record.closed:
         with suppress(SourceBusy):
             await one.let_guests(come=False)
+
+
+async def _let_go(parts: Parts, one: Protected, notice: FailoverNotice) -> None:
+    """It will not be taken back: its disks are for whoever brings production home, and so is what
+    is kept of it, while other machines are served on. A guest that runs here is served (R14)."""
+    try:
+        await parts.capturing.ask("release", machine=one.name, reason=notice.described)
+    except SourceBusy:
+        parts.tell(
+            f"{one.name}: {notice.described}; its disks are not let go of: guests are connected"
+        )
+        return
+    parts.tell(f"{one.name}: its disks are let go of: {notice.described}")
 
 
 def _kept(notice: FailoverNotice) -> dict[str, object]:

@@ -161,7 +161,8 @@ def keeps_data(parameters: Mapping[str, Any]) -> None:
         raise UsageError(
             "this daemon may only add to the vault, not delete from it",
             operation="unprotect",
-            hint="keep the data, and delete it in the vault with a person's credentials",
+            hint="keep the data; then, with a person's credentials: 'backstay unprotect MACHINE "
+            "--delete-data --vault URL --key KEY'",
         )
 
 

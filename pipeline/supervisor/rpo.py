@@ -4,6 +4,7 @@ vault. Pure; made of looks at the stream's head, so exact to the time between tw
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from stages.stream import Position
@@ -16,7 +17,7 @@ class Rpo:
     """Fed with heads and committed positions of one machine, with monotonic times."""
 
     def __init__(self) -> None:
-        self._heads: list[_Head] = []  # when the stream had not come so far yet
+        self._heads: list[_Head] = []  # by position: when the stream had not come so far yet
         self._looked: tuple[float, Position] | None = None
         self._behind = False
 
@@ -27,8 +28,7 @@ class Rpo:
         elif head > self._looked[1]:
             self._heads.append((self._looked[0], head))
         self._looked = at, head
-        gone = sum(1 for _, known in self._heads if known <= committed)
-        del self._heads[:gone]
+        del self._heads[: bisect_right(self._heads, committed, key=_position)]
         self._behind = committed < head
         if len(self._heads) > _MOST:
             self._heads = [(early[0], late[1]) for early, late in _pairs(self._heads)]
@@ -41,6 +41,10 @@ class Rpo:
             return 0.0
         since = self._heads[0][0]
         return None if since == -math.inf else max(0.0, now - since)
+
+
+def _position(head: _Head) -> Position:
+    return head[1]
 
 
 def _pairs(heads: list[_Head]) -> Iterator[tuple[_Head, _Head]]:

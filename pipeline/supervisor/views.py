@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config.model import Config
 from pipeline.control.model import (
+    Direction,
     DiskView,
     FailoverView,
     Health,
@@ -117,7 +118,7 @@ def machine_reasons(
     elif ladder.last is not None:
         found.append(Reason("ladder", Health.WARNING, ladder.last.message, ladder.last.hint))
     if live and look.row is None:
-        found.append(Reason("intake", Health.CRITICAL, "its disks are not served now"))
+        found += _unserved(record)
     elif look.row is not None and look.row["unlogged"]:
         found.append(Reason("state-disk", Health.CRITICAL, str(look.row["unlogged"])))
     if state in _GAPS:
@@ -132,6 +133,18 @@ def machine_reasons(
     if state is State.DISABLED and record.problem is not None:
         found.append(Reason("prerequisites", Health.CRITICAL, record.problem.message))
     return tuple(sorted(found, key=lambda reason: -_ORDER.index(reason.health)))
+
+
+def _unserved(record: MachineRecord) -> tuple[Reason, ...]:
+    """Its disks are not served: as it should be where its production is elsewhere."""
+    state, reverse = record.situation.state, record.situation.direction is Direction.REVERSE
+    if state is State.MIGRATED or (reverse and state is State.REPLICATING):
+        return ()
+    if state is State.COMMITTED:
+        text = "its production is elsewhere, and not protected yet"
+        hint = "protect it there with 'backstay failover reprotect', or migrate it"
+        return (Reason("away", Health.WARNING, text, hint),)
+    return (Reason("intake", Health.CRITICAL, "its disks are not served now"),)
 
 
 def worst(reasons: Sequence[Reason]) -> Health:

@@ -116,9 +116,9 @@ async def repack(
     return moved, tuple(sorted([*kept, *moved.packs], key=lambda ref: ref.number))
 
 
-def moves_of(assessed: Assessed, *, fill: float, most: int) -> Moves:
+def moves_of(assessed: Assessed, *, waste: float, most: int) -> Moves:
     """What to move."""
-    return worth_moving(assessed.there, assessed.needs, fill=fill, most=most)
+    return worth_moving(assessed.there, assessed.needs, waste=waste, most=most)
 
 
 async def _check_never_deleted(group: Group) -> None:

@@ -10,12 +10,17 @@ delete the same things; of two floors with one number the store takes one.
 from __future__ import annotations
 
 from stages.crypto.sign import Signer
-from stages.errors import UNREADABLE, BrokenChain, IllegalOperation, KeyFailure
+from stages.errors import UNREADABLE, KeyFailure
+from stages.keeper.erase import erase, size_of
 from stages.keeper.one_group import GroupPass
 from stages.keeper.report import GroupReport, Report
-from stages.keeper.rules import CLOCKS_APART, GRACE, Rules
+from stages.keeper.rules import GRACE, Rules
+from stages.keeper.times import store_time
 from stages.ports import Machine
 from stages.recover.opened import OpenedVault
+from stages.vault.branches import is_fenced
+from stages.vault.deletion import Deletion
+from stages.vault.sealing import Scope
 
 __all__ = ["GRACE", "Keeper", "Rules"]
 
@@ -44,7 +49,11 @@ class Keeper:
                 subject=self._store.url,
                 hint="backstay vault admit-keeper VAULT --key OPERATOR.key --keeper KEEPER.pub",
             )
-        now = self._machine.clock.wall_us() if dry_run else await self._store_time()
+        now = (
+            self._machine.clock.wall_us()
+            if dry_run
+            else await store_time(self._store, self._machine)
+        )
         report = Report(now, dry_run)
         groups = await self._vault.groups()
         if self._vault.problems:
@@ -53,6 +62,9 @@ class Keeper:
                 f"{problem}; nothing is let go in this vault" for problem in self._vault.problems
             ]
             return report
+        for gid, deletion in self._vault.deleted.items():
+            if not self._rules.only or gid in self._rules.only:
+                await self._finish(gid, deletion, report)
         for group in groups:
             if group.tail and (not self._rules.only or group.scope.group in self._rules.only):
                 found = GroupReport(group.scope.group.hex(), tail=group.tail)
@@ -64,22 +76,20 @@ class Keeper:
                 found.notes += [note for note in group.log.ignored if note not in found.notes]
         return report
 
-    async def _store_time(self) -> int:
-        """Now, by the store's clock; and whether this key may delete at all, before anything."""
-        key = f"keeper/{self._machine.entropy.token(16).hex()}"
-        await self._store.put(key, [b"what time is it"])
-        info = await self._store.info(key)
-        await self._store.delete(key)
-        here = self._machine.clock.wall_us()
-        if info is None:
-            raise BrokenChain("what was put is not there", operation="retention", subject=key)
-        now = round(info.modified * 1e6)
-        if abs(now - here) > CLOCKS_APART * 1e6:
-            raise IllegalOperation(
-                f"the store's clock and this machine's are {abs(now - here) / 1e6:.0f} s apart: "
-                "nothing is let go by a clock that may be wrong",
-                operation="retention",
-                subject=self._store.url,
-                hint="set the clock that is wrong and give the same command again",
+    async def _finish(self, gid: bytes, deletion: Deletion, report: Report) -> None:
+        """What is left of a deletion that did not come to its end, or was put since."""
+        charter = self._vault.charter
+        scope = Scope(charter.vault, gid, charter.cipher)
+        left = await size_of(self._store, gid)
+        if not left.objects:
+            return
+        found = GroupReport(gid.hex(), notes=[deletion.described(gid)])
+        report.groups.append(found)
+        if not await is_fenced(self._store, scope, charter.operator, deletion.epoch):
+            found.problems.append(
+                "what is left of it stays, as its daemon may still write: the operator has to give "
+                "'backstay unprotect --delete-data' again"
             )
-        return now
+            return
+        gone = left if report.dry_run else await erase(self._store, gid)
+        found.deleted["deleted groups"], found.objects = gone.bytes, gone.objects

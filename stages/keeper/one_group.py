@@ -184,7 +184,7 @@ class GroupPass:
         report.next_floor, report.gone = following.seq, chosen.gone
         report.points = len(following.points)
         found = await self._assess(following)
-        moves = moves_of(found, fill=self._rules.fill, most=self._rules.most_moved)
+        moves = moves_of(found, waste=self._rules.waste, most=self._rules.most_moved)
         report.freed_by_moves = moves.freed
         self._foresee(found, moves)
         await self._roll(found)

@@ -14,8 +14,9 @@ from stages.vault import layout
 from stages.vault.rollup import SPAN
 
 Name = tuple[int, int]
-_SMALL = 4 << 20  # bytes of frames: packs below it are joined
-_MANY = 8  # once there are that many
+SMALL = 4 << 20  # bytes of frames: packs below it are joined
+MANY = 16  # once there are that many
+LEAST = 0.05  # bytes that a move frees, of those it moves: below, it is not worth its puts
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,35 +166,34 @@ class Moves:
     freed: int = 0
 
 
-def worth_moving(there: Inventory, needs: Needs, *, fill: float, most: int) -> Moves:
-    """Objects of which less than ``fill`` is needed, the emptiest first, up to ``most`` bytes that
-    have to be moved. What came after the floor stays where it is."""
+def worth_moving(there: Inventory, needs: Needs, *, waste: float, most: int) -> Moves:
+    """What to move so that of what stays no more than ``waste``, as a share of what is needed, is
+    needed by nobody: first where most is freed for a byte moved, and no more than it takes. Nothing
+    is moved that frees less than ``LEAST`` of its bytes, and never more than ``most`` bytes.
+
+    What came after the floor stays where it is: the points of its time need all of it.
+    """
     found: list[tuple[float, int, int, str, Name | int]] = []
-
-    def look(kind: str, name: Name | int, live: int, thing: Thing | None) -> None:
-        if thing is not None and live < fill * thing.size:
-            found.append((live / thing.size, live, thing.size, kind, name))
-
-    for key, live in needs.live_data.items():
-        if key not in needs.named:
-            look("data", key, live, there.data.get(key))
-    for seq, live in needs.live_tails.items():
-        if seq < needs.floor and not _log_needed(seq, needs):
-            look("tails", seq, live, there.log.get(seq))
-    small = [number for number in needs.live_packs if needs.packed.get(number, 0) < _SMALL]
-    for number, live in needs.live_packs.items():
-        held = needs.packed.get(number, 0)
-        join = len(small) >= _MANY and held < _SMALL
-        if join or live < fill * held:
-            found.append((live / max(1, held), live, held, "packs", number))
+    small = [number for number in needs.live_packs if needs.packed.get(number, 0) < SMALL]
+    joined = set(small) if len(small) >= MANY else set()
+    spare = needed = 0
+    for kind, name, live, size in _movable(there, needs):
+        needed += live
+        if kind == "packs" and name in joined:
+            found.append((-1.0, live, size, kind, name))  # whatever it frees
+        elif size - live >= LEAST * live:
+            found.append((live / size, live, size, kind, name))
+            spare += size - live
+    spare -= int(waste * needed)  # that much has to go
     picked: dict[str, list[Name | int]] = {"data": [], "tails": [], "packs": []}
     moved = freed = 0
-    for _, live, size, kind, name in sorted(found, key=lambda each: each[:3]):
-        if moved + live > most:
+    for full, live, size, kind, name in sorted(found, key=lambda each: each[:3]):
+        if moved + live > most or (full >= 0 and spare <= 0):
             break
         picked[kind].append(name)
         moved += live
         freed += size - live
+        spare -= size - live if full >= 0 else 0
     return Moves(
         frozenset(picked["data"]),  # type: ignore[arg-type]
         frozenset(picked["tails"]),  # type: ignore[arg-type]
@@ -201,3 +201,15 @@ def worth_moving(there: Inventory, needs: Needs, *, fill: float, most: int) -> M
         moved,
         freed,
     )
+
+
+def _movable(there: Inventory, needs: Needs) -> Iterator[tuple[str, Name | int, int, int]]:
+    """What frames can be moved out of: its kind and name, bytes needed in it, its size."""
+    for key, live in needs.live_data.items():
+        if key not in needs.named and key in there.data:
+            yield "data", key, live, there.data[key].size
+    for seq, live in needs.live_tails.items():
+        if seq < needs.floor and seq in there.log and not _log_needed(seq, needs):
+            yield "tails", seq, live, there.log[seq].size
+    for number, live in needs.live_packs.items():
+        yield "packs", number, live, max(live, needs.packed.get(number, 0))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from stages.keeper.retain import Retention
 
-GRACE = 86_400.0
+GRACE = 5 * 3600.0  # runs that are six hours apart each find the floor of the one before of age
 CLOCKS_APART = 3600.0  # seconds between the store's clock and this machine's
-FILL = 0.85  # objects of which less is needed are worth moving
+WASTE = 0.015  # what nobody needs in objects that stay, of what is needed: beyond, frames are moved
 MOST_MOVED = 256 << 30
 MOST_ROLLED = 256  # rollups made in one run: each takes as many gets
 
@@ -25,6 +25,6 @@ class Rules:
 
     policy: PolicyOf
     grace: float = GRACE
-    fill: float = FILL
+    waste: float = WASTE
     most_moved: int = MOST_MOVED
     only: frozenset[bytes] = frozenset()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from stages.recover.opened import Group
+from stages.vault.deletion import load_deletion
 from stages.vault.floor_log import load_floor
 
 TRIES = 8  # floors that one read follows: between two of them lies the grace
@@ -31,7 +32,8 @@ def floors(group: Group) -> Floors:
 async def moved_on(group: Group, seq: int | None, since: Floors) -> bool:
     """Has a floor come after ``since``? From now on the group is read under the newest.
 
-    Raises ``Expired`` if it does not offer the point ``seq`` any more, store errors.
+    Raises ``Expired`` if it does not offer the point ``seq`` any more, or ``Deleted``, store
+    errors.
     """
     at: Group | None = group
     while at is not None:
@@ -47,6 +49,9 @@ async def _look(group: Group) -> None:
     log = group.log
     if log.pinned:
         return
+    deletion = await load_deletion(log.store, group.scope, group.ring.charter)
+    if deletion is not None:
+        raise deletion.error(group.scope.group, "read")
     found = (await load_floor(log.store, group.scope, group.ring.charter)).floor
     known = log.floor.number if log.floor is not None else 0
     if found is not None and found.number > known:  # one that is damaged since changes nothing

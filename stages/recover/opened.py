@@ -12,6 +12,7 @@ from stages.errors import (
     BrokenChain,
     Damage,
     DamagedObject,
+    Deleted,
     KeyFailure,
     MissingData,
     NotAdmitted,
@@ -23,6 +24,7 @@ from stages.store.port import ObjectStore, walk
 from stages.vault import layout
 from stages.vault.charter import Charter, Pin, check_pin, load
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
+from stages.vault.deletion import Deletion, load_deletion
 from stages.vault.floor_log import Packs, load_floor
 from stages.vault.floors import Floor
 from stages.vault.keyfile import PrivateKey
@@ -124,26 +126,43 @@ class OpenedVault:
     box: BoxSecret
     problems: list[str] = field(default_factory=list)
     uses: Sequence[str] = (DATA, INDEX)
+    deleted: dict[bytes, Deletion] = field(default_factory=dict)
 
     async def groups(self) -> list[Group]:
-        """All groups that can be opened, newest first; ``problems`` says why others cannot.
+        """All groups that can be opened, newest first; ``problems`` says why others cannot, and
+        ``deleted`` which were deleted on purpose.
 
         A branch is newer than what it branches off, whatever the clocks said.
         """
         found = []
-        for gid in await self._group_ids():
+        for gid, first in await self._group_ids():
             try:
-                found.append(await self.group(gid))
+                if first == layout.deleted(gid):
+                    await self._check_not_deleted(gid)
+                found.append(await self._group(gid))
+            except Deleted:
+                continue
             except (KeyFailure, *UNREADABLE) as error:
                 self.problems.append(str(error))
         ages = _ages(found)
         return sorted(found, key=lambda group: -ages[group.scope.group])
 
     async def group(self, gid: bytes) -> Group:
-        """Open one group and find its tail. Raises ``Damage`` or ``KeyFailure``.
+        """Open one group and find its tail. Raises ``Damage``, ``KeyFailure``, ``Deleted``.
 
         Without its record a group can be read all the same; ``problems`` says so.
         """
+        await self._check_not_deleted(gid)
+        return await self._group(gid)
+
+    async def _check_not_deleted(self, gid: bytes) -> None:
+        scope = Scope(self.charter.vault, gid, self.charter.cipher)
+        deletion = await load_deletion(self.store, scope, self.charter)
+        if deletion is not None:
+            self.deleted[gid] = deletion
+            raise deletion.error(gid, "open group")
+
+    async def _group(self, gid: bytes) -> Group:
         scope = Scope(self.charter.vault, gid, self.charter.cipher)
         ring = KeyRing(self.store, scope, self.charter, self.box, self.uses)
         log = Log(self.store, scope, ring)
@@ -172,8 +191,23 @@ class OpenedVault:
     async def find(self, machine: str) -> Group:
         """The newest group of a machine, by name or by group id.
 
-        Raises ``NotFound``, or ``DamagedObject`` if it may be one that cannot be read.
+        Raises ``NotFound``, ``Deleted``, or ``DamagedObject`` if it may be one that cannot be read.
         """
+        known = len(self.problems)
+        try:
+            return await self._find(machine)
+        except (NotFound, *UNREADABLE) as error:
+            if isinstance(error, Deleted) or not await self._deleted_meanwhile():
+                raise
+        del self.problems[known:]
+        return await self._find(machine)
+
+    async def _deleted_meanwhile(self) -> bool:
+        """Is a group's deletion on record that was not when groups were listed?"""
+        ids = await self._group_ids()
+        return any(key == layout.deleted(gid) and gid not in self.deleted for gid, key in ids)
+
+    async def _find(self, machine: str) -> Group:
         names = set()
         newest: Group | None = None
         for group in await self.groups():
@@ -200,6 +234,9 @@ class OpenedVault:
         if newest is not None:
             self._tell_branch(newest)
             return newest
+        for gid, deletion in self.deleted.items():
+            if machine == gid.hex():
+                raise deletion.error(gid, "find machine")
         known = ", ".join(sorted(names)) or "none"
         failed = "".join(f"; {problem}" for problem in self.problems[:3])
         kind = DamagedObject if failed else NotFound
@@ -207,8 +244,13 @@ class OpenedVault:
             "no machine of this name " + ("among what can be read" if failed else "in the vault"),
             operation="find machine",
             subject=machine,
-            hint=f"machines in this vault: {known}{failed}",
+            hint=f"machines in this vault: {known}{failed}{self._deletions()}",
         )
+
+    def _deletions(self) -> str:
+        """What was deleted lately: whose name cannot be told any more."""
+        newest = sorted(self.deleted.items(), key=lambda each: -each[1].stamp)[:3]
+        return "".join(f"; {deletion.described(gid)}" for gid, deletion in newest)
 
     def _tell_branch(self, group: Group) -> None:
         """Whoever asks by name should know that the machine has another history, too."""
@@ -241,9 +283,10 @@ class OpenedVault:
             last = int(number) if number.isdecimal() else last
         return last
 
-    async def _group_ids(self) -> list[bytes]:
-        """One short page for each group: what lies inside it is skipped by its name."""
-        found: list[bytes] = []
+    async def _group_ids(self) -> list[tuple[bytes, str]]:
+        """One short page for each group: what lies inside it is skipped by its name. With the name
+        of its first object."""
+        found: list[tuple[bytes, str]] = []
         after = ""
         while len(found) < MAX_GROUPS:
             page = await self.store.page(layout.GROUPS, after, 1)
@@ -252,7 +295,7 @@ class OpenedVault:
             name = page[0].key.split("/")[1]
             after = f"{layout.GROUPS}{name}0"  # "0" follows "/" in byte order
             try:
-                found.append(bytes.fromhex(name))
+                found.append((bytes.fromhex(name), page[0].key))
             except ValueError:
                 self.problems.append(f"{page[0].key}: not a group of this program")
         return found

@@ -91,6 +91,9 @@ class Checkpointer:
             tables[f"disk-{number}.map"] = map_table
             tables[f"disk-{number}.digests"] = digest_table
             disks.append(DiskPages(number, disk.map.rows, map_table, digest_table))
+        # In a part of their own: tables of old epochs stay as they are, and whatever lay beside
+        # them would stay with them for ever.
+        await self._flush()
         epochs = await self._epochs(tables)
         await self._flush()
         manifest = Manifest(seq, session.ledger.tail.link, tuple(disks), tuple(epochs))

@@ -25,6 +25,7 @@ from stages.vault import layout
 from stages.vault.charter import Charter
 from stages.vault.commit import Header, read_header
 from stages.vault.container import HEAD_SIZE, MAX_HEADER, Kind, parse
+from stages.vault.deletion import load_deletion
 from stages.vault.failover_log import failed_over
 from stages.vault.floor_log import load_floor
 from stages.vault.sealing import EpochKeys, Scope
@@ -197,8 +198,12 @@ class LogSession:
             )
 
     async def _check_not_failed_over(self, operation: str) -> None:
-        """Raise ``Fenced`` that names who, when, where and the way on (R14)."""
+        """Raise ``Fenced`` that names who, when, where and the way on (R14). A deleted group is one
+        that nobody goes on with: its record is put before the fence, too."""
         writer = self.writer
+        deletion = await load_deletion(writer.store, writer.scope, writer.charter)
+        if deletion is not None:
+            raise deletion.fenced(writer.scope.group, operation)
         notice = await failed_over(writer.store, writer.scope.group, writer.charter)
         if notice is not None:
             raise notice.error(operation, self._group())

@@ -56,6 +56,7 @@ class Kind(enum.IntEnum):
     HOLD = 9
     PACK = 10
     LEASE = 11
+    DELETION = 12
 
 
 @dataclass(frozen=True, slots=True)

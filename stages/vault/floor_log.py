@@ -16,8 +16,9 @@ import numpy as np
 from stages.crypto.sign import Signer
 from stages.errors import DamagedObject, MissingData, NotAdmitted, ObjectMissing
 from stages.model import U64
+from stages.stage import together
 from stages.store.own import put_own
-from stages.store.port import ObjectStore, walk
+from stages.store.port import ObjectInfo, ObjectStore, walk
 from stages.vault import layout, location
 from stages.vault.charter import Charter
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, header_reach
@@ -26,6 +27,7 @@ from stages.vault.sealing import Scope
 
 _LOOK_BACK = 16  # floors of strangers, or damaged, that are passed over
 MOST_HOLDS = 65_536
+_PARALLEL = 32  # holds that are read at a time
 _TABLES = 256  # packs whose tables are remembered
 _FIRST = 64 << 10  # enough for most packs' tables
 
@@ -94,26 +96,30 @@ class HoldsFound:
 
 async def load_holds(store: ObjectStore, scope: Scope, charter: Charter) -> HoldsFound:
     """All holds of a group. Raises ``UnknownVersion``, store errors."""
-    holds: list[Hold] = []
-    notes: list[str] = []
-    problems: list[str] = []
     prefix = layout.holds_prefix(scope.group)
     infos = [info async for info in walk(store, prefix, most=MOST_HOLDS)]
-    for info in infos:
+
+    async def look(info: ObjectInfo) -> Hold | str | DamagedObject | None:
+        """What it is: a hold, a note, a problem, or none any more."""
         name = info.key.removeprefix(prefix)
         if not name.isdecimal() or layout.hold(scope.group, int(name)) != info.key:
-            notes.append(f"{info.key}: not a hold")
-            continue
+            return f"{info.key}: not a hold"
         try:
             data = await store.get(info.key, 0, HEAD_SIZE + MAX_HEADER)
-            holds.append(read_hold(data, scope, charter, int(name)))
+            return read_hold(data, scope, charter, int(name))
         except ObjectMissing:
-            continue  # released meanwhile
+            return None  # released meanwhile
         except NotAdmitted as error:
-            notes.append(str(error))
+            return str(error)
         except DamagedObject as error:
-            problems.append(str(error))
-    return HoldsFound(tuple(holds), tuple(notes), tuple(problems))
+            return error
+
+    found = await together(infos, look, at_once=_PARALLEL)
+    return HoldsFound(
+        tuple(each for each in found if isinstance(each, Hold)),
+        tuple(each for each in found if isinstance(each, str)),
+        tuple(str(each) for each in found if isinstance(each, DamagedObject)),
+    )
 
 
 class Packs:

@@ -86,6 +86,12 @@ def manifest(gid: bytes, seq: int) -> str:
     return f"{group(gid)}checkpoints/{seq:015d}/manifest"
 
 
+def deleted(gid: bytes) -> str:
+    """All of the group is to go, or has gone. Its name is the first of the group's: who lists
+    groups sees it at once."""
+    return f"{group(gid)}_deleted"
+
+
 def floor(gid: bytes, number: int) -> str:
     """A floor: what of the log is offered from then on, and what went."""
     return f"{group(gid)}floors/{number:08d}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from stages.crypto.sign import Signer
 from stages.errors import DamagedObject, NotAdmitted, ObjectMissing
 from stages.ports import Buffer
+from stages.stage import together
 from stages.store.port import ObjectInfo, ObjectStore, walk
 from stages.vault import layout
 from stages.vault.charter import Charter
@@ -22,6 +23,7 @@ from stages.vault.sealing import Scope
 
 LONGEST = 86_400  # seconds: what is damaged or forgotten stands in nobody's way for longer
 MOST = 65_536
+PARALLEL = 32  # that are read at a time
 _NAME = re.compile(r"([0-9]{15})-([0-9a-f]{32})")
 
 
@@ -95,33 +97,33 @@ def read_lease(data: bytes, key: str, scope: Scope, charter: Charter, seq: int) 
 async def load_leases(store: ObjectStore, scope: Scope, charter: Charter, now: int) -> LeasesFound:
     """All leases of a group; ``now``: µs by the store's clock. Raises ``UnknownVersion``, store
     errors."""
-    running: list[Running] = []
-    ended: list[ObjectInfo] = []
-    notes: list[str] = []
-    problems: list[str] = []
     prefix = layout.leases_prefix(scope.group)
-    for info in [info async for info in walk(store, prefix, most=MOST)]:
+    infos = [info async for info in walk(store, prefix, most=MOST)]
+
+    async def look(info: ObjectInfo) -> Running | ObjectInfo | str | DamagedObject | None:
+        """What it is: one that counts, one that has ended, a note, a problem, or none any more."""
         name = _NAME.fullmatch(info.key.removeprefix(prefix))
         if name is None:
-            notes.append(f"{info.key}: not a lease")
-            continue
+            return f"{info.key}: not a lease"
         stored = round(info.modified * 1e6)
         if stored + LONGEST * 1_000_000 <= now:  # whatever it says
-            ended.append(info)
-            continue
+            return info
         try:
             data = await store.get(info.key, 0, HEAD_SIZE + MAX_HEADER)
             lease = read_lease(data, info.key, scope, charter, int(name[1]))
         except ObjectMissing:
-            continue  # given back meanwhile
+            return None  # given back meanwhile
         except NotAdmitted as error:
-            notes.append(str(error))
+            return str(error)
         except DamagedObject as error:
-            problems.append(str(error))
-        else:
-            until = stored + lease.seconds * 1_000_000
-            if until > now:
-                running.append(Running(lease, until))
-            else:
-                ended.append(info)
-    return LeasesFound(tuple(running), tuple(ended), tuple(notes), tuple(problems))
+            return error
+        until = stored + lease.seconds * 1_000_000
+        return Running(lease, until) if until > now else info
+
+    found = await together(infos, look, at_once=PARALLEL)
+    return LeasesFound(
+        tuple(each for each in found if isinstance(each, Running)),
+        tuple(each for each in found if isinstance(each, ObjectInfo)),
+        tuple(each for each in found if isinstance(each, str)),
+        tuple(str(each) for each in found if isinstance(each, DamagedObject)),
+    )

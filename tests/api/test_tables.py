@@ -46,3 +46,24 @@ def test_spans(seconds: float | None, shown: str) -> None:
 def test_moments() -> None:
     assert moment(None) == "-"
     assert moment(1_700_000_000_000_000) == "2023-11-14 22:13:20Z"
+
+
+def test_a_narrow_terminal_breaks_no_word() -> None:
+    long = "a-machine-with-a-name-that-is-longer-than-the-terminal-is-wide"
+    heads = ("MACHINE", "STATE", "HEALTH", "POINT'S TIME", "NOW")
+    rows = [
+        ("web1", "failover committed", "warning", "2026-11-26 17:08:40Z", "-"),
+        (long,) + 4 * ("x",),
+    ]
+    grid = Grid(heads, rows)
+    assert grid.width > 40
+    lines = grid.records(40).plain.split("\n")
+    assert lines == [
+        "MACHINE web1",
+        "  STATE failover committed",
+        "  HEALTH warning",
+        "  POINT'S TIME 2026-11-26 17:08:40Z",
+        f"MACHINE {long}",
+        "  STATE x  HEALTH x  POINT'S TIME x",
+        "  NOW x",
+    ]

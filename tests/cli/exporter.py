@@ -56,7 +56,8 @@ def started(
     """A command that serves disks, on a socket of that place, until the block ends."""
     socket = socket or place / "sock"
     listen = () if "--listen" in words else ("--listen", f"unix:{socket}")
-    process = place.start(*words, *listen, "--json", prefix=prefix)
+    whole = (*words, *listen, "--json")
+    process = place.start(*whole, prefix=prefix) if prefix else place.fork(*whole)
     try:
         yield Exporter(process, _ready(process), socket)
     finally:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cli.main import main
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MIB = 1 << 20
@@ -107,6 +108,10 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def fork(self, *arguments: str) -> subprocess.Popen[str]:
+        """The same without the time of its imports: what is tested is not how it is started."""
+        return Forked("backstay", arguments, self.root, os.environ | {"PYTHONPATH": str(ROOT)})
 
     def call(self, *command: str) -> str:
         """Run another program that has to succeed; what it printed."""

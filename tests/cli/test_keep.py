@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -115,3 +116,51 @@ def test_retention_of_the_configuration(shipped: Shipped, tmp_path: Path) -> Non
 def test_what_is_not_understood(shipped: Shipped, given: tuple[str, ...], says: str) -> None:
     said = shipped.backstay("keeper", "plan", *KEYS, *given)
     assert (said.code, says in said.err) == (2, True), said
+
+
+def _age(place: Place, hours: float) -> None:
+    """Let nobody have written for a while, as far as the vault's clock knows."""
+    for path in (place / "vault").rglob("*"):
+        then = path.stat().st_mtime - hours * 3600
+        os.utime(path, (then, then))
+
+
+def test_a_machine_is_deleted(shipped: Shipped, tmp_path: Path) -> None:
+    """Shown, typed, gone: what reads says so, its daemon is fenced, and begins anew if told to."""
+    words = ("unprotect", "web1", "--delete-data", *KEYS)
+    with shipped.copied(tmp_path / "w") as place:
+        asked = place.backstay("unprotect", "web1", "--delete-data")
+        assert (asked.code, "takes the operator's key" in asked.err) == (2, True)
+        refused = place.backstay(*words, "--yes-delete", "web1")
+        assert (refused.code, "a daemon still replicates it" in refused.err) == (11, True)
+        _age(place, 1)
+        second = ("--vault", "file:./vault", "--key", "second.key", "--trust", "op.pub")
+        stranger = place.backstay(*words[:3], *second, "--yes-delete", "web1")
+        assert (stranger.code, "only the vault's operator" in stranger.err) == (4, True)
+        before = place.digest("vault")
+        planned = place.json(*words, "--dry-run")
+        assert (planned["obstacles"], planned["deleted_objects"]) == ([], 0)
+        (group,) = planned["groups"]
+        assert (group["points"], group["last"]) == (place.points[1], place.points[1])
+        assert place.backstay(*words).code == 2
+        wrong = place.backstay(*words, "--yes-delete", "web2")
+        assert (wrong.code, "not confirmed" in wrong.err) == (2, True)
+        assert place.digest("vault") == before
+
+        done = place.json(*words, "--yes-delete", "web1")
+        assert (done["deleted_objects"], done["deleted_bytes"]) == (
+            group["objects"],
+            group["bytes"],
+        )
+        left = sum(path.stat().st_size for path in (place / "vault").rglob("*") if path.is_file())
+        assert left < group["bytes"] / 100
+        for command in (("points",), ("restore", "--to", "never")):
+            said = place.backstay(command[0], "web1", *KEYS, *command[1:])
+            assert (said.code, "was deleted from the vault on purpose" in said.err) == (13, True)
+        (run,) = place.backstay("run", "c.yaml", "--once", "--json").fields["machines"]
+        assert "was deleted from the vault on purpose" in str(run)
+        (folder,) = (place / "state").glob("machines/web1*")
+        folder.rename(place / "away")
+        (run,) = place.json("run", "c.yaml", "--once")["machines"]
+        place.json("restore", "web1", *KEYS, "--to", "anew")
+        assert same(place / "anew/web1-root.img", place / "root.img")

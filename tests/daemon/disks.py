@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -125,6 +126,7 @@ def fuse(*server: str) -> Iterator[Fuse]:
         try:
             while not os.path.ismount(nbd):
                 assert process.poll() is None, "nbdfuse has ended"
+                select.select([], [], [], 0.01)  # leave the processor to it
             yield Fuse(Path(nbd), process)
         finally:
             process.send_signal(signal.SIGCONT)

@@ -120,10 +120,16 @@ def ask(state: Path, name: str) -> dict[str, Any]:
 
 @contextmanager
 def running(
-    place: Place, *arguments: str, state: str = "state", ready: str | None = "intake: serving"
+    place: Place,
+    *arguments: str,
+    state: str = "state",
+    ready: str | None = "intake: serving",
+    fork: bool = True,
 ) -> Iterator[Daemon]:
-    """Run the daemon, and leave none of its processes behind."""
-    process = place.start("run", "c.yaml", *arguments)
+    """Run the daemon, and leave none of its processes behind. Without ``fork`` its supervisor is
+    started as people start it, which takes much longer; intake and delivery always are."""
+    begin = place.fork if fork else place.start
+    process = begin("run", "c.yaml", *arguments)
     daemon = Daemon(place, process, place / state)
     try:
         if ready is not None:

@@ -22,9 +22,9 @@ from tests.daemon.running import (
 )
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_from_the_first_write_to_the_end(place: Place, how: signal.Signals) -> None:
-    with running(place, ready=None) as daemon:
+def test_from_the_first_write_to_the_end(place: Place) -> None:
+    """And to a second end, as a person at a terminal ends it."""
+    with running(place, ready=None, fork=False) as daemon:
         assert daemon.heard("web1/root: ").endswith(f"socket={place.root}/root.sock\n")
         daemon.heard("intake: serving")
         qemu_io(place, "write -P 1 64k 128k", "write -P 2 5000 300", "write -z 1M 64k", "flush")
@@ -33,14 +33,19 @@ def test_from_the_first_write_to_the_end(place: Place, how: signal.Signals) -> N
         assert row["live"]["state"] == "replicating"
         assert row["live"]["delivering"]
         qemu_io(place, "write -P 3 2M 4k", "flush")
-        said = daemon.end(how)
-        assert "not all was shipped" not in said
+        assert "not all was shipped" not in daemon.end(signal.SIGTERM)
     restored_is_the_source(place)
     (row,) = place.json("status", "c.yaml", "--folder")["machines"]
     assert row["live"] is None
     assert row["last_run"] == "not running: its disks are not served"
-    with running(place) as again:
-        assert "compared" not in again.end()  # it was left clean
+    with running(place, fork=False) as again:
+        qemu_io(place, "read -P 3 2M 4k", "write -P 4 3M 4k", "flush")
+        said = again.end(signal.SIGINT)
+        assert "compared" not in said  # it was left clean
+        assert "not all was shipped" not in said
+    restored_is_the_source(place, "again")
+    with running(place) as third:
+        assert "compared" not in third.end()
 
 
 def test_a_second_one_is_refused(place: Place) -> None:

@@ -11,6 +11,7 @@ import trio
 from stages.errors import Expired, IllegalOperation, KeyFailure, StoreDenied, WrongKey
 from stages.keeper import assess, reach, survey
 from stages.recover.opened import open_vault
+from stages.recover.points import choose
 from stages.recover.verify import Verify
 from stages.store.faults import Fault, FaultPlan, FaultStore, Operation
 from stages.vault import layout
@@ -52,7 +53,7 @@ async def test_two_runs_let_old_points_go_and_keep_the_rest() -> None:
         await world.check()
         gone = next(seq for seq in range(1, 60) if seq not in offered)
         with pytest.raises(Expired, match="let go by retention"):
-            await (await world.open()).log.signed(gone)
+            await choose(await world.open(), "web1", gone)
 
 
 async def test_what_it_does_again_changes_nothing() -> None:

@@ -32,7 +32,7 @@ PARTS = ("manifest", "page", "part")
 async def spoil(store: CountingStore, part: str) -> None:
     keys = await store.keys("checkpoints/")
     (manifest,) = [key for key in keys if key.endswith("manifest")]
-    (pages,) = [key for key in keys if key != manifest]
+    pages, *_ = [key for key in keys if key != manifest]  # of maps and digests
     if part == "manifest":
         await store.spoil(manifest, 200)
     elif part == "page":

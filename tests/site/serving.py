@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -19,9 +20,11 @@ from stages.store.address import with_options
 from stages.store.open import open_store
 from stages.store.port import ObjectStore
 from stages.system import this_machine
+from tests.forked import Forked
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = {"web1": "replication", "reader": "reader", "admin": "operator"}
+PROGRAM = "pipeline.cli.main"
 QUICK = "tests.site.quick"  # the same without fsync
 _SECONDS = 30.0
 
@@ -33,7 +36,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def command(*arguments: str, module: str = "pipeline.cli.main") -> list[str]:
+def command(*arguments: str, module: str = PROGRAM) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
@@ -41,13 +44,10 @@ def make_certificates(folder: Path, *more: str, host: str = "127.0.0.1") -> None
     names = dict.fromkeys(("localhost", "127.0.0.1", host))
     hosts = [word for name in names for word in ("--host", name)]
     clients = [word for name in CLIENTS for word in ("--client", name)]
-    subprocess.run(
-        command(
-            "site", "certificates", str(folder), *hosts,
-            *clients, *more,
-        ),
-        cwd=REPOSITORY, check=True, capture_output=True,
-    )  # fmt: skip
+    words = ["site", "certificates", str(folder), *hosts, *clients, *more]
+    process = Forked("backstay", words, REPOSITORY, os.environ)
+    said = process.communicate(timeout=_SECONDS)
+    assert process.returncode == 0, said
 
 
 @dataclass
@@ -55,13 +55,13 @@ class Served:
     """A site in ``place`` with the vault ``standby`` (and ``other``, which nobody may use)."""
 
     place: Path
-    module: str = "pipeline.cli.main"
+    module: str = PROGRAM
     host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     prefix: Sequence[str] = ()  # of the command, as "nsenter --net=X"
     limits: str = ""
     more: str = ""  # of the configuration
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def vault(self) -> Path:
@@ -94,12 +94,18 @@ clients:
         log_file = self.place / "site.log"
         begun = log_file.stat().st_size if log_file.exists() else 0
         with (self.place / "site.log").open("ab") as log:
-            arguments = [str(self.place / "site.yaml"), "--create"]
-            words = ["site", *arguments] if self.module == "pipeline.cli.main" else arguments
-            self.process = subprocess.Popen(
-                [*self.prefix, *command(*words, module=self.module)],
-                cwd=REPOSITORY, stdout=log, stderr=log,
-            )  # fmt: skip
+            words = [str(self.place / "site.yaml"), "--create"]
+            if self.module == PROGRAM:
+                words.insert(0, "site")
+            if self.module == PROGRAM and not self.prefix:
+                self.process = Forked(
+                    "backstay", words, REPOSITORY, os.environ, stdout=log, stderr=log
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [*self.prefix, *command(*words, module=self.module)],
+                    cwd=REPOSITORY, stdout=log, stderr=log,
+                )  # fmt: skip
         end = time.monotonic() + _SECONDS
         while b"serving standby" not in (self.place / "site.log").read_bytes()[begun:]:
             assert self.process.poll() is None, self.log

@@ -27,8 +27,8 @@ while :; do
     at=$((i * 7919 % 176 * 64))
     if qemu-io -f raw -c "write -P $((i % 250 + 1)) ${at}k 64k" -c flush "$1" >/dev/null 2>&1
     then i=$((i + 1)); echo $i >> "$2"
-    else sleep 0.05
     fi
+    sleep 0.05
 done
 """
 

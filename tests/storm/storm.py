@@ -158,7 +158,7 @@ class Storm:
     # the daemon
 
     def _start(self) -> None:
-        process = self.place.start("run", "c.yaml")
+        process = self.place.fork("run", "c.yaml")
         self._daemon = Daemon(self.place, process, self.place / "state")
         self._served()
 

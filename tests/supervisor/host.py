@@ -149,7 +149,3 @@ async def main(path: str) -> None:
         nursery.start_soon(serve, supervisor)
         await supervisor.run()
         nursery.cancel_scope.cancel()
-
-
-if __name__ == "__main__":
-    trio.run(main, sys.argv[1])

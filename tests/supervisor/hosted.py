@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Any
 from pipeline.daemon.link_client import IntakeGone
 from tests.cli.support import Place
 from tests.daemon.running import PATIENCE, ask, died
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,14 +103,13 @@ def hosted(place: Place, **environment: str) -> Iterator[Host]:
     """Run it, and leave nothing behind but what was killed on purpose."""
     log = place / "host.log"
     with log.open("ab") as complaints:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.supervisor.host", str(place / "c.yaml")],
-            cwd=place.root,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        process = Forked(
+            "host",
+            [str(place / "c.yaml")],
+            place.root,
+            os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=complaints,
-            text=True,
         )
     try:
         assert process.stdout is not None

@@ -16,8 +16,21 @@ from typing import Any
 import pytest
 
 from pipeline.daemon.link_client import IntakeGone
+from pipeline.hands import holding, take
+from pipeline.state import StateFolder
+from stages.errors import StateLocked
+from stages.system import this_machine
 from tests.cli.support import KEYS, Place
-from tests.daemon.running import PATIENCE, ask, died, prepare, qemu_io, replicating, running
+from tests.daemon.running import (
+    PATIENCE,
+    ask,
+    died,
+    prepare,
+    qemu_io,
+    replicating,
+    restored_is_the_source,
+    running,
+)
 
 WEB = ("web1", *KEYS)
 CONFIRMED = ("--confirm", "web1")
@@ -238,3 +251,64 @@ def test_an_unplanned_failover_elsewhere_is_followed(place: Place) -> None:
         until(place, "replicating")
         qemu_io(place, "write -P 7 0 64k", "flush")
         protected(place)
+
+
+def test_a_guest_that_runs_on_keeps_its_machine(place: Place) -> None:
+    """A committed failover elsewhere lets go of the disks here when nobody writes to them."""
+    with running(place) as daemon:
+        protected(place)
+        files, state = this_machine().files, StateFolder(this_machine(), str(daemon.state), None)
+        with subprocess.Popen(
+            ["qemu-io", "-f", "raw", "nbd+unix:///root?socket=root.sock"],
+            cwd=place.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as qemu:
+            assert qemu.stdin is not None
+            assert qemu.stdout is not None
+            place.json("failover", "unplanned", *WEB, *CONFIRMED)
+            place.json("failover", "commit", *WEB, *CONFIRMED)
+            for _ in range(2):  # looks of the daemon at the vault, once its writes are refused
+                qemu.stdin.write("write -P 6 0 64k\n")
+                qemu.stdin.flush()
+                while "wrote" not in qemu.stdout.readline():
+                    pass
+                until(place, "failover committed")
+                with pytest.raises(StateLocked, match="captures it"):
+                    take(files, state, "web1")
+                daemon.heard("guests are connected")
+            qemu.stdin.close()
+        daemon.heard("its disks are let go of")
+        assert refuses(place)
+        with holding(files, state, "web1"):
+            pass
+        while "away" not in (reasons := {one["code"]: one for one in view(place)["reasons"]}):
+            select.select([], [], [], 0.05)
+        assert reasons["away"]["health"] == "warning"
+        assert "intake" not in reasons
+
+
+def test_a_disk_that_nobody_brought_home_is_compared(place: Place) -> None:
+    """Reprotected where the old source still has what it wrote after the failover's point: the
+    branch gets what the disk holds, whatever the journal says of another log."""
+    text = (place / "c.yaml").read_text()
+    (place / "c.yaml").write_text(text.replace("256MiB", "64MiB"))  # its files have 4 MiB
+    with running(place) as daemon:
+        protected(place)
+        earlier = place.json("mark", "c.yaml", "web1")["seq"]
+        for _ in range(4):
+            qemu_io(place, "write -P 9 1M 4M", "flush")
+        protected(place)
+        place.json("failover", "unplanned", *WEB, *CONFIRMED, "--at", f"#{earlier}")
+        place.json("failover", "commit", *WEB, *CONFIRMED)
+        qemu_io(place, "write -P 8 2M 64k", "flush")  # it is refused by the vault
+        daemon.heard("its disks are let go of")
+        journal = sorted((place / "state" / "intake" / "web1" / "journal").iterdir())
+        assert len(journal) > 1
+        for file in journal[:-1]:  # as if it had been trimmed
+            file.unlink()
+        place.json("failover", "reprotect", *WEB, *CONFIRMED, "--state", "state")
+        until(place, "replicating", direction="forward")
+        protected(place)
+        restored_is_the_source(place)

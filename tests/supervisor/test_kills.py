@@ -3,6 +3,7 @@ it finds or fails it with a reason."""
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -135,14 +136,14 @@ async def leave(place: Place, killed: Killed) -> int | None:
 
 def _moves(host: Host) -> list[str]:
     """The states that were left."""
-    before = [each["fields"].get("before") for each in host.ask("events")]
-    return [each for each in before if each is not None]
+    events = [each["fields"] for each in host.ask("events") if each["kind"] == "state"]
+    return [fields["before"] for fields in events if fields.get("before") is not None]
 
 
 def _until_test(host: Host, test: str) -> None:
     """Suspended, with or without a gap that the cases before have left, and so far with a test."""
     while (view := host.view())["test"] != test or "suspended" not in view["state"]:
-        pass
+        select.select([], [], [], 0.05)  # leave the processor to it
 
 
 def _operated(host: Host, operation: str, **parameters: Any) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def _cancelled(host: Host, job: int) -> None:
         except Refused as refused:
             if "taken up again" not in str(refused):
                 raise
+            select.select([], [], [], 0.02)
         else:
             return
 
@@ -181,6 +183,7 @@ def test_it_comes_back_in_that_state(place: Place, name: str) -> None:
         moves = _moves(host)
         if killed.then != killed.record.situation.state:
             while not moves:  # the event follows the state; the test's time is bounded
+                select.select([], [], [], 0.02)  # leave the processor to it
                 moves = _moves(host)
         if moves:
             assert moves[0] == killed.record.situation.state

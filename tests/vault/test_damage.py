@@ -186,7 +186,7 @@ def test_before_a_checkpoint_it_costs_its_own_content_and_earlier_points_only() 
 def test_a_checkpoint_costs_time_only(at: int) -> None:
     """Pages and manifest alike: the commits before it are read instead."""
     parts = [key for key in objects() if "/checkpoints/" in key]
-    assert len(parts) == 2
+    assert len(parts) == 3  # maps and digests, places, the manifest
     for key in parts:
-        assert reads(damaged(key, at), TAIL) == []
+        assert reads(damaged(key, at % len(objects()[key])), TAIL) == []
         assert reads({key: None}, TAIL) == []

@@ -89,6 +89,7 @@ def limit(what: str) -> str:
             f"`by` {floors.MAX_WHO} characters, `note` {floors.MAX_NOTE}; "
             f"{floor_log.MOST_HOLDS:_} holds of a group".replace("_", " "),
         ),
+        ("deletion record", f"`host`, `by` {floors.MAX_WHO} characters each"),
         (
             "lease",
             f"{leases.LONGEST} s, `by` {floors.MAX_WHO} characters; "
@@ -130,6 +131,7 @@ def test_names() -> None:
         layout.hold(GID, 1),
         layout.lease(GID, 1, GID),
         layout.pack(GID, 1),
+        layout.deleted(GID),
         canary.KEY,
     }
     shaped = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -112,7 +113,7 @@ def until(
         found = view(place, machine, api)
         if (found["state"], found["direction"]) == (state, direction):
             return found
-        assert time.monotonic() < last, found
+        assert time.monotonic() < last, json.dumps(found)
         select.select([], [], [], 0.1)  # leave the processor to it
 
 
@@ -190,16 +191,22 @@ def the_other_side(place: Place, daemon: Daemon) -> None:
     until(place, "replicating", direction="reverse")
     guest(place, DB_DISK, "read -P 2 0 64k", "write -P 5 0 64k", "flush")  # meanwhile as ever
     point(place, machine="db1")
-    with other(place) as there:
+    intake = daemon.intake
+    with busy(place, DB_DISK), other(place) as there:  # the daemon here serves its other guests
         until(place, "replicating", api="there-state")
         guest(place, THERE_DISK, "read -P 4 64k 64k", "write -P 6 128k 64k", "flush")
         point(place, "there.yaml")
-        daemon.end()  # the disks are to be written to: nobody may hold them
         moved(place, "there-state", "there.img", "root.img")
         over(place, "reprotect", *WEB, "--state", "state")
         until(place, "replicating", api="there-state", direction="reverse")
+        until(place, "replicating")  # taken up again by itself
         there.send_signal(signal.SIGTERM)
         assert there.wait(PATIENCE) == 0
+        guest(place, WEB_DISK, "read -P 6 128k 64k", "write -P 10 256k 64k", "flush")
+        point(place)
+        assert daemon.intake == intake
+    place.json("restore", *WEB, "--to", "home")
+    assert same(place / "home" / "web1-root.img", place / "root.img")
 
 
 @contextmanager

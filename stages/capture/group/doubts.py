@@ -93,6 +93,7 @@ class Doubts:
         stream from which it reads on."""
         await self.pend_all()
         position = self._gate.stream.head
+        self._marks.skipped(reason)
         self.begin(reason)
         return position
 

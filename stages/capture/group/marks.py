@@ -28,6 +28,7 @@ class Marks:
         self._held: dict[int, Position] = {}  # marks without a verdict: delivery stops before them
         self._verdicts: dict[int, Position] = {}  # positions behind verdicts that are not durable
         self._spoilt: set[int] = set()
+        self._pushed: set[int] = set()  # somebody waits to hear what becomes of them
         self._next = 0
 
     def gap(self) -> None:
@@ -42,6 +43,11 @@ class Marks:
         self._held.clear()
         self._verdicts.clear()
         self._spoilt.clear()
+
+    def skipped(self, reason: str) -> None:
+        """Delivery goes on behind the head: it will not read what stands before that."""
+        for mark in self._pushed:
+            self._joint.tell(MarkedPoint(mark, 0, 0, "", reason))
 
     def readable(self, durable: Position) -> Position:
         """How far delivery may read, of what is durable."""
@@ -77,12 +83,15 @@ class Marks:
         if failed is not None:
             return MarkedPoint(mark, 0, 0, "", f"journal: {failed.message}")
         with self._joint.awaiting(mark):
-            if freeze is None or thaw is None:
-                self._push(mark, label, grade)
-                self._decide(mark, valid=True)
-            else:
-                await self._frozen(mark, label, freeze, thaw)
-            return await self._joint.wait_marked(mark)
+            try:
+                if freeze is None or thaw is None:
+                    self._push(mark, label, grade)
+                    self._decide(mark, valid=True)
+                else:
+                    await self._frozen(mark, label, freeze, thaw)
+                return await self._joint.wait_marked(mark)
+            finally:
+                self._pushed.discard(mark)
 
     async def _frozen(
         self,
@@ -104,6 +113,7 @@ class Marks:
 
     def _push(self, mark: int, label: str, grade: str) -> None:
         self._held[mark] = self._gate.stream.head
+        self._pushed.add(mark)
         if self._gap.is_open:
             self._spoilt.add(mark)
         fields = {"id": mark, "label": label, "grade": grade}
