@@ -93,6 +93,7 @@ VERDICTS: Mapping[type[BackstayError], Cause] = MappingProxyType(
         errors.TargetError: Cause.SETTINGS,
         errors.NotFound: Cause.NOT_FOUND,
         errors.Expired: Cause.NOT_FOUND,
+        errors.Deleted: Cause.NOT_FOUND,
         errors.StateError: Cause.STATE,
         errors.StateLocked: Cause.STATE,
         errors.StateDamaged: Cause.STATE,

@@ -9,7 +9,7 @@ from stages.keeper.retain import Retention
 
 GRACE = 5 * 3600.0  # runs that are six hours apart each find the floor of the one before of age
 CLOCKS_APART = 3600.0  # seconds between the store's clock and this machine's
-WASTE = 0.015  # what nobody needs in objects that stay, of what is needed: beyond, frames are moved
+WASTE = 0.018  # what nobody needs in objects that stay, of what is needed: beyond, frames are moved
 MOST_MOVED = 256 << 30
 MOST_ROLLED = 256  # rollups made in one run: each takes as many gets
 

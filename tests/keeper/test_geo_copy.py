@@ -70,7 +70,7 @@ async def test_the_newest_complete_consistent_commit() -> None:
             }
         kinds = {key.split("/")[2] for key in young if key.startswith("groups/")}
         assert {"log", "data", "packs", "floors", "checkpoints"} <= kinds
-        found = set()
+        found, whole = set(), 0
         for seed in range(SEEDS):
             rng = random.Random(seed)
             share = rng.choice((0.1, 0.3, 0.6))
@@ -85,10 +85,15 @@ async def test_the_newest_complete_consistent_commit() -> None:
             assert choice.point.seq == complete(world, set(store._keys), young), (seed, missing)
             for seq in (choice.point.seq, 5):
                 disks, damage = await read_point(copy, seq)
-                assert not damage, (seed, seq, damage)
-                assert disks == world.points[seq], seed
+                # A commit up to the checkpoint that is missing spares nobody its tail's frames:
+                # what it costs is named, and nothing else is wrong.
+                lost = {layout.commit(world.scope.group, each) for each in range(10, 13)} & missing
+                assert {each.key for each in damage} <= lost, (seed, seq, damage)
+                assert damage or disks == world.points[seq], seed
+                whole += not damage
             found.add(choice.point.seq)
         assert len(found) > 3
+        assert whole > SEEDS
 
 
 async def test_verify_names_a_pack_that_has_not_arrived() -> None:

@@ -171,7 +171,8 @@ class World:
         vault = await open_vault(
             store or self.store, key, (self.people.charter.pin(),), uses=(INDEX,)
         )
-        rules = rules or Rules(lambda _name: retention, grace=GRACE)
+        # Whatever can be moved is: these vaults are too small for it to be worth the while.
+        rules = rules or Rules(lambda _name: retention, grace=GRACE, waste=0.0)
         return await Keeper(vault, self.machine, key.signer, rules).run(dry_run=dry_run)
 
     async def keep_killed(self, at: int, *, name: str = "") -> bool:
