@@ -104,7 +104,9 @@ class Capturing:
             await self._close(one, str(arguments["reason"]), hang_up=False)
             return {}
         if command == "open":
-            return {"said": await self._open(str(arguments.get("machine")))}
+            name = str(arguments.get("machine"))
+            said = await self._open(name)
+            return {"said": said, "served": name in self.intakes}
         if command == "release":
             await self._release(str(arguments.get("machine")), str(arguments["reason"]))
             return {}

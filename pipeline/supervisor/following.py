@@ -72,8 +72,8 @@ async def _follow(parts: Parts, one: Protected, looked: Looked) -> None:
     phase = Phase.NONE if looked.notice is None else looked.notice.phase
     kept = None if looked.notice is None else _kept(looked.notice)
     try:
-        if not phase.is_over and _is_unserved(one):
-            await _open(parts, one)
+        if not phase.is_over and _is_unserved(one) and not await _open(parts, one):
+            return  # a command has it in hand, and is not through: again at the next look
         moved = await parts.ports.offload.run(lambda: _has_moved(parts, one))
         for happening in toward(one.record.situation, phase, moved=moved):
             await one.happen(happening, failover=kept)
@@ -94,16 +94,19 @@ def _has_moved(parts: Parts, one: Protected) -> bool:
     return bool(groups) and known not in {group.hex() for group in groups.values()}
 
 
-async def _open(parts: Parts, one: Protected) -> None:
+async def _open(parts: Parts, one: Protected) -> bool:
     """Before the machine's state says so. What keeps its disks from being served is told, and does
-    not keep it from being what the vault says."""
+    not keep it from being what the vault says; False if somebody else has the machine in hand."""
     try:
-        for line in (await parts.capturing.ask("open", machine=one.name))["said"]:
-            parts.tell(line)
+        answer = await parts.capturing.ask("open", machine=one.name)
     except IntakeGone:
         raise
     except BackstayError as error:
         parts.tell(f"{one.name}: {error}")
+        return True
+    for line in answer["said"]:
+        parts.tell(line)
+    return bool(answer["served"])
 
 
 async def _close(one: Protected) -> None:

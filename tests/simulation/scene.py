@@ -69,6 +69,7 @@ class Scene(Witness):
         self.intake: MachineIntake
         self.exchanges: set[Exchange] = set()
         self.quiet = False
+        self.cut = False  # intake is cancelled: who waits for an answer is told that it was
         self.quota = self.progress = 0
         self.triggers: list[tuple[int, Callable[[], None]]] = []
         self.ends = trio.Event()

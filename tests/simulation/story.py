@@ -167,6 +167,7 @@ class Story(Observer, Deliveries, Clients, Failovers):
         if end in ("stop", "stop+power", "heal"):
             self.intake.stop()
         elif end == "cancel":
+            self.cut = True
             run.cancel()
         else:
             process.die()

@@ -19,7 +19,7 @@ _MODIFIED = 1  # e2fsck's exit code
 # to count again what is free in all, since that is not journalled; and an external journal is on
 # another device now. Anything else is a repair.
 _REPLAY = re.compile(
-    r"""e2fsck\s1\.|Pass\s\d|.*:\srecovering\sjournal$|.*:\sClearing\sorphaned\sinode
+    r"""e2fsck\s1\.|Pass\s\d|.*:\srecovering\sjournal$|(.*:\s)?Clearing\sorphaned\sinode
     |.*:\s\*+\sFILE\sSYSTEM\sWAS\sMODIFIED|.*:\s\d+/\d+\sfiles|\s*$
     |Free\s(blocks|inodes)\scount\swrong\s\(\d+,\scounted=\d+\)\.$|Fix\?\syes$
     |Superblock\shint\sfor\sexternal\ssuperblock\sshould\sbe\s0x[0-9a-f]+\.\s+Fix\?\syes$""",

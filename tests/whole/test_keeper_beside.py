@@ -136,8 +136,8 @@ def test_a_resync_a_restore_and_an_export_in_progress(place: Place) -> None:
         assert sum(run["moved_bytes"] for run in runs) > 0
         assert set(runs[-1]["needed"]) >= {str(exported), str(restored)}
         left = {each["seq"] for each in place.json("points", "web1", *KEYS)["points"]}
-        assert left & set(seqs) == {exported, restored, seqs[-1]} & left
-        assert {exported, restored} <= left
+        # A log begins anew at a checkpoint: one or two points before the newest may stay for that.
+        assert left & set(seqs[:-2]) == {exported, restored}
         place.call("nbdcopy", exporter.uri(), "exported.img")
         assert same(place / "exported.img", place / f"{exported}.img")
         exporter.end()

@@ -73,6 +73,14 @@ def guest(place: Place, uri: str, *commands: str) -> None:
     assert "failed" not in said, said  # a pattern that is not there is no error of the program
 
 
+def offered(place: Place, uri: str) -> None:
+    """Wait until clients may come."""
+    while subprocess.run(
+        ["nbdinfo", uri], check=False, cwd=place.root, capture_output=True
+    ).returncode:
+        select.select([], [], [], 0.05)  # its listeners are being opened
+
+
 WEB_DISK = "nbd+unix:///root?socket=root.sock"
 DB_DISK = "nbd+unix:///data?socket=db1.sock"
 THERE_DISK = "nbd+unix:///root?socket=there.sock"
@@ -200,6 +208,7 @@ def the_other_side(place: Place, daemon: Daemon) -> None:
         over(place, "reprotect", *WEB, "--state", "state")
         until(place, "replicating", api="there-state", direction="reverse")
         until(place, "replicating")  # taken up again by itself
+        offered(place, WEB_DISK)
         there.send_signal(signal.SIGTERM)
         assert there.wait(PATIENCE) == 0
         guest(place, WEB_DISK, "read -P 6 128k 64k", "write -P 10 256k 64k", "flush")
