@@ -15,6 +15,7 @@ from stages.nbd.server import NbdServer
 from stages.nbd.session import Limits
 from stages.system import SocketCalls
 
+_CALLS = SocketCalls()
 _NBD = Limits(buffers=4, stall_seconds=300.0)
 
 
@@ -70,7 +71,7 @@ class Exports:
             for text in addresses:
                 if text in self._servers:
                     continue
-                one = _Served(NbdServer([], limits=_NBD, quick=SocketCalls()))
+                one = _Served(NbdServer([], limits=_NBD, quick=_CALLS))
                 one.bound = await self._serving.start(self._serve, one, parse_address(text))
                 self._servers[text] = one
                 made.append(text)

@@ -168,7 +168,7 @@ class Session:
             if wanted:
                 parser.attach(await pool.take(wanted))
             self._receiving = True
-            count = await self._connection.receive(parser.room())
+            count = await self._connection.receive(parser.room(), answered=not self._in_flight)
             self._receiving = False
             if not count:
                 return
