@@ -12,6 +12,7 @@ from stages.errors import UNREADABLE, Damage, Expired, MissingData, NotFound, Un
 from stages.recover.again import TRIES, floors, moved_on
 from stages.recover.checkpoints import nearest, parts_of
 from stages.recover.opened import Group
+from stages.recover.tails import Tails
 from stages.stage import crew
 from stages.vault import layout
 from stages.vault.commit import Header
@@ -171,10 +172,11 @@ async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
         for hole in holes
         if hole == seq
     ]
+    tails = Tails(group)
     for commit in reversed(commits):
         if not commit.header.consistent:
             continue
-        missing = await _stands_in_the_way(group, commit, holes)
+        missing = await _stands_in_the_way(group, commit, holes, tails)
         if commit.header.seq < first_bad and not missing:
             doubtful = bool(key or holes)
             return Choice(as_point(commit.header, commit.link), tuple(notes), doubtful)
@@ -202,8 +204,9 @@ async def _holes(group: Group, wanted: range, commits: list[Commit]) -> list[int
     ]
 
 
-async def _stands_in_the_way(group: Group, commit: Commit, holes: list[int]) -> str:
-    """What is missing for a point to be read: "" if a whole checkpoint spares the holes."""
+async def _stands_in_the_way(group: Group, commit: Commit, holes: list[int], tails: Tails) -> str:
+    """What is missing for a point to be read: "" if a whole checkpoint spares the holes, and no
+    content is in them that the point still has."""
     seq = commit.header.seq
     before = [hole for hole in holes if hole < seq]
     if not before:
@@ -217,7 +220,7 @@ async def _stands_in_the_way(group: Group, commit: Commit, holes: list[int]) -> 
         name = layout.checkpoint_part(group.scope.group, at, part)
         if await group.log.store.info(name) is None:
             return name
-    return ""
+    return await tails.needed(commit, manifest, before)
 
 
 async def _first_incomplete(group: Group, headers: list[Header]) -> tuple[int, str]:
