@@ -172,7 +172,7 @@ async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
         for hole in holes
         if hole == seq
     ]
-    tails = Tails(group)
+    tails = Tails(group, [commit.header for commit in commits])
     for commit in reversed(commits):
         if not commit.header.consistent:
             continue

@@ -1,24 +1,27 @@
-"""Of missing commits that a checkpoint spares a reader, whose inline frames a point still needs.
+"""Of missing commits that a checkpoint spares a reader: whose content a point still needs.
 
 A checkpoint says where every frame is, so nobody reads the commits before it: but small content
-lies in the tail of its commit. In a geo-replicated store such a commit can arrive after the
-checkpoint that knows its frames; points that map one of them are not complete until it has.
+lies in the tail of its commit, and of other data objects only their commit says that they have to
+be there. In a geo-replicated store both can arrive after the checkpoint that knows their frames;
+points that map one of them are not complete until they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from stages.errors import UNREADABLE
-from stages.model import U64, Bools, Runs, distinct
+from stages.model import U64, Bools, Runs, distinct, empty_u64
 from stages.recover.directory import Pages
 from stages.recover.opened import Group
+from stages.stage import crew
 from stages.vault import layout, location
 from stages.vault.checkpoint import FRAMES, MAP, PAGE_ROWS, EpochPages, Manifest
-from stages.vault.commits import Commit
+from stages.vault.commit import Header
+from stages.vault.commits import PARALLEL, Commit
 from stages.vault.fold import CopyRefs, SetData, SetZero, steps
 from stages.vault.rollup import SPAN
 
@@ -27,8 +30,8 @@ MOST = 1 << 20  # blocks that are followed; of more it is taken that some are ne
 
 @dataclass
 class Lost:
-    """Blocks of a map whose content lies in missing commits: by disk the blocks (n,), ascending,
-    and the number (n,) of the commit of each."""
+    """Blocks of a map whose content lies in missing objects: by disk the blocks (n,), ascending,
+    and the number (n,) of the object of each, from 1."""
 
     disks: dict[int, tuple[U64, U64]] = field(default_factory=dict)
 
@@ -36,24 +39,26 @@ class Lost:
         return sum(len(blocks) for blocks, _ in self.disks.values())
 
     def first(self) -> int:
-        """The first commit that a block needs; 0 if none does."""
-        return min((int(seqs.min()) for _, seqs in self.disks.values() if len(seqs)), default=0)
+        """The first object that a block needs; 0 if none does."""
+        return min(
+            (int(objects.min()) for _, objects in self.disks.values() if len(objects)), default=0
+        )
 
-    def put(self, disk: int, blocks: U64, seqs: U64) -> None:
-        """Blocks (n,), each once, are now in commits (n,); 0 is elsewhere."""
+    def put(self, disk: int, blocks: U64, objects: U64) -> None:
+        """Blocks (n,), each once, are now in objects (n,); 0 is one that is there."""
         self.keep(disk, lambda known: ~np.isin(known, blocks))
-        known, of = self.disks.get(disk, (blocks[:0], seqs[:0]))
-        lost = seqs != 0
+        known, of = self.disks.get(disk, (blocks[:0], objects[:0]))
+        lost = objects != 0
         joined = np.concatenate((known, blocks[lost]))
         order = joined.argsort(kind="stable")
-        self.disks[disk] = joined[order], np.concatenate((of, seqs[lost]))[order]
+        self.disks[disk] = joined[order], np.concatenate((of, objects[lost]))[order]
 
     def keep(self, disk: int, which: Callable[[U64], Bools]) -> None:
         """Forget the blocks of a disk that ``which`` is false for."""
         if disk in self.disks:
-            blocks, seqs = self.disks[disk]
+            blocks, objects = self.disks[disk]
             here = which(blocks)
-            self.disks[disk] = blocks[here], seqs[here]
+            self.disks[disk] = blocks[here], objects[here]
 
     def overwrite(self, disk: int, runs: Runs) -> None:
         """These blocks hold something else now."""
@@ -69,50 +74,55 @@ class Lost:
 
     def copy(self, step: CopyRefs) -> None:
         """Blocks that were copied from lost ones are lost, too."""
-        seqs = np.zeros(len(step.block), np.uint64)
+        objects = np.zeros(len(step.block), np.uint64)
         for disk in distinct(step.target_disk).tolist():
             here = step.target_disk == disk
-            seqs[here] = self._of(disk, step.target_block[here])
+            objects[here] = self._of(disk, step.target_block[here])
         for disk in distinct(step.disk).tolist():
             here = step.disk == disk
-            blocks, of = step.block[here][::-1], seqs[here][::-1]
+            blocks, of = step.block[here][::-1], objects[here][::-1]
             last, at = np.unique(blocks, return_index=True)  # named twice: the later row counts
             self.put(disk, last, of[at])
 
     def _of(self, disk: int, blocks: U64) -> U64:
-        known, seqs = self.disks.get(disk, (blocks[:0], blocks[:0]))
-        return looked_up(known, seqs, blocks)
+        known, objects = self.disks.get(disk, (blocks[:0], blocks[:0]))
+        return looked_up(known, objects, blocks)
 
 
 class Tails:
-    """Answers for points of one group, one after the other; pages are fetched once for all."""
+    """Answers for points of one group, one after the other; pages are fetched once for all.
 
-    def __init__(self, group: Group):
+    ``headers``: those of the commits that are known, ascending.
+    """
+
+    def __init__(self, group: Group, headers: Sequence[Header]):
         self._group = group
         self._pages = Pages(group)
+        self._headers = headers
+        self._lacking = [""]  # keys of objects that are missing: the number of one is its place
+        self._looked_for: dict[str, int] = {}  # their numbers, 0 of what is there
 
     async def needed(self, commit: Commit, manifest: Manifest, holes: list[int]) -> str:
         """What a point, read from ``manifest``, lacks of missing commits ``holes`` that are not
-        after it: the key of one whose frames it maps, or of what cannot be read to know it; "" if
-        nothing. Memory: one page, ``MOST`` blocks, the commits of a span.
+        after it: the key of one, or of its data, with frames that the point maps, or of what cannot
+        be read to know it; "" if nothing. Memory: pages, ``MOST`` blocks, the commits of a span.
         """
         try:
-            seq = await self._needed(commit, manifest, np.array(holes, np.uint64))
+            return self._lacking[await self._needed(commit, manifest, holes)]
         except UNREADABLE as error:
             return error.subject
-        return layout.commit(self._group.scope.group, seq) if seq else ""
 
-    async def _needed(self, commit: Commit, manifest: Manifest, holes: U64) -> int:
-        frames, seqs = await self._frames(manifest, holes)
+    async def _needed(self, commit: Commit, manifest: Manifest, holes: list[int]) -> int:
+        frames, objects = await self._frames(manifest, holes)
         if not len(frames):
             return 0
         most = MOST if manifest.seq < commit.header.seq else 0  # one block settles it
         lost = Lost()
         for disk in manifest.disks:
-            for page in _since(disk.map, int(holes[0])):
+            for page in _since(disk.map, holes[0]):
                 found = await self._pages.get(MAP, disk.number, page, disk.map)
                 blocks = np.arange(len(found), dtype=np.uint64) + np.uint64(page * PAGE_ROWS)
-                of = looked_up(frames, seqs, location.frame_of(found[:, 0]))
+                of = looked_up(frames, objects, location.frame_of(found[:, 0]))
                 of[blocks >= np.uint64(disk.blocks)] = 0
                 if of.any():
                     lost.put(disk.number, blocks, of)
@@ -121,21 +131,63 @@ class Tails:
         sizes = {disk.number: disk.blocks for disk in manifest.disks}
         return await self._after(lost, sizes, manifest.seq, commit)
 
-    async def _frames(self, manifest: Manifest, holes: U64) -> tuple[U64, U64]:
-        """Frames (n,) inside missing commits, ascending, and the commit (n,) of each."""
-        frames, seqs = [holes[:0]], [holes[:0]]
+    async def _frames(self, manifest: Manifest, holes: list[int]) -> tuple[U64, U64]:
+        """Frames (n,) that cannot be had, ascending, and the number (n,) of the object of each."""
+        frames, objects = [empty_u64()], [empty_u64()]
         for epoch in sorted(manifest.epochs, key=_number):
-            for page in _since(epoch.table, int(holes[0])) if epoch.frames else ():
+            for page in _since(epoch.table, holes[0]) if epoch.frames else ():
                 rows = await self._pages.get(FRAMES, epoch.epoch, page, epoch.table)
-                inline = holes | np.uint64(location.INLINE)
-                here = np.flatnonzero((rows[:, 1] != 0) & np.isin(rows[:, 0], inline))
                 first = (epoch.epoch << 32) + page * PAGE_ROWS
-                frames.append(here.astype(np.uint64) + np.uint64(first))
-                seqs.append(rows[here, 0] & ~np.uint64(location.INLINE))
-        return np.concatenate(frames), np.concatenate(seqs)
+                numbers = np.arange(len(rows), dtype=np.uint64) + np.uint64(first)
+                of = await self._objects(epoch.epoch, numbers, rows, holes)
+                frames.append(numbers[of != 0])
+                objects.append(of[of != 0])
+        return np.concatenate(frames), np.concatenate(objects)
+
+    async def _objects(self, epoch: int, frames: U64, rows: U64, holes: list[int]) -> U64:
+        """Of frames (n,) at ``rows`` (n, 2) the numbers (n,) of missing objects that they are in;
+        0 of those that are there, or that no missing commit has brought."""
+        brought = np.zeros(len(rows), np.bool_)
+        for hole in holes:
+            low, high = self._brought(hole)
+            brought |= (frames >= np.uint64(low)) & (frames < np.uint64(high))
+        brought &= (rows[:, 1] != 0) & (rows[:, 0] & np.uint64(location.PACKED) == 0)
+        gid = self._group.scope.group
+        keys = {
+            place: layout.commit(gid, place & ~location.INLINE)
+            if place & location.INLINE
+            else layout.data(gid, epoch, place)
+            for place in distinct(np.sort(rows[brought, 0])).tolist()
+        }
+        await self._look_for(keys.values())
+        of = np.zeros(len(rows), np.uint64)
+        for place, key in keys.items():
+            of[brought & (rows[:, 0] == np.uint64(place))] = self._looked_for[key]
+        return of
+
+    def _brought(self, hole: int) -> tuple[int, int]:
+        """The frames from the known commit before a missing one to the known one after it."""
+        begins = {header.seq: header.epoch << 32 | header.first_frame for header in self._headers}
+        low = [begins[seq] for seq in begins if seq < hole]
+        high = [begins[seq] for seq in begins if seq > hole]
+        return (low[-1] if low else 0), (high[0] if high else (1 << 63))
+
+    async def _look_for(self, keys: Iterable[str]) -> None:
+        pending = iter([key for key in keys if key not in self._looked_for])
+
+        async def look() -> None:
+            for key in pending:
+                self._looked_for[key] = 0
+                if await self._group.log.store.info(key) is None:
+                    self._lacking.append(key)
+                    self._looked_for[key] = len(self._lacking) - 1
+
+        async with crew() as nursery:
+            for _ in range(PARALLEL):
+                nursery.start_soon(look)
 
     async def _after(self, lost: Lost, sizes: dict[int, int], at: int, commit: Commit) -> int:
-        """Fold the commits after a checkpoint: the first that a block is still in, or 0."""
+        """Fold the commits after a checkpoint: the first object that a block still needs, or 0."""
         seq = commit.header.seq
         while at < seq and len(lost):
             until = min(seq, (at // SPAN + 1) * SPAN)

@@ -48,7 +48,7 @@ async def last_minute(stack: ExitStack) -> tuple[World, set[str]]:
 
 def complete(world: World, there: set[str], young: set[str]) -> int:
     """The newest consistent commit that is there, with the data of all up to it, all commits
-    since a checkpoint or the last that is old, and of those before the ones with content of it."""
+    since a checkpoint or the last that is old, and what has content of it of those before."""
     gid = world.scope.group
     checkpoint = {key for key in young if f"/checkpoints/{12:015d}/" in key} <= there
     known = [layout.commit(gid, seq) in there for seq in range(10, 16)]
@@ -56,7 +56,7 @@ def complete(world: World, there: set[str], young: set[str]) -> int:
         begins = 12 if checkpoint and seq >= 12 else 9
         if not all(known[begins - 9 : seq - 9]) or not known[seq - 10]:
             continue
-        if begins == 12 and any(not known[each - 10] for each in tails_of[seq]):
+        if begins == 12 and not tails_of[seq] <= there:
             continue
         if all(data_of[each] <= there for each in range(10, seq + 1) if known[each - 10]):
             return seq
@@ -79,18 +79,19 @@ async def without(world: World, *missing: str) -> Group:
     return await (await open_vault(store, world.people.operator)).find("web1")
 
 
-async def tails_needed(world: World, seq: int) -> set[int]:
-    """Commits before a checkpoint that a point cannot be read without, all else being there."""
-    needed = set()
+async def needed(world: World, seq: int) -> set[str]:
+    """Of commits before a checkpoint, and their data, what a point cannot be read without, all
+    else being there."""
+    found = set()
     for hole in range(10, min(seq, 13)):
-        copy = await without(world, layout.commit(world.scope.group, hole))
-        if (await read_point(copy, seq))[1]:
-            needed.add(hole)
-    return needed
+        for key in {layout.commit(world.scope.group, hole), *data_of[hole]}:
+            if (await read_point(await without(world, key), seq))[1]:
+                found.add(key)
+    return found
 
 
 data_of: dict[int, set[str]] = {}
-tails_of: dict[int, set[int]] = {}
+tails_of: dict[int, set[str]] = {}
 
 
 async def test_the_newest_complete_consistent_commit() -> None:
@@ -103,10 +104,11 @@ async def test_the_newest_complete_consistent_commit() -> None:
         kinds = {key.split("/")[2] for key in young if key.startswith("groups/")}
         assert {"log", "data", "packs", "floors", "checkpoints"} <= kinds
         for seq in (12, 13, 15):
-            tails_of[seq] = await tails_needed(world, seq)
+            tails_of[seq] = await needed(world, seq)
         assert any(tails_of.values())
         found, spared, lacking = set(), 0, 0
         late = [{layout.commit(gid, seq)} for seq in range(10, 13)]  # each alone, and random ones
+        late += [{layout.commit(gid, seq)} | data_of[seq] for seq in range(10, 13)]
         for missing in [*late, *(random_part(young, seed) for seed in range(SEEDS))]:
             copy = await without(world, *missing)
             choice = await choose(copy, "web1", None)
@@ -120,10 +122,11 @@ async def test_the_newest_complete_consistent_commit() -> None:
             lost = {each for each in range(10, 13) if layout.commit(gid, each) in missing}
             spared += any(each < choice.point.seq for each in lost)
             lacking += any(
-                f"#{seq} passed over: {layout.commit(gid, each)} " in note
+                f"#{seq} passed over: {key} " in note
                 for note in choice.notes
                 for seq, tails in tails_of.items()
-                for each in tails & lost
+                for key in tails & missing
+                if "/log/" in key
             )
         assert len(found) > 3
         assert lacking
@@ -137,6 +140,8 @@ SMALL, LARGE = 1, 12  # blocks of noise: inline, an object of its own
     ("size", "since", "chosen"),
     [
         (LARGE, "nothing", 4),  # no frames are in the commit
+        (LARGE, "data late", 1),
+        (LARGE, "data late, written", 4),
         (SMALL, "nothing", 1),
         (SMALL, "written", 4),
         (SMALL, "zeroed", 4),
@@ -155,10 +160,15 @@ async def test_a_missing_commit_before_a_checkpoint(size: int, since: str, chose
             return (batch_of(0, content),)
 
         await author.commit(put(3))
-        await author.commit(put(60, size))
+        header = await author.commit(put(60, size))
+        data = [
+            layout.data(author.scope.group, header.epoch, each.number) for each in header.objects
+        ]
         await author.commit(put(5))
         await author.checkpoint()
         match since:
+            case "data late, written":
+                await author.commit(put(60, LARGE))
             case "written":
                 await author.commit(put(58, 5))
             case "zeroed":
@@ -174,16 +184,17 @@ async def test_a_missing_commit_before_a_checkpoint(size: int, since: str, chose
         if since == "checkpoint":
             await author.checkpoint()
         hole = layout.commit(world.scope.group, 2)
-        copy = await without(world, hole)
+        copy = await without(world, hole, *(data if "data late" in since else ()))
+        lacks = data[0] if "data late" in since else hole
         choice = await choose(copy, "web1", None)
         assert choice.point.seq == chosen, choice.notes
-        passed = [f"point #{seq} passed over: {hole} has not all arrived" for seq in (4, 3)]
+        passed = [f"point #{seq} passed over: {lacks} has not all arrived" for seq in (4, 3)]
         assert list(choice.notes) == (passed if chosen == 1 else [])
         disks, damage = await read_point(copy, chosen)
         assert not damage
         assert disks == (await read_point(await world.open(), chosen))[0]
         late = (await read_point(copy, 4))[1]
-        assert {each.key for each in late} == ({hole} if chosen == 1 else set())
+        assert {each.key for each in late} == ({lacks} if chosen == 1 else set())
 
 
 async def test_verify_names_a_pack_that_has_not_arrived() -> None:
