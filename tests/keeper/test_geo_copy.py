@@ -10,10 +10,11 @@ import pytest
 
 from stages.model import BLOCK, Batch
 from stages.recover.opened import Group, open_vault
-from stages.recover.points import choose
+from stages.recover.points import choose, newest_graded
 from stages.recover.verify import Verify
 from stages.store.memory import MemoryStore
 from stages.vault import layout
+from stages.vault.rollup import SPAN
 from tests.keeper.world import DISKS, World, make_world
 from tests.vault.author import batch_of
 from tests.vault.reading import MACHINE, read_point
@@ -188,6 +189,8 @@ async def test_a_missing_commit_before_a_checkpoint(size: int, since: str, chose
         lacks = data[0] if "data late" in since else hole
         choice = await choose(copy, "web1", None)
         assert choice.point.seq == chosen, choice.notes
+        graded = await newest_graded(copy, "web1", frozenset({"quiet"}))
+        assert (graded.point, graded.notes) == (choice.point, choice.notes)
         passed = [f"point #{seq} passed over: {lacks} has not all arrived" for seq in (4, 3)]
         assert list(choice.notes) == (passed if chosen == 1 else [])
         disks, damage = await read_point(copy, chosen)
@@ -195,6 +198,24 @@ async def test_a_missing_commit_before_a_checkpoint(size: int, since: str, chose
         assert disks == (await read_point(await world.open(), chosen))[0]
         late = (await read_point(copy, 4))[1]
         assert {each.key for each in late} == ({lacks} if chosen == 1 else set())
+
+
+async def test_a_rollup_does_not_stand_in_for_the_content_of_its_commits() -> None:
+    with ExitStack() as stack:
+        world = await make_world(stack)
+        for at in range(SPAN + 4):
+            await world.author.commit((batch_of(0, {at % 80: noise_block(str(at))}),), grade="app")
+        assert layout.rollup(world.scope.group, SPAN) in world.store._keys
+        hole = layout.commit(world.scope.group, SPAN - 6)
+        copy = await without(world, hole)
+        for choice in (
+            await choose(copy, "web1", None),
+            await newest_graded(copy, "web1", frozenset({"app"})),
+        ):
+            assert choice.point.seq == SPAN - 7
+            assert len(choice.notes) == 10
+            assert all(hole in note for note in choice.notes)
+        assert not (await read_point(copy, SPAN - 7))[1]
 
 
 async def test_verify_names_a_pack_that_has_not_arrived() -> None:
