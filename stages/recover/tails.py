@@ -1,9 +1,9 @@
 """Of missing commits that a checkpoint spares a reader: whose content a point still needs.
 
-A checkpoint says where every frame is, so nobody reads the commits before it: but small content
-lies in the tail of its commit, and of other data objects only their commit says that they have to
-be there. In a geo-replicated store both can arrive after the checkpoint that knows their frames;
-points that map one of them are not complete until they have.
+A checkpoint says where every frame is, so nobody reads the commits before it. But small content
+lies in the tail of its commit, and which data objects have to be there only the commits say. In a
+geo-replicated store both can arrive after the checkpoint that knows their frames; points that map
+one of them are not complete until they have.
 """
 
 from __future__ import annotations
