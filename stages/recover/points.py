@@ -10,7 +10,7 @@ import trio
 
 from stages.errors import UNREADABLE, Damage, Expired, MissingData, NotFound, UnknownVersion
 from stages.recover.again import TRIES, floors, moved_on
-from stages.recover.checkpoints import nearest, parts_of
+from stages.recover.arrived import Arrived
 from stages.recover.opened import Group
 from stages.stage import crew
 from stages.vault import layout
@@ -164,23 +164,20 @@ async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
     if salvage and chosen is not None:
         return Choice(as_point(chosen.header, chosen.link), ())
     commits = await _readable(group, low, seq) if low <= seq else []
-    first_bad, key = await _first_incomplete(group, [commit.header for commit in commits])
-    holes = await _holes(group, range(low, seq + 1), commits)
-    notes = [
-        f"point #{hole} passed over: {layout.commit(group.scope.group, hole)} has not all arrived"
-        for hole in holes
-        if hole == seq
-    ]
+    arrived = await Arrived.of(group, range(low, seq + 1), commits)
+    notes = []
+    if seq in arrived.holes:
+        what = layout.commit(group.scope.group, seq)
+        notes.append(f"point #{seq} passed over: {what} has not all arrived")
     for commit in reversed(commits):
-        if not commit.header.consistent:
+        if not commit.header.consistent or commit.header.seq in arrived.holes:
             continue
-        missing = await _stands_in_the_way(group, commit, holes)
-        if commit.header.seq < first_bad and not missing:
-            doubtful = bool(key or holes)
+        what = await arrived.lacking(commit)
+        if not what:
+            doubtful = bool(arrived.late or arrived.holes)
             return Choice(as_point(commit.header, commit.link), tuple(notes), doubtful)
-        what = missing or key
         notes.append(f"point #{commit.header.seq} passed over: {what} has not all arrived")
-    key = key or "".join(layout.commit(group.scope.group, hole) for hole in holes[:1])
+    doubtful = bool(arrived.late or arrived.holes)
     if chosen is None:
         raise MissingData(
             "a commit is missing, and no consistent point before it is complete",
@@ -188,54 +185,7 @@ async def _complete(group: Group, seq: int, *, salvage: bool) -> Choice:
             subject=layout.commit(group.scope.group, seq),
         )
     # What is missing is older than the window: that is damage, no delay. Restoring will say so.
-    return Choice(as_point(chosen.header, chosen.link), (), bool(key))
-
-
-async def _holes(group: Group, wanted: range, commits: list[Commit]) -> list[int]:
-    """Numbers of commits that are not there, ascending, of those that cannot be read."""
-    known = {commit.header.seq for commit in commits}
-    return [
-        seq
-        for seq in wanted
-        if seq not in known
-        and await group.log.store.info(layout.commit(group.scope.group, seq)) is None
-    ]
-
-
-async def _stands_in_the_way(group: Group, commit: Commit, holes: list[int]) -> str:
-    """What is missing for a point to be read: "" if a whole checkpoint spares the holes."""
-    seq = commit.header.seq
-    before = [hole for hole in holes if hole < seq]
-    if not before:
-        return ""
-    known = list(group.log.ignored)
-    manifest = await nearest(group, commit)
-    group.log.ignored[:] = known  # who reads the point will say so
-    if manifest is None or manifest.seq < before[-1]:
-        return layout.commit(group.scope.group, before[-1])
-    for at, part in sorted(parts_of(manifest)):
-        name = layout.checkpoint_part(group.scope.group, at, part)
-        if await group.log.store.info(name) is None:
-            return name
-    return ""
-
-
-async def _first_incomplete(group: Group, headers: list[Header]) -> tuple[int, str]:
-    """The first commit that names a data object which is missing or of another size, and that."""
-    pending = iter([(header, ref) for header in headers for ref in header.objects])
-    bad = [(group.tail + 1, "")]
-
-    async def look() -> None:
-        for header, ref in pending:
-            key = layout.data(group.scope.group, header.epoch, ref.number)
-            info = await group.log.store.info(key)
-            if info is None or info.size != ref.size:
-                bad.append((header.seq, key))
-
-    async with crew() as nursery:
-        for _ in range(_PARALLEL):
-            nursery.start_soon(look)
-    return min(bad)
+    return Choice(as_point(chosen.header, chosen.link), (), doubtful)
 
 
 async def _no_point(group: Group, machine: str, at: str | None, last: int) -> NotFound:
@@ -358,25 +308,22 @@ async def newest_graded(group: Group, machine: str, grades: frozenset[str]) -> C
     spans: list[tuple[int, int] | None] = [*_spans(group.log.first, group.tail)]
     if floor is not None and floor.points:
         spans.insert(0, None)
+    low = max(group.log.first, group.tail - COMPLETE_WINDOW + 1)
+    window = await _readable(group, low, group.tail) if low <= group.tail else []
+    arrived = await Arrived.of(group, range(low, group.tail + 1), window)
     for span in reversed(spans):
         commits = await (_readable(group, *span) if span else _kept(group, MAX_POINTS))
         for commit in reversed(commits):
             header = commit.header
-            if not header.consistent or header.grade not in grades:
+            if not header.consistent or header.grade not in grades or header.seq in arrived.holes:
                 continue
-            first_bad, key = await _first_incomplete(group, await _window(group, header.seq))
-            if header.seq < first_bad:
+            what = await arrived.lacking(commit)
+            if not what:
                 return Choice(as_point(header, commit.link), tuple(notes))
-            notes.append(f"point #{header.seq} passed over: {key} has not all arrived")
+            notes.append(f"point #{header.seq} passed over: {what} has not all arrived")
     raise NotFound(
         "there is no application-consistent point",
         operation="choose point",
         subject=machine,
         hint="'backstay points' lists what there is; 'latest' takes the newest consistent one",
     )
-
-
-async def _window(group: Group, seq: int) -> list[Header]:
-    """The headers up to ``seq`` whose data may not have arrived yet."""
-    low = max(group.log.first, group.tail - COMPLETE_WINDOW + 1)
-    return [commit.header for commit in await _readable(group, low, seq)] if low <= seq else []

@@ -1,0 +1,98 @@
+"""What of a log's newest commits has arrived in a copy of the vault, and which points lack some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.recover.checkpoints import nearest, parts_of
+from stages.recover.opened import Group
+from stages.recover.tails import Tails
+from stages.stage import crew
+from stages.vault import layout
+from stages.vault.commit import Header
+from stages.vault.commits import PARALLEL, Commit
+from stages.vault.rollup import SPAN
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Of a window of the log: ``holes`` are the numbers of commits that are not there, ascending;
+    ``late`` is the key of a data object that is not there or of another size, "" without one, and
+    ``first_late`` the first commit that names one.
+    """
+
+    group: Group
+    holes: list[int]
+    first_late: int
+    late: str
+    tails: Tails
+
+    @staticmethod
+    async def of(group: Group, wanted: range, commits: list[Commit]) -> Arrived:
+        """Look for what ``commits`` name, which could be read of ``wanted``, and for the others."""
+        headers = [commit.header for commit in commits]
+        first, key = await _first_incomplete(group, headers)
+        holes = await _holes(group, wanted, {header.seq for header in headers})
+        return Arrived(group, holes, first, key, Tails(group, headers))
+
+    async def lacking(self, commit: Commit) -> str:
+        """The key of something that is missing for a point to be read; "" if nothing is."""
+        missing = await self._in_the_way(commit)
+        return missing or (self.late if commit.header.seq >= self.first_late else "")
+
+    async def _in_the_way(self, commit: Commit) -> str:
+        """What holes cost a point: "" if a whole checkpoint spares them, and no content is in them
+        that the point still has."""
+        group, seq = self.group, commit.header.seq
+        before = [hole for hole in self.holes if hole < seq]
+        if not before:
+            return ""
+        known = list(group.log.ignored)
+        manifest = await nearest(group, commit)
+        group.log.ignored[:] = known  # who reads the point will say so
+        if manifest is None or manifest.seq < before[-1]:
+            return layout.commit(group.scope.group, before[-1])
+        for at, part in sorted(parts_of(manifest)):
+            name = layout.checkpoint_part(group.scope.group, at, part)
+            if await group.log.store.info(name) is None:
+                return name
+        return await self.tails.needed(commit, manifest, before)
+
+
+async def _holes(group: Group, wanted: range, known: set[int]) -> list[int]:
+    """Numbers of commits that are not there, ascending. Of those that may be known of a rollup
+    only, too: it has no content."""
+    gid, store = group.scope.group, group.log.store
+    ends = range(-(-wanted.start // SPAN) * SPAN, wanted.stop, SPAN)
+    if any(_rolled(wanted, end) for end in ends):
+        listed = await store.page(layout.log_prefix(gid), layout.commit(gid, wanted.start - 1))
+        there = {info.key for info in listed}
+        known = {seq for seq in known if layout.commit(gid, seq) in there}
+    return [
+        seq
+        for seq in wanted
+        if seq not in known and await store.info(layout.commit(gid, seq)) is None
+    ]
+
+
+def _rolled(wanted: range, end: int) -> bool:
+    """Would a rollup be read rather than its commits?"""
+    return end - max(wanted.start, end - SPAN + 1) + 1 > PARALLEL
+
+
+async def _first_incomplete(group: Group, headers: list[Header]) -> tuple[int, str]:
+    """The first commit that names a data object which is missing or of another size, and that."""
+    pending = iter([(header, ref) for header in headers for ref in header.objects])
+    bad = [(group.tail + 1, "")]
+
+    async def look() -> None:
+        for header, ref in pending:
+            key = layout.data(group.scope.group, header.epoch, ref.number)
+            info = await group.log.store.info(key)
+            if info is None or info.size != ref.size:
+                bad.append((header.seq, key))
+
+    async with crew() as nursery:
+        for _ in range(PARALLEL):
+            nursery.start_soon(look)
+    return min(bad)
