@@ -16,13 +16,15 @@ from stages.vault.rollup import SPAN
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Of a window of the log: ``holes`` are the numbers of commits that are not there, ascending;
-    ``late`` is the key of a data object that is not there or of another size, "" without one, and
-    ``first_late`` the first commit that names one.
+    """Of a window of the log: ``holes`` are the numbers of commits that are not there, ascending,
+    and ``rolled`` those of them that a rollup tells of, all but their content; ``late`` is the key
+    of a data object that is not there or of another size, "" without one, and ``first_late`` the
+    first commit that names one.
     """
 
     group: Group
     holes: list[int]
+    rolled: dict[int, Commit]
     first_late: int
     late: str
     tails: Tails
@@ -32,8 +34,10 @@ class Arrived:
         """Look for what ``commits`` name, which could be read of ``wanted``, and for the others."""
         headers = [commit.header for commit in commits]
         first, key = await _first_incomplete(group, headers)
-        holes = await _holes(group, wanted, {header.seq for header in headers})
-        return Arrived(group, holes, first, key, Tails(group, headers))
+        known = {commit.header.seq: commit for commit in commits}
+        holes = await _holes(group, wanted, set(known))
+        rolled = {hole: known[hole] for hole in holes if hole in known}
+        return Arrived(group, holes, rolled, first, key, Tails(group, headers))
 
     async def lacking(self, commit: Commit) -> str:
         """The key of something that is missing for a point to be read; "" if nothing is."""
@@ -41,8 +45,8 @@ class Arrived:
         return missing or (self.late if commit.header.seq >= self.first_late else "")
 
     async def _in_the_way(self, commit: Commit) -> str:
-        """What holes cost a point: "" if a whole checkpoint spares them, and no content is in them
-        that the point still has."""
+        """What holes cost a point: "" if a whole checkpoint spares those that no rollup tells of,
+        and no content is in them that the point may still have."""
         group, seq = self.group, commit.header.seq
         before = [hole for hole in self.holes if hole < seq]
         if not before:
@@ -50,13 +54,25 @@ class Arrived:
         known = list(group.log.ignored)
         manifest = await nearest(group, commit)
         group.log.ignored[:] = known  # who reads the point will say so
-        if manifest is None or manifest.seq < before[-1]:
-            return layout.commit(group.scope.group, before[-1])
+        base = 0 if manifest is None else manifest.seq
+        for hole in reversed([hole for hole in before if base < hole]):
+            # Its frames are not followed: a point that comes soon after is passed over, too.
+            if hole not in self.rolled or await self._has_content(self.rolled[hole]):
+                return layout.commit(group.scope.group, hole)
+        spared = [hole for hole in before if hole <= base]
+        if manifest is None or not spared:
+            return ""
         for at, part in sorted(parts_of(manifest)):
             name = layout.checkpoint_part(group.scope.group, at, part)
             if await group.log.store.info(name) is None:
                 return name
-        return await self.tails.needed(commit, manifest, before)
+        return await self.tails.needed(commit, manifest, spared)
+
+    async def _has_content(self, commit: Commit) -> bool:
+        """Frames in its own tail."""
+        keys = await self.group.ring.keys(commit.header.epoch)
+        index = commit.index(self.group.scope, keys)
+        return any(segment.source < 0 and len(segment.spans) for segment in index)
 
 
 async def _holes(group: Group, wanted: range, known: set[int]) -> list[int]:
