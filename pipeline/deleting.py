@@ -23,7 +23,7 @@ from stages.keeper.erase import Size, erase, size_of
 from stages.keeper.survey import time_of
 from stages.keeper.times import store_time
 from stages.recover.opened import Group, OpenedVault
-from stages.vault.branches import fence
+from stages.vault.branches import fence, is_fenced
 from stages.vault.deletion import Deletion, load_deletion, put_deletion
 from stages.vault.failover_log import load_failovers
 from stages.vault.failover_state import Phase
@@ -114,6 +114,9 @@ class Deleting:
         self._refuse(plan.obstacles)
         confirm(plan)
         await self._record(mine)
+        await self._look_again(
+            [*(group.scope.group for group in mine), *await self._unfenced(plan.begun)]
+        )
         gone = Size()
         for gid in (*(group.scope.group for group in mine), *plan.begun):
             await self._fence(gid)
@@ -184,7 +187,7 @@ class Deleting:
                     f"{name} (group {other.scope.group.hex()}) branches off it at #{parent.seq}"
                 )
         for group in mine:
-            found += await self._needed(group)
+            found += await self._needed(group.scope)
             age = (self._now - await time_of(group, group.tail)) / 1e6
             if age < QUIET:
                 found.append(
@@ -194,8 +197,8 @@ class Deleting:
                 )
         return found
 
-    async def _needed(self, group: Group) -> list[str]:
-        where = (self._store, group.scope, self._vault.charter)
+    async def _needed(self, scope: Scope) -> list[str]:
+        where = (self._store, scope, self._vault.charter)
         holds, leases = await load_holds(*where), await load_leases(*where, self._now)
         failovers = await load_failovers(*where)
         state = failovers.state
@@ -221,8 +224,7 @@ class Deleting:
             )
 
     async def _record(self, mine: Sequence[Group]) -> None:
-        """The records; then once more whoever may have come to need it meanwhile: he looks at the
-        record after his hold or lease, so that one of the two sees the other."""
+        """The records, before it is looked once more whether something needs a group."""
         for group in mine:
             newest = await group.log.signed(group.tail)
             made = Deletion(
@@ -235,17 +237,33 @@ class Deleting:
             )
             given = (self._store, group.scope, self._vault.charter, made)
             await put_deletion(*given, self._access.key.signer)
+
+    async def _unfenced(self, begun: Sequence[bytes]) -> list[bytes]:
+        """Of groups whose deletion was begun before, those that whoever did so had perhaps not
+        looked at again: he was killed, or is about to."""
+        charter = self._vault.charter
+        found = []
+        for gid in begun:
+            scope, since = Scope(charter.vault, gid, charter.cipher), self._vault.deleted[gid].epoch
+            if not await is_fenced(self._store, scope, charter.operator, since):
+                found.append(gid)
+        return found
+
+    async def _look_again(self, ids: Sequence[bytes]) -> None:
+        """Whoever may have come to need a group meanwhile looks at the record after his hold or
+        lease, so that one of the two sees the other. If it is this one, he withdraws the records.
+        """
+        charter = self._vault.charter
         late = []
-        for group in mine:
-            late += await self._needed(group)
-        ids = {group.scope.group for group in mine}
+        for gid in ids:
+            late += await self._needed(Scope(charter.vault, gid, charter.cipher))
         for other in await self._vault.groups():
             parent = other.record.parent
             if parent is not None and parent.group in ids:
                 late.append(f"group {other.scope.group.hex()} branches off it since this moment")
         if late:
-            for group in mine:
-                await self._store.delete(deletion_name(group.scope.group))
+            for gid in ids:
+                await self._store.delete(deletion_name(gid))
             self._refuse(late)
 
     async def _fence(self, gid: bytes) -> None:

@@ -240,6 +240,31 @@ async def test_what_comes_the_moment_before_the_record() -> None:
             assert await world.check() == offered
 
 
+@pytest.mark.parametrize("act", [_leased, _branched])
+async def test_killed_before_it_has_looked_again(act: Any) -> None:
+    """Who came the moment before the record did not see it, and nobody has looked: the next run
+    does, and gives the machine back."""
+
+    class Killed(FaultStore):
+        async def put(self, key: str, parts: Any) -> Put:
+            if key != layout.deleted(world.scope.group):
+                return await super().put(key, parts)
+            await act(world)
+            await super().put(key, parts)
+            raise StoreUnreachable("killed")
+
+    with ExitStack() as stack:
+        world = await old_world(stack)
+        offered = await world.offered()
+        with pytest.raises(StoreUnreachable):
+            await delete(world, Killed(world.store, FaultPlan(), world.clock))
+        assert layout.deleted(world.scope.group) in world.store._keys
+        with pytest.raises(IllegalOperation):
+            await delete(world)
+        assert layout.deleted(world.scope.group) not in world.store._keys
+        assert await world.check() == offered
+
+
 async def test_not_confirmed_or_another_name() -> None:
     def no(_: Plan) -> None:
         raise ValueError("no")
