@@ -42,12 +42,6 @@ class Assessed:
         """What nothing needs."""
         return list(unreachable(self.group.scope.group, self.there, self.needs, before))
 
-    def kept_bytes(self) -> int:
-        """Bytes of needed frames before the floor."""
-        needs = self.needs
-        held = (needs.live_data, needs.live_tails, needs.live_packs)
-        return sum(sum(each.values()) for each in held)
-
 
 async def assess(
     group: Group,

@@ -185,7 +185,6 @@ class GroupPass:
         report.points = len(following.points)
         found = await self._assess(following)
         moves = moves_of(found, waste=self._rules.waste, most=self._rules.most_moved)
-        report.freed_by_moves = moves.freed
         self._foresee(found, moves)
         await self._roll(found)
         changes = (following.seq, following.points) != (floor.seq, floor.points)
@@ -209,7 +208,7 @@ class GroupPass:
             self._report.rolled = len(ends)
             return
         rolled = await make_rollups(found.group, ends)
-        self._report.rolled, self._report.rolled_bytes = rolled.count, rolled.bytes
+        self._report.rolled = rolled.count
         self._report.notes += rolled.notes
 
     def _foresee(self, found: Assessed, moves: Moves) -> None:

@@ -13,7 +13,7 @@ class GroupReport:
 
     ``deleted``: went in this run (or would). ``waiting_us``: how long until what the newest floor
     has let go may be deleted. ``wanted``: points needed whatever their age, and why.
-    ``rolled``: missing rollups that were made, and their bytes (0 in a dry run).
+    ``rolled``: missing rollups that were made (or would be).
     """
 
     group: str
@@ -30,8 +30,6 @@ class GroupReport:
     to_go_objects: int = 0
     moved: int = 0
     rolled: int = 0
-    rolled_bytes: int = 0
-    freed_by_moves: int = 0
     waiting_us: int = 0
     written: int = 0
     wanted: dict[int, str] = field(default_factory=dict)

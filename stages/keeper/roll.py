@@ -19,10 +19,9 @@ from stages.vault import layout, rollup
 
 @dataclass
 class Rolled:
-    """How many were made, their bytes, and what could not be."""
+    """How many were made, and what could not be."""
 
     count: int = 0
-    bytes: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -42,5 +41,4 @@ async def make_rollups(group: Group, ends: Sequence[int]) -> Rolled:
         size = sum(len(part) for part in parts)
         if size <= rollup.MAX_SIZE and await log.store.put(key, parts) is Put.CREATED:
             found.count += 1
-            found.bytes += size
     return found
