@@ -113,7 +113,7 @@ class PointDevice:
         frame, slot = location.frame_and_slot(at)
         name = location.split(frame)
         content = self._frames.cached(name)
-        if content is None:
+        if content is None or len(content) < (slot + count) * BLOCK:
             slots = np.arange(slot, slot + count, dtype=np.uint64)
             need = FrameNeed(*name, slots, slots)
             content = (await self._frames.get(np.array([frame], np.uint64), [need]))[name]

@@ -23,7 +23,7 @@ from stages.vault import frame
 from stages.vault.container import HEAD_SIZE, PREFIX
 from stages.vault.sealing import Scope
 
-Laid = tuple[int, FrameNeed]  # where in a room a frame's content begins, and what is taken of it
+Laid = tuple[int, int, FrameNeed]  # where in a room a frame begins, its bytes, what is taken of it
 Sink = Callable[[memoryview, Sequence[Laid]], None]  # a room, which is used again on return
 Lost = list[tuple[FrameNeed, str]]
 
@@ -135,7 +135,7 @@ class Extractor:
             except DamagedObject as error:
                 lost.append((need, error.message))
                 continue
-            laid.append((filled, need))
+            laid.append((filled, size, need))
             filled += size
         if laid:
             sink(desk.room, laid)
@@ -165,8 +165,7 @@ def _unpack(fetched: Fetched, need: FrameNeed, stored: Buffer, desk: _Desk, at: 
     room = desk.room[at : at + frame.MOST]
     named = need.epoch, need.number
     size = frame.unpack_into(scope, data_key, *named, stored, key, desk.expander, room)
-    if int(need.slots[-1]) * BLOCK >= size:
-        raise DamagedObject("frame of fewer blocks than its index says", subject=key)
+    need.within(size, key)
     return size
 
 
@@ -174,8 +173,8 @@ def each(take: Callable[[FrameNeed, memoryview], None]) -> Sink:
     """A sink that hands one frame on at a time; the content is to be used before the next."""
 
     def sink(room: memoryview, laid: Sequence[Laid]) -> None:
-        for at, need in laid:
-            take(need, room[at : at + frame.MOST])
+        for at, size, need in laid:
+            take(need, room[at : at + size])
 
     return sink
 

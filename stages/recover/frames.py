@@ -27,6 +27,11 @@ Lost: TypeAlias = tuple[str, str]  # key of an object, and why a frame cannot be
 _PARALLEL = 8
 
 
+def frame_name(name: Name) -> str:
+    """As errors call it that do not know its object."""
+    return f"frame {name[0]}/{name[1]}"
+
+
 class FrameCache:
     """Plain frames by name, least recently used first to go."""
 
@@ -72,6 +77,9 @@ class FrameCache:
             elif waiting is not None:
                 await waiting.wait()
             else:
+                for need in wanted:  # who fetched it may have wanted less
+                    name = (need.epoch, need.number)
+                    need.within(len(found[name]), frame_name(name))
                 return found
 
     async def _fetch(self, frames: U64, wanted: list[FrameNeed]) -> dict[Name, bytes]:

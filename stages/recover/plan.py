@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.model import U64
+from stages.errors import DamagedObject
+from stages.model import BLOCK, U64
 from stages.vault import layout, location
 
 HAUL_BYTES = 4 << 20
@@ -23,12 +24,20 @@ _LONGEST = 1 << 20  # no frame is longer: what a directory says beyond it is not
 
 @dataclass(frozen=True, slots=True)
 class FrameNeed:
-    """A frame and what is taken from it: block ``slots`` (n,) go to disk blocks ``blocks`` (n,)."""
+    """A frame and what is taken from it: block ``slots`` (n,) go to disk blocks ``blocks`` (n,).
+
+    ``slots`` ascend.
+    """
 
     epoch: int
     number: int
     slots: U64
     blocks: U64
+
+    def within(self, size: int, subject: str) -> None:
+        """``DamagedObject`` if a frame of ``size`` bytes does not hold all of it."""
+        if int(self.slots[-1]) * BLOCK >= size:
+            raise DamagedObject("frame of fewer blocks than its index says", subject=subject)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,9 +170,9 @@ def content_runs(need: FrameNeed) -> list[tuple[int, int, int]]:
 def stretches(laid: Sequence[Laid]) -> list[tuple[int, int, int]]:
     """Stretches of a room that go to consecutive blocks: block of the room, block, count."""
     if len(laid) == 1 and not laid[0][0]:
-        return content_runs(laid[0][1])
-    slots = np.concatenate([need.slots + np.uint64(at // BLOCK) for at, need in laid])
-    return _runs(slots, np.concatenate([need.blocks for _, need in laid]))
+        return content_runs(laid[0][2])
+    slots = np.concatenate([need.slots + np.uint64(at // BLOCK) for at, _, need in laid])
+    return _runs(slots, np.concatenate([need.blocks for _, _, need in laid]))
 
 
 def _runs(slots: U64, blocks: U64) -> list[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -173,6 +174,24 @@ async def test_the_cache_is_bounded(cache: int) -> None:
                 assert await content(device, offset, length) == image[offset : offset + length]
                 held = sum(len(each) for each in device._frames._cache.values())
                 assert held == device._frames.held <= cache
+
+
+async def test_a_short_frame_ends_where_it_ends() -> None:
+    """Behind it in memory is still what a longer one left there: never content, and not kept."""
+    async with past(DISK) as made:
+        await made.write((ROOT, noise(0, FRAME_BLOCKS)))
+        await made.write((ROOT, noise(100, 3)))
+        async with served(made) as device:
+            await content(device, 0, FRAME_BLOCKS * BLOCK)
+            await content(device, 100 * BLOCK, BLOCK)
+            kept = [len(each) for each in device._frames._cache.values()]
+            assert kept == [FRAME_BLOCKS * BLOCK, 3 * BLOCK]
+            located = await device._located.region(0)
+            located[103] = located[102] + np.uint64(1)  # a map that says more than there is
+            for first in (103, 102, 98):  # alone, with some that is there, beside a hole
+                with pytest.raises(DamagedObject, match="fewer blocks"):
+                    await device.read(first * BLOCK, (104 - first) * BLOCK)
+            assert len(await content(device, 100 * BLOCK, 3 * BLOCK)) == 3 * BLOCK
 
 
 async def test_a_large_read_of_scattered_blocks_holds_few_frames_at_a_time() -> None:
