@@ -179,7 +179,7 @@ async def test_gets_run_ahead_but_not_away() -> None:
 
 
 @st.composite
-def rooms(draw: st.DrawFn) -> list[tuple[int, FrameNeed]]:
+def rooms(draw: st.DrawFn) -> list[tuple[int, int, FrameNeed]]:
     """Frames one after the other, some of whose blocks are wanted, mostly in a row."""
     laid, at, block = [], 0, 0
     for number in range(draw(st.integers(1, 5))):
@@ -190,18 +190,18 @@ def rooms(draw: st.DrawFn) -> list[tuple[int, FrameNeed]]:
             block += draw(st.sampled_from([1, 1, 1, 2, 100]))
             blocks.append(block)
         need = FrameNeed(1, number, np.array(slots, np.uint64), np.array(blocks, np.uint64))
-        laid.append((at * BLOCK, need))
+        laid.append((at * BLOCK, size * BLOCK, need))
         at += size
     return laid
 
 
 @given(rooms())
 def test_stretches_of_a_room_are_all_that_is_wanted_of_it(
-    laid: list[tuple[int, FrameNeed]],
+    laid: list[tuple[int, int, FrameNeed]],
 ) -> None:
     wanted = [
         (at // BLOCK + slot, block)
-        for at, need in laid
+        for at, _, need in laid
         for slot, block in zip(need.slots.tolist(), need.blocks.tolist(), strict=True)
     ]
     found = stretches(laid)
