@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = {"system.py", "system_workers.py"}
 SUPERVISOR = {"supervisor.py", "jobrun.py"}  # of pipeline/supervisor: what breaks is begun anew
+CANCELLATION = {"BaseException", "BaseExceptionGroup", "Cancelled"}  # what may hold it
 SOURCES = sorted(
     path for package in ("stages", "pipeline", "bench") for path in (ROOT / package).rglob("*.py")
 )
@@ -53,13 +54,31 @@ def _supervises(path: Path) -> bool:
 
 def _caught(node: ast.ExceptHandler, supervises: bool) -> str:
     """What is wrong with it."""
-    caught = node.type.id if isinstance(node.type, ast.Name) else ""
-    if node.type is None or (caught == "Exception" and not supervises):
+    caught = set() if node.type is None else _names(node.type)
+    if node.type is None or ("Exception" in caught and not supervises):
         return "catches everything"
     again = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-    if caught in ("BaseException", "BaseExceptionGroup") and not again:
+    if caught & CANCELLATION and not again:
         return "swallows cancellation"
     return ""
+
+
+def _names(node: ast.AST) -> set[str]:
+    """All names in an expression, with or without their modules."""
+    found = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    return found | {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute)}
+
+
+def test_nothing_suppresses_everything(parsed: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in parsed.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and "suppress" in _names(node.func)
+        and any(_names(each) & {"Exception", *CANCELLATION} for each in node.args)
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +87,11 @@ def _caught(node: ast.ExceptHandler, supervises: bool) -> str:
         ("except:", "catches everything"),
         ("except Exception:", "catches everything"),
         ("except BaseException:", "swallows cancellation"),
+        ("except (ValueError, Exception):", "catches everything"),
+        ("except trio.Cancelled:", "swallows cancellation"),
+        ("except (OSError, BaseExceptionGroup):", "swallows cancellation"),
         ("except OSError:", ""),
+        ("except (OSError, errors.BackstayError):", ""),
     ],
 )
 def test_it_would_be_seen(text: str, said: str) -> None:

@@ -101,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except BrokenPipeError:
             sys.exit(unheard())
         except (BackstayError, BaseExceptionGroup, OSError) as raised:
-            sys.exit(_failed(raised, as_json))
+            if (known := _failed(raised, as_json)) is None:
+                raise
+            sys.exit(known)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -114,8 +116,8 @@ def _misunderstood(error: click.ClickException, as_json: bool) -> int:
     return UsageError.exit_code
 
 
-def _failed(raised: BaseException, as_json: bool) -> int:
-    """Report what ended a command; what is not ours is a defect and keeps its traceback."""
+def _failed(raised: BaseException, as_json: bool) -> int | None:
+    """Report what ended a command. None: it is not ours but a defect, and keeps its traceback."""
     failure = first_failure(raised)
     if isinstance(failure, KeyboardInterrupt):
         return interrupted(as_json)
@@ -123,9 +125,7 @@ def _failed(raised: BaseException, as_json: bool) -> int:
         return unheard()
     if isinstance(failure, OSError):
         return fail(refused_by_system(failure), as_json)
-    if not isinstance(failure, BackstayError):
-        raise raised
-    return fail(failure, as_json)
+    return fail(failure, as_json) if isinstance(failure, BackstayError) else None
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ class Delivering:
             await self._life_until_paused()
         except (BackstayError, BaseExceptionGroup) as raised:
             failed = _failure_of(raised)
+            if failed is None:
+                raise
             if isinstance(failed, IntakeGone):
                 self._due = self.ports.clock.monotonic() + INTAKE_SECONDS
                 return
@@ -271,8 +273,6 @@ def _stage(found: StageStatistics) -> dict[str, Any]:
     }
 
 
-def _failure_of(raised: BaseException) -> BackstayError:
-    for leaf in leaves(raised):
-        if isinstance(leaf, BackstayError):
-            return leaf
-    raise raised
+def _failure_of(raised: BaseException) -> BackstayError | None:
+    """None: it is a defect, or cancelled."""
+    return next((leaf for leaf in leaves(raised) if isinstance(leaf, BackstayError)), None)

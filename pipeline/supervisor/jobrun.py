@@ -34,12 +34,10 @@ class JobRun:
         job: JobView,
         parameters: Mapping[str, Any],
         carrier: Carrier,
-        resumed: bool,
     ):
         self.job = job
         self.parameters = parameters
         self.carrier = carrier
-        self.resumed = resumed
         self.ports = parts.ports
         self.state = parts.state
         self._owner = owner

@@ -262,7 +262,7 @@ class Protected:
             self.parts.tell(f"{self.name}: {after.situation}")
         await self._perform(found)
         if made is not None:
-            self._start(made, parameters or {}, resumed=False)
+            self._start(made, parameters or {})
         self._moved.unpark_all()
         return made
 
@@ -327,10 +327,10 @@ class Protected:
         cancellable = carrier is not None and carrier.cancellable
         return NewJob(kind, self.name, by, parameters, cancellable, key)
 
-    def _start(self, job: JobView, parameters: Mapping[str, Any], *, resumed: bool) -> None:
+    def _start(self, job: JobView, parameters: Mapping[str, Any]) -> None:
         carrier = self.parts.carriers.get(job.kind)
         assert carrier is not None, job.kind  # noqa: S101 - checked before it was made
-        run = self.runs[job.id] = JobRun(self, self.parts, job, parameters, carrier, resumed)
+        run = self.runs[job.id] = JobRun(self, self.parts, job, parameters, carrier)
         self._nursery.start_soon(run.run)
 
     async def _go_on(self) -> None:
@@ -346,7 +346,7 @@ class Protected:
             elif now.state not in carrier.states:
                 await self.end(interrupted(job, f"the machine is now: {now}"), None)
             else:
-                self._start(job, await records.parameters(job.id), resumed=True)
+                self._start(job, await records.parameters(job.id))
         await self._go_on_without()
 
     async def _go_on_without(self) -> None:
@@ -359,7 +359,7 @@ class Protected:
         )
         assert made is not None  # noqa: S101
         self.record = self.record.beginning(made)
-        self._start(made, {"declared": True}, resumed=False)
+        self._start(made, {"declared": True})
 
     def _start_at(self, parameters: Mapping[str, Any]) -> int | None:
         at = parameters.get("at_us")

@@ -63,7 +63,6 @@ class Work(Protocol):
     state: StateFolder
     job: JobView
     parameters: Mapping[str, Any]
-    resumed: bool
 
     @property
     def config(self) -> Config:

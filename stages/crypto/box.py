@@ -15,8 +15,6 @@ from nacl.hash import blake2b
 
 from stages.ports import Entropy
 
-OVERHEAD = bindings.crypto_box_SEALBYTES
-
 
 @dataclass(frozen=True)
 class BoxSecret:

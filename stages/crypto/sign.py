@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-SIGNATURE_SIZE = 64
-
 
 @dataclass(frozen=True)
 class Signer:

@@ -39,7 +39,6 @@ class Sent:
     started: float
     ops: list[Op] = field(default_factory=list)
     answered: bool = False
-    excused: bool = False  # the source failed meanwhile
 
     def covers(self, offset: int, data: bytes) -> bool:
         """Is this change what was asked for?"""

@@ -45,7 +45,7 @@ class SiteStore:
             ("if-none-match", "*"),
             (protocol.DIGEST_HEADER, found),
         )
-        heard = await self._ask(Ask("PUT", target, headers, parts, size), "put", key)
+        heard = await self._ask(Ask("PUT", target, headers, parts, size), "put")
         if heard.status == 412:
             return Put.EXISTS
         self._require(heard, (201,), "put", key)
@@ -63,7 +63,7 @@ class SiteStore:
         headers = () if whole else (("range", protocol.byte_range(offset, length)),)
         most = _MOST if length is None else min(length, _MOST)
         ask = Ask("GET", target, headers, most=max(most, _LIST))
-        heard = await self._ask(ask, "get", key, again=True)
+        heard = await self._ask(ask, "get", again=True)
         if heard.status == 416:
             return b""
         self._require(heard, (200 if whole else 206,), "get", key)
@@ -73,12 +73,12 @@ class SiteStore:
 
     async def info(self, key: str) -> ObjectInfo | None:
         """Size and age, or None."""
-        heard = await self._ask(Ask("HEAD", self._object(key)), "info", key, again=True)
+        heard = await self._ask(Ask("HEAD", self._object(key)), "info", again=True)
         if _is_missing(heard):
             return None
         if heard.status != 200:  # an answer to HEAD has no body that says why
             first = (("range", protocol.byte_range(0, 1)),)
-            told = await self._ask(Ask("GET", self._object(key), first), "info", key, again=True)
+            told = await self._ask(Ask("GET", self._object(key), first), "info", again=True)
             self._require(told, (200, 206, 416), "info", key)
         self._require(heard, (200,), "info", key)
         try:
@@ -94,7 +94,7 @@ class SiteStore:
         while True:
             wanted = min(protocol.PAGE, limit - len(found))
             target = protocol.listing(self._vault, prefix, after, wanted)
-            heard = await self._ask(Ask("GET", target, most=_LIST), "list", prefix, again=True)
+            heard = await self._ask(Ask("GET", target, most=_LIST), "list", again=True)
             self._require(heard, (200,), "list", prefix)
             objects, more = self._listed(heard.body)
             found += objects
@@ -104,7 +104,7 @@ class SiteStore:
 
     async def delete(self, key: str) -> bool:
         """Remove; False if it was not there. The site lets operators only."""
-        heard = await self._ask(Ask("DELETE", self._object(key)), "delete", key)
+        heard = await self._ask(Ask("DELETE", self._object(key)), "delete")
         if _is_missing(heard):
             return False
         self._require(heard, (204,), "delete", key)
@@ -117,7 +117,7 @@ class SiteStore:
     def _object(self, key: str) -> str:
         return f"{protocol.collection(self._vault)}/{quote(check_key(key))}"
 
-    async def _ask(self, ask: Ask, operation: str, subject: str, *, again: bool = False) -> Heard:
+    async def _ask(self, ask: Ask, operation: str, *, again: bool = False) -> Heard:
         try:
             heard = await self._pool.exchange(ask, again=again)
         except NoAnswer as lost:
