@@ -159,13 +159,14 @@ class Watch:
         self.peak = max(self.peak, *self._highest.values(), 0)
 
     def _loop(self) -> None:
-        while not self._stopped.is_set():
+        while True:  # also the shortest command is looked at once
             self.look()
+            if self._stopped.wait(INTERVAL):
+                return
             if time.monotonic() > self._deadline:
                 with suppress(ProcessLookupError):
                     os.killpg(self._root, signal.SIGKILL)
                 return
-            self._stopped.wait(INTERVAL)
 
     def look(self) -> None:
         """Add up what the tree has resident now."""

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.measure import Command, CommandFailed, checked, run
+from bench import measure
+from bench.measure import Command, CommandFailed, Watch, checked, run
 
 MIB = 1 << 20
 _HOLD = "data = bytearray(%d); data[::4096] = b'x' * len(data[::4096]);"
+_READY = "print('ready', flush=True); input()"
 
 
 def python(script: str) -> Command:
@@ -36,29 +39,57 @@ def test_environment_and_folder(tmp_path: Path) -> None:
     assert checked(command, tmp_path).output == f"yes {tmp_path}\n"
 
 
-def test_memory_of_a_process_is_seen(tmp_path: Path) -> None:
-    script = f"{_HOLD % (96 * MIB)} import time; time.sleep(0.2)"
-    assert 96 * MIB < run(python(script), tmp_path).peak < 300 * MIB
+def peak_of(script: str) -> int:
+    """What is seen of a process that is looked at when it says that it is ready."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        watch = Watch(process.pid)
+        watch.start()
+        watch.stop()
+        process.communicate(b"\n")
+    return watch.peak
 
 
-def test_memory_is_summed_over_the_tree(tmp_path: Path) -> None:
-    child = f"{_HOLD % (64 * MIB)} print(1, flush=True); input()"
+def test_memory_of_a_process_is_seen() -> None:
+    assert 96 * MIB < peak_of(f"{_HOLD % (96 * MIB)} {_READY}") < 300 * MIB
+
+
+def test_a_command_is_watched_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends once its memory was seen; that is what the run has as its peak."""
+    seen = tmp_path / "seen"
+
+    class Telling(Watch):
+        def look(self) -> None:
+            super().look()
+            if self.peak > 96 * MIB:
+                seen.touch()
+
+    monkeypatch.setattr(measure, "Watch", Telling)
+    monkeypatch.setattr(measure, "_own_peak", lambda usage: 0)
+    script = f"import os\n{_HOLD % (96 * MIB)}\nwhile not os.path.exists({str(seen)!r}): pass"
+    assert run(python(script), tmp_path).peak > 96 * MIB
+
+
+def test_memory_is_summed_over_the_tree() -> None:
+    child = f"{_HOLD % (64 * MIB)} {_READY}"
     script = (
         "import subprocess, sys, time\n"
         f"child = {child!r}\n"
         "how = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
         "two = [subprocess.Popen([sys.executable, '-c', child], **how) for _ in range(2)]\n"
         "[one.stdout.readline() for one in two]\n"
-        "time.sleep(0.2)\n"
+        f"{_READY}\n"
         "[one.communicate(b'\\n') for one in two]\n"
     )
-    assert run(python(script), tmp_path).peak > 128 * MIB
+    assert peak_of(script) > 128 * MIB
 
 
-def test_a_short_peak_between_two_looks_is_not_missed(tmp_path: Path) -> None:
+def test_a_short_peak_between_two_looks_is_not_missed() -> None:
     # The high-water mark stays with the process after the memory has been given back.
-    script = f"{_HOLD % (96 * MIB)} del data; import time; time.sleep(0.2)"
-    assert run(python(script), tmp_path).peak > 96 * MIB
+    assert peak_of(f"{_HOLD % (96 * MIB)} del data; {_READY}") > 96 * MIB
 
 
 def test_cpu_of_children_counts(tmp_path: Path) -> None:

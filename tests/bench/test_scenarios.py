@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import subjects
+from bench import naive, subjects
 from bench.blank import Blank
 from bench.context import Context
 from bench.measure import Command, checked
@@ -164,7 +164,6 @@ def test_peers_that_are_installed_bring_back_what_they_took(tmp_path: Path) -> N
 
 
 def test_the_naive_copy_keeps_holes_and_odd_ends(tmp_path: Path) -> None:
-    naive = pytest.importorskip("bench.naive")
     source, packed, found = (tmp_path / name for name in ("source", "packed", "found"))
     source.write_bytes(b"x" * 300_000 + bytes(600_000) + b"y" * 100_001 + bytes(5))
     naive.new_key(tmp_path / "key")

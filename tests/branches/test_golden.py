@@ -32,8 +32,8 @@ async def test_todays_reader_reads_it(checkpoints: bool) -> None:
 
 async def test_todays_writer_writes_the_same() -> None:
     golden, zstd = build_golden.read(NAME)
-    if zstd != zstandard.ZSTD_VERSION:
-        pytest.skip("another version of zstd compresses differently")
     built, _ = await build()
-    assert built.objects == golden.objects
+    assert built.objects.keys() == golden.objects.keys()
     assert built.points == golden.points
+    if zstd == zstandard.ZSTD_VERSION:  # another one may compress to other bytes
+        assert built.objects == golden.objects

@@ -91,6 +91,11 @@ class Place:
         assert isinstance(code, int)
         return Said(code, out.getvalue(), err.getvalue())
 
+    def unless(self, code: int, *arguments: str) -> Said | None:
+        """What a command says, unless it ends with ``code``: what that is about is waited for."""
+        said = self.backstay(*arguments)
+        return None if said.code == code else said
+
     def json(self, *arguments: str) -> dict[str, Any]:
         """Run a command that has to succeed; its result."""
         said = self.backstay(*arguments, "--json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,8 @@ def test_a_person_at_a_terminal(typed: bytes, code: int, said: str, tmp_path: Pa
     script.write_text(ASKS)
     pid, terminal = pty.fork()
     if not pid:
+        # Whoever runs the tests in the background may have had them ignore it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ["PYTHONPATH"] = str(ROOT)
         os.execv(sys.executable, [sys.executable, str(script)])
     heard, last = b"", time.monotonic() + PATIENCE
@@ -59,6 +62,8 @@ def test_a_person_at_a_terminal(typed: bytes, code: int, said: str, tmp_path: Pa
                     break  # it has ended
             elif b"to go on:" in heard:
                 os.write(terminal, typed)
+        else:
+            os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code, heard
     finally:
         os.close(terminal)

@@ -18,6 +18,7 @@ from pipeline.demo.commands import Commands
 from pipeline.demo.guest import Guest, Moment
 from stages.errors import NotFound
 from tests.cli.support import MIB, Place
+from tests.waiting import until
 
 PATIENCE = 120.0  # seconds: never reached unless something is wrong
 
@@ -199,9 +200,12 @@ def test_the_client_and_servers_of_others(short: Path, server: str) -> None:
 
 def connected(path: str, process: subprocess.Popen[bytes]) -> NbdClient:
     """Connect as soon as it listens."""
-    while True:
+
+    def connect() -> NbdClient | None:
         assert process.poll() is None
         try:
             return NbdClient(path, "root")
         except (FileNotFoundError, ConnectionRefusedError):
-            os.sched_yield()
+            return None
+
+    return until(f"a server at {path}", connect, pause=0)

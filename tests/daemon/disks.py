@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import struct
 import subprocess
@@ -16,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from tests.cli.support import MIB, tool
 from tests.daemon.running import died
+from tests.waiting import until
 
 _GOING_DOWN = 0x8004587D  # _IOR('X', 125, __u32): ext4's and xfs's shutdown
 _NO_FLUSH = 2
@@ -124,9 +124,8 @@ def fuse(*server: str) -> Iterator[Fuse]:
         words = [nbd, "--command", "nbdkit", "-s", *server]
         process = subprocess.Popen(["nbdfuse", *words], start_new_session=True)
         try:
-            while not os.path.ismount(nbd):
-                assert process.poll() is None, "nbdfuse has ended"
-                select.select([], [], [], 0.01)  # leave the processor to it
+            until("nbdfuse's mount", lambda: process.poll() or os.path.ismount(nbd), pause=0.01)
+            assert process.poll() is None, "nbdfuse has ended"
             yield Fuse(Path(nbd), process)
         finally:
             process.send_signal(signal.SIGCONT)

@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import trio
 
 from pipeline.daemon.link_client import IntakeGone, command
 from tests.cli.support import KEYS, MIB, Place
+from tests.waiting import until
 
 PATIENCE = 60.0  # seconds for a process to end: never reached unless something is wrong
 SIZE = 12 * MIB + 4096
@@ -102,15 +102,18 @@ class Daemon:
 
     def child(self, module: str) -> int:
         """The parent's child that runs a module of the daemon; it is waited for."""
-        while self.process.poll() is None:
+
+        def look() -> int:
+            assert self.process.poll() is None, "the parent has ended"
             # It was started by one of the parent's threads, and is shown with that one.
             for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
                 with suppress(FileNotFoundError, ProcessLookupError):
                     for child in (thread / "children").read_text().split():
                         if module.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
                             return int(child)
-            select.select([], [], [], 0.01)  # leave the processor to it
-        raise AssertionError("the parent has ended")
+            return 0
+
+        return until(f"a child that runs {module}", look, pause=0.01)
 
 
 def ask(state: Path, name: str) -> dict[str, Any]:
@@ -163,13 +166,11 @@ def replicating(place: Place) -> None:
 
 def comes_back(place: Place) -> None:
     """Wait until every machine replicates again, whatever it does meanwhile."""
-    last = time.monotonic() + PATIENCE
-    while True:
-        found = ask(place / "state", "status")["machines"].values()
-        if all(one["state"] == "replicating" for one in found):
-            return
-        assert time.monotonic() < last, found
-        select.select([], [], [], 0.05)  # leave the processor to it
+
+    def states() -> list[str]:
+        return [one["state"] for one in ask(place / "state", "status")["machines"].values()]
+
+    until(states, lambda: set(states()) <= {"replicating"})
 
 
 def restored_is_the_source(place: Place, folder: str = "back") -> None:

@@ -28,6 +28,7 @@ from tests.daemon.running import (
     restored_is_the_source,
     running,
 )
+from tests.waiting import until
 
 KILLS = 20
 
@@ -72,12 +73,16 @@ def _ended(process: subprocess.Popen[str]) -> str:
 
 def _kill(daemon: Daemon, after: float) -> None:
     """Delivery, wherever it is by then; the reload may just have put another in its place."""
-    while True:
+
+    def kill() -> bool:
         pid = daemon.child("delivery_main")
         select.select([], [], [], after)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-            return
+            return True
+        return False
+
+    until("a delivery to kill", kill, pause=0)
 
 
 def test_delivery_killed_twenty_times_under_load(place: Place) -> None:

@@ -118,8 +118,9 @@ async def lies(served: Served) -> None:
 
 async def gone(client: Client) -> None:
     """The server hangs up, whatever it says before."""
-    while not await client.at_end():
-        client._unread.clear()
+    with trio.fail_after(PATIENCE):
+        while not await client.at_end():
+            client._unread.clear()
 
 
 async def comes_and_goes(served: Served) -> None:

@@ -206,12 +206,13 @@ async def test_connections_have_a_limit(tmp_path: Path) -> None:
             await command(served.path, "echo")
         for frames in held:
             await frames.aclose()
-        while True:  # it sees that they have gone, and has room again
-            try:
-                await served.is_well()
-            except IntakeGone:
-                continue
-            break
+        with trio.fail_after(30):
+            while True:  # it sees that they have gone, and has room again
+                try:
+                    await served.is_well()
+                except IntakeGone:
+                    continue
+                break
 
 
 async def test_commands_side_by_side_by_number(tmp_path: Path) -> None:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import select
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
 from tests.cli.support import Place
 from tests.daemon.running import (
-    PATIENCE,
     qemu_io,
     replicating,
     restored_is_the_source,
     running,
 )
+from tests.waiting import until
 
 
 def _until(place: Place, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """What status says of the vault, once it is so."""
-    last = time.monotonic() + PATIENCE
-    while True:
+
+    def said() -> dict[str, Any]:
         (found,) = place.json("status", "c.yaml")["daemon"]["stores"]
-        if good(found):
-            return dict(found)
-        assert time.monotonic() < last, found
-        select.select([], [], [], 0.2)  # leave the processor to it
+        return dict(found)
+
+    def look() -> dict[str, Any] | None:
+        found = said()
+        return found if good(found) else None
+
+    return until(said, look, pause=0.2)
 
 
 def _limit(place: Place, text: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from tests.daemon.running import (
     restored_is_the_source,
     running,
 )
+from tests.waiting import until
 
 # As the supervisor starts it, with a pass in seconds instead of days.
 HASTY = """
@@ -61,11 +60,9 @@ def scrub(place: Place) -> dict[str, Any]:
 
 def passes(place: Place, more: int) -> dict[str, Any]:
     """Wait for so many passes that begin from now on."""
-    began, last = scrub(place)["passes"], time.monotonic() + PATIENCE
-    while (found := scrub(place))["passes"] < began + more + 1:
-        assert time.monotonic() < last, found
-        select.select([], [], [], 0.1)  # leave the processor to it
-    return found
+    wanted = scrub(place)["passes"] + more + 1
+    until(lambda: scrub(place), lambda: scrub(place)["passes"] >= wanted, pause=0.1)
+    return scrub(place)
 
 
 def test_bytes_that_change_behind_its_back_are_found_and_corrected() -> None:

@@ -199,9 +199,10 @@ async def test_hydration_gives_way_to_the_guest() -> None:
             await overlay.read(0, 1)
             await trio.lowlevel.checkpoint()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(guest)
-        nursery.start_soon(overlay.hydrate)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(guest)
+            nursery.start_soon(overlay.hydrate)
     slept: list[float] = ports.clock.slept  # type: ignore[attr-defined]
     assert len([pause for pause in slept if pause >= 0.05]) >= len(slept) // 2
     assert len(slept) > 20

@@ -8,10 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -20,6 +20,7 @@ from stages.store.address import with_options
 from stages.store.open import open_store
 from stages.store.port import ObjectStore
 from stages.system import this_machine
+from tests import waiting
 from tests.forked import Forked
 
 REPOSITORY = Path(__file__).parents[2]
@@ -106,11 +107,11 @@ clients:
                     [*self.prefix, *command(*words, module=self.module)],
                     cwd=REPOSITORY, stdout=log, stderr=log,
                 )  # fmt: skip
-        end = time.monotonic() + _SECONDS
-        while b"serving standby" not in (self.place / "site.log").read_bytes()[begun:]:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < end, self.log
-            time.sleep(0.02)
+        waiting.until(lambda: self.log, partial(self._serves, self.process, begun), pause=0.02)
+
+    def _serves(self, process: subprocess.Popen[bytes] | Forked, begun: int) -> bool:
+        assert process.poll() is None, self.log
+        return b"serving standby" in (self.place / "site.log").read_bytes()[begun:]
 
     def signal(self, number: int) -> int:
         """Send it and wait for the end; how it ended."""

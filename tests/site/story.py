@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.cli.support import ROOT, Place
+from tests.cli.support import ROOT, Place, Said
 from tests.daemon.running import CONFIG, PATIENCE, SIZE
 from tests.site.serving import Served, command
+from tests.waiting import until
 
 REPLICAS = """replicas:
   web1: {{vault: standby, path: ./replica, key: ./{key}, trust: ./op.pub, every: 100ms}}
@@ -91,10 +90,8 @@ class Guest:
 
     def goes_on(self, count: int = 2) -> None:
         """Wait until it has done so many more."""
-        wanted, last = self.written + count, time.monotonic() + PATIENCE
-        while self.written < wanted:
-            assert time.monotonic() < last, "the guest is not answered"
-            select.select([], [], [], 0.02)  # leave the processor to it
+        wanted = self.written + count
+        until("an answer to the guest", lambda: self.written >= wanted, pause=0.02)
 
     def end(self) -> None:
         """Turn it off, with what it has started."""
@@ -116,11 +113,12 @@ def guest(place: Place, uri: str) -> Iterator[Guest]:
 def point(place: Place, config: str = "c.yaml") -> int:
     """A point now. Gaps, and a delivery that is just being started again, are waited for."""
     words = ("mark", config, "web1", "--wait", "30", "--json")
-    last = time.monotonic() + PATIENCE
-    while (said := place.backstay(*words)).code != 0:
-        assert time.monotonic() < last, said
-        select.select([], [], [], 0.05)  # leave the processor to it
-    return int(said.fields["seq"])
+
+    def marked() -> Said | None:
+        said = place.backstay(*words)
+        return said if said.code == 0 else None
+
+    return int(until(lambda: place.backstay(*words), marked).fields["seq"])
 
 
 def give(place: Path, *words: str, prefix: Sequence[str] = (), code: int = 0) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import select
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from pipeline.site.replicas import standing
 from stages.replica.record import path_of
 from stages.system import SystemFiles
 from tests.cli.support import Place, put
-from tests.daemon.running import PATIENCE
 from tests.site.serving import Served, served
 from tests.site.story import configured, source
+from tests.waiting import until
 
 THERE = """daemon: {{state: ./there-state}}
 vaults:
@@ -45,10 +43,7 @@ class _Told:
 
     def until(self, seq: int) -> None:
         """Wait until it is at a point, and compare."""
-        last = time.monotonic() + PATIENCE
-        while self.now()[:2] != ("whole", seq):
-            assert time.monotonic() < last, (self.now(), self.site.log)
-            select.select([], [], [], 0.02)  # leave the processor to it
+        until(self.all_said, lambda: self.now()[:2] == ("whole", seq), pause=0.02)
         self.is_right()
 
     def is_right(self) -> None:
@@ -59,10 +54,10 @@ class _Told:
             assert found.read_bytes() == self.images[seq]
 
     def troubled(self, word: str) -> None:
-        last = time.monotonic() + PATIENCE
-        while word not in self.now()[2]:
-            assert time.monotonic() < last, (self.now(), self.site.log)
-            select.select([], [], [], 0.02)
+        until(self.all_said, lambda: word in self.now()[2], pause=0.02)
+
+    def all_said(self) -> tuple[object, str]:
+        return self.now(), self.site.log
 
 
 def _written(here: Place, told: _Told, dice: random.Random) -> int:

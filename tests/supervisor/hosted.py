@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pipeline.daemon.link_client import IntakeGone
 from tests.cli.support import Place
 from tests.daemon.running import PATIENCE, ask, died
 from tests.forked import Forked
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,25 +60,20 @@ class Host:
         self, state: str, machine: str = "web1", *, without: str = "", **more: Any
     ) -> dict[str, Any]:
         """Wait for a state, for other fields of the view, and for the end of a reason."""
-        last = time.monotonic() + PATIENCE
-        while True:
+
+        def look() -> dict[str, Any] | None:
             view = self.view(machine)
             reasons = [reason["code"] for reason in view["reasons"]]
             as_wanted = all(view[key] == value for key, value in more.items())
-            if view["state"] == state and as_wanted and without not in reasons:
-                return view
-            assert time.monotonic() < last, (view, self.log.read_text()[-3000:])
-            select.select([], [], [], 0.05)  # leave the processor to it
+            return view if view["state"] == state and as_wanted and without not in reasons else None
+
+        return until(lambda: (self.view(machine), self.log.read_text()[-3000:]), look)
 
     def ended(self, number: int) -> dict[str, Any]:
         """Wait for the end of a job."""
-        last = time.monotonic() + PATIENCE
-        while True:
-            job = dict(self.ask("job", number=number))
-            if job["ended_us"] is not None:
-                return job
-            assert time.monotonic() < last, job
-            select.select([], [], [], 0.05)
+        job = partial(self.ask, "job", number=number)
+        until(job, lambda: job()["ended_us"] is not None)
+        return dict(job())
 
     def states(self, machine: str = "web1") -> list[str]:
         """All that it went through."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from tests.cli.support import Place
 from tests.daemon.running import ask, died, prepare, qemu_io, restored_is_the_source
 from tests.supervisor.hosted import Host, Refused, bury_intake, hosted
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -100,10 +100,17 @@ def test_suspended_and_resumed(host: Host, place: Place) -> None:
 def stays(host: Host, state: str) -> None:
     """For as long as it takes to look at intake a few times, whatever makes it look again."""
     looks = {host.ask("look", machine="web1")}
-    while len(looks) < 4:
+
+    def looked_again() -> bool:
         assert host.view()["state"] == state
         looks.add(host.ask("look", machine="web1"))
-        select.select([], [], [], 0.05)  # leave the processor to it
+        return len(looks) >= 4
+
+    until("four looks at intake", looked_again)
+
+
+def intake_state(place: Place) -> str:
+    return str(ask(place / "state", "status")["machines"]["web1"]["state"])
 
 
 def test_a_gap_is_resynchronized(host: Host, place: Place) -> None:
@@ -113,8 +120,7 @@ def test_a_gap_is_resynchronized(host: Host, place: Place) -> None:
     os.kill(intake, signal.SIGKILL)
     died(intake)
     shown = host.states()
-    while host.states()[-2:] == shown[-2:]:
-        select.select([], [], [], 0.05)  # leave the processor to it
+    until("another state", lambda: host.states()[-2:] != shown[-2:])
     host.until("replicating")
     assert "waiting for resync" in host.states()
     host.end()
@@ -159,8 +165,7 @@ def test_unprotected_and_protected_again(host: Host, place: Place) -> None:
     assert host.ended(made["id"])["state"] == "succeeded"
     host.until("disabled")
     qemu_io(place, "write -P 9 3M 64k", "flush")  # its guest goes on
-    while ask(place / "state", "status")["machines"]["web1"]["state"] != "tracking":
-        select.select([], [], [], 0.05)
+    until("intake that tracks", lambda: intake_state(place) == "tracking")
     host.kill()
     with hosted(place) as again:
         stays(again, "disabled")  # a person said so
@@ -236,18 +241,13 @@ def test_a_vault_that_is_away_and_retry_by_hand(host: Host, place: Place) -> Non
     shipped(host)
     (place / "vault").rename(place / "away")
     qemu_io(place, "write -P 8 6M 300k", "flush")
-    last = time.monotonic() + 60
-    while host.view()["ladder"]["attempt"] != 1:
-        assert time.monotonic() < last
-        select.select([], [], [], 0.05)
+    until("the ladder's first step", lambda: host.view()["ladder"]["attempt"] == 1)
     view = host.view()
     assert view["ladder"]["last"]["recoverable"]
     assert 0 < view["ladder"]["next_try_us"] / 1e6 - time.time() <= 66
     host.kill()
     with hosted(place) as again:
-        while again.view()["ladder"]["attempt"] != 1:
-            assert time.monotonic() < last
-            select.select([], [], [], 0.05)
+        until("the same step again", lambda: again.view()["ladder"]["attempt"] == 1)
         assert again.view()["ladder"]["next_try_us"] == view["ladder"]["next_try_us"]
         (place / "away").rename(place / "vault")
         again.operate("retry")

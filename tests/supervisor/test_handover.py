@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +19,9 @@ from pipeline.hands import holding, take
 from pipeline.state import StateFolder
 from stages.errors import StateLocked
 from stages.system import this_machine
+from tests import waiting
 from tests.cli.support import KEYS, Place
 from tests.daemon.running import (
-    PATIENCE,
     ask,
     died,
     prepare,
@@ -64,21 +63,24 @@ def protected(place: Place) -> None:
 
 
 def view(place: Place) -> dict[str, Any]:
-    while (said := place.backstay("status", "--json")).code == 8:
-        select.select([], [], [], 0.05)  # it is being started
+    said = waiting.until("a daemon", partial(place.unless, 8, "status", "--json"))
     assert said.code == 0, said
     return dict(said.fields["machines"][0])
 
 
+def reasons_of(place: Place) -> dict[str, dict[str, Any]]:
+    return {one["code"]: one for one in view(place)["reasons"]}
+
+
 def until(place: Place, state: str, **more: Any) -> dict[str, Any]:
     """Wait until the daemon says so."""
-    last = time.monotonic() + PATIENCE
-    while True:
+    wanted = {"state": state, **more}
+
+    def look() -> dict[str, Any] | None:
         found = view(place)
-        if found["state"] == state and all(found[key] == value for key, value in more.items()):
-            return found
-        assert time.monotonic() < last, found
-        select.select([], [], [], 0.1)  # leave the processor to it
+        return found if wanted.items() <= {key: found[key] for key in wanted}.items() else None
+
+    return waiting.until(lambda: view(place), look, pause=0.1)
 
 
 def refuses(place: Place) -> bool:
@@ -110,8 +112,7 @@ def test_prepared_failed_over_cancelled(place: Place) -> None:
         intake = daemon.intake
         os.kill(intake, signal.SIGKILL)
         died(intake)
-        while not serves_nobody(place):
-            select.select([], [], [], 0.05)
+        waiting.until("intake that serves nobody", lambda: serves_nobody(place))
         assert refuses(place)
         done = place.json("failover", "planned", *WEB, *CONFIRMED)
         assert done["point"]["seq"] == found["failover"]["point"] == job["result"]["seq"]
@@ -122,8 +123,7 @@ def test_prepared_failed_over_cancelled(place: Place) -> None:
         assert refused.code == 11
         place.json("failover", "cancel", *WEB, *CONFIRMED)
         until(place, "replicating")
-        while refuses(place):
-            select.select([], [], [], 0.05)
+        waiting.until("open listeners", lambda: not refuses(place))
         qemu_io(place, "read -P 9 0 64k", "write -P 8 0 64k", "flush")
         protected(place)
         daemon.end()
@@ -157,12 +157,10 @@ def test_prepare_is_undone(place: Place) -> None:
         place.json("failover", "planned", *WEB, *CONFIRMED, "--drained")
         qemu_io(place, "write -P 6 0 64k", "flush")  # served; its commit is fenced, which is seen
         until(place, "failed over, commit pending")
-        while not refuses(place):
-            select.select([], [], [], 0.05)
+        waiting.until("closed listeners", lambda: refuses(place))
         place.json("failover", "cancel", *WEB, *CONFIRMED)
         until(place, "replicating")
-        while refuses(place):
-            select.select([], [], [], 0.05)
+        waiting.until("open listeners", lambda: not refuses(place))
         daemon.end()
 
 
@@ -217,10 +215,10 @@ def test_killed_while_it_prepares(place: Place) -> None:
         qemu_io(place, "write -P 9 0 64k")
         os.kill(daemon.child("delivery_main"), signal.SIGSTOP)  # ships nothing
         job = place.json("failover", "prepare", "web1")["job"]
-        while True:
-            found = place.json("job", "show", str(job["id"]))
-            if "ship the last writes" in json.dumps(found):
-                break
+        waiting.until(
+            "its last task",
+            lambda: "ship the last writes" in json.dumps(place.json("job", "show", str(job["id"]))),
+        )
         assert refuses(place)
         daemon.process.kill()
         daemon.process.wait()
@@ -272,8 +270,8 @@ def test_a_guest_that_runs_on_keeps_its_machine(place: Place) -> None:
             for _ in range(2):  # looks of the daemon at the vault, once its writes are refused
                 qemu.stdin.write("write -P 6 0 64k\n")
                 qemu.stdin.flush()
-                while "wrote" not in qemu.stdout.readline():
-                    pass
+                while "wrote" not in (line := qemu.stdout.readline()):
+                    assert line, "it has ended"
                 until(place, "failover committed")
                 with pytest.raises(StateLocked, match="captures it"):
                     take(files, state, "web1")
@@ -283,8 +281,8 @@ def test_a_guest_that_runs_on_keeps_its_machine(place: Place) -> None:
         assert refuses(place)
         with holding(files, state, "web1"):
             pass
-        while "away" not in (reasons := {one["code"]: one for one in view(place)["reasons"]}):
-            select.select([], [], [], 0.05)
+        waiting.until("the reason", lambda: "away" in reasons_of(place))
+        reasons = reasons_of(place)
         assert reasons["away"]["health"] == "warning"
         assert "intake" not in reasons
 

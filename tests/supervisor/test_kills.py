@@ -3,7 +3,6 @@ it finds or fails it with a reason."""
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from stages.system import this_machine
 from tests.cli.support import Place
 from tests.daemon.running import prepare, qemu_io
 from tests.supervisor.hosted import Host, Refused, bury_intake, hosted
+from tests.waiting import until
 
 DAY = 86_400_000_000
 PROBLEM = Problem("Fenced", "another writer", "a person decides", False, 10)
@@ -142,32 +142,42 @@ def _moves(host: Host) -> list[str]:
 
 def _until_test(host: Host, test: str) -> None:
     """Suspended, with or without a gap that the cases before have left, and so far with a test."""
-    while (view := host.view())["test"] != test or "suspended" not in view["state"]:
-        select.select([], [], [], 0.05)  # leave the processor to it
+
+    def look() -> bool:
+        view = host.view()
+        return bool(view["test"] == test and "suspended" in view["state"])
+
+    until(host.view, look)
 
 
 def _operated(host: Host, operation: str, **parameters: Any) -> dict[str, Any]:
     """Once it replicates: a gap that the kill has left may be found a moment later."""
-    while True:
+
+    def order() -> dict[str, Any] | None:
         host.until("replicating")
         try:
             return dict(host.operate(operation, **parameters))
         except Refused as refused:
             if "resync" not in str(refused):
                 raise
+            return None
+
+    return until(f"{operation}, which is refused for a resync", order)
 
 
 def _cancelled(host: Host, job: int) -> None:
     """Once it goes on: after a kill it is begun again in a moment."""
-    while True:
+
+    def cancel() -> bool:
         try:
             host.ask("act", number=job, action="cancel")
         except Refused as refused:
             if "taken up again" not in str(refused):
                 raise
-            select.select([], [], [], 0.02)
-        else:
-            return
+            return False
+        return True
+
+    until(f"job {job}, which is to be taken up again", cancel, pause=0.02)
 
 
 def test_every_state_is_here() -> None:
@@ -180,11 +190,9 @@ def test_it_comes_back_in_that_state(place: Place, name: str) -> None:
     job = trio.run(leave, place, killed)
     with hosted(place) as host:
         view = host.until(killed.then)
+        if killed.then != killed.record.situation.state:  # the event follows the state
+            until("the event of its move", lambda: _moves(host), pause=0.02)
         moves = _moves(host)
-        if killed.then != killed.record.situation.state:
-            while not moves:  # the event follows the state; the test's time is bounded
-                select.select([], [], [], 0.02)  # leave the processor to it
-                moves = _moves(host)
         if moves:
             assert moves[0] == killed.record.situation.state
         else:

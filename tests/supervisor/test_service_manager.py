@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import trio.testing
 
 from pipeline.supervisor.notify import Notifier
 from stages.system import SystemClock
+from tests import waiting
 from tests.cli.support import Place
 from tests.daemon.running import died, prepare
 from tests.supervisor.hosted import Host, bury_intake, hosted
@@ -120,10 +120,11 @@ def test_a_supervisor_tells_its_life(place: Place) -> None:
     with listening(address) as sock:
 
         def until(word: str) -> str:
-            while True:
+            def hear() -> str | None:
                 said = sock.recv(4096).decode()
-                if word in said:
-                    return said
+                return said if word in said else None
+
+            return waiting.until(word, hear, pause=0)
 
         with hosted(place, NOTIFY_SOCKET=address, WATCHDOG_USEC="200000") as host:
             assert until("READY=1") == "READY=1\nSTATUS=1 machines"
@@ -145,13 +146,14 @@ def test_a_supervisor_tells_its_life(place: Place) -> None:
 
 def environment_of(host: Host, which: str) -> bytes:
     """Of a process below it; delivery may just be begun anew by the reload."""
-    while True:
+
+    def look() -> bytes:
         try:
-            found = Path(f"/proc/{host.ask('daemon')[which]}/environ").read_bytes()
+            return Path(f"/proc/{host.ask('daemon')[which]}/environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
-            continue
-        if found:
-            return found
+            return b""
+
+    return waiting.until(f"a process that is the {which}", look)
 
 
 def test_killed_by_its_watchdog_intake_stays(place: Place) -> None:
@@ -187,7 +189,6 @@ def test_what_the_unit_must_say() -> None:
     assert found["LimitCORE"] == ["0"]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     program = tmp_path / "backstay"
     program.symlink_to(sys.executable)

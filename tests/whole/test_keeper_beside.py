@@ -8,11 +8,11 @@ end well.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,7 @@ from tests.daemon.running import (
     restored_is_the_source,
     running,
 )
+from tests.waiting import until
 from tests.whole.test_operators_day import WEB_DISK, guest, point
 
 RUN = ("keeper", "run", *KEYS, "--retention", "all=0s", "--grace", "0s")
@@ -53,6 +54,11 @@ def a_history(place: Place, points: int) -> list[int]:
     return seqs
 
 
+def _has_begun(process: subprocess.Popen[str], folder: Path) -> bool:
+    """It has a file, or it is already over."""
+    return process.poll() is not None or any(folder.glob("*"))
+
+
 @contextmanager
 def half_restored(place: Place, seq: int) -> Iterator[subprocess.Popen[str]]:
     """A restore that has begun to write and is stopped there."""
@@ -61,8 +67,7 @@ def half_restored(place: Place, seq: int) -> Iterator[subprocess.Popen[str]]:
         words = ("--at", f"#{seq}", "--to", folder.name)
         process = place.start("restore", "web1", *KEYS, *words)
         try:
-            while process.poll() is None and not any(folder.glob("*")):
-                select.select([], [], [], 0.001)
+            until("the first file of a restore", partial(_has_begun, process, folder), pause=0.001)
             process.send_signal(signal.SIGSTOP)
             if process.poll() is None and not (folder / "web1-root.img").exists():
                 yield process

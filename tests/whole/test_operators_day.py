@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from tests import waiting
 from tests.cli.support import KEYS, Place, same
 from tests.daemon.running import PATIENCE, Daemon, died, prepare, running
 from tests.failover.test_cli import serving
@@ -75,10 +75,13 @@ def guest(place: Place, uri: str, *commands: str) -> None:
 
 def offered(place: Place, uri: str) -> None:
     """Wait until clients may come."""
-    while subprocess.run(
-        ["nbdinfo", uri], check=False, cwd=place.root, capture_output=True
-    ).returncode:
-        select.select([], [], [], 0.05)  # its listeners are being opened
+
+    def answers() -> bool:  # its listeners are being opened
+        words = ["nbdinfo", uri]
+        done = subprocess.run(words, check=False, cwd=place.root, capture_output=True)
+        return done.returncode == 0
+
+    waiting.until(f"a server at {uri}", answers)
 
 
 WEB_DISK = "nbd+unix:///root?socket=root.sock"
@@ -101,8 +104,7 @@ def busy(place: Place, uri: str) -> Iterator[None]:
 
 def view(place: Place, machine: str = "web1", api: str = "state") -> dict[str, Any]:
     words = ("status", "--api", f"unix:./{api}/api.sock", "--json")
-    while (said := place.backstay(*words)).code == 8:
-        select.select([], [], [], 0.05)  # it is being started
+    said = waiting.until("a daemon", partial(place.unless, 8, *words))
     assert said.code == 0, said
     found = said.fields["machines"]
     return dict(next(one for one in found if one["name"] == machine))
@@ -116,20 +118,18 @@ def until(
     direction: str = "forward",
 ) -> dict[str, Any]:
     """Wait until the daemon says so."""
-    last = time.monotonic() + PATIENCE
-    while True:
+
+    def look() -> dict[str, Any] | None:
         found = view(place, machine, api)
-        if (found["state"], found["direction"]) == (state, direction):
-            return found
-        assert time.monotonic() < last, json.dumps(found)
-        select.select([], [], [], 0.1)  # leave the processor to it
+        return found if (found["state"], found["direction"]) == (state, direction) else None
+
+    return waiting.until(lambda: view(place, machine, api), look, pause=0.1)
 
 
 def point(place: Place, config: str = "c.yaml", machine: str = "web1") -> int:
     """A point now: what was written before is in the vault. A gap is waited for."""
     words = ("mark", config, machine, "--wait", "60", "--json")
-    while (said := place.backstay(*words)).code == 7:
-        select.select([], [], [], 0.05)  # leave the processor to it
+    said = waiting.until("the end of a gap", partial(place.unless, 7, *words))
     assert said.code == 0, said
     return int(said.fields["seq"])
 
@@ -143,13 +143,14 @@ def cut_off(place: Place) -> None:
     (place / "vault").rename(place / "elsewhere")
     guest(place, WEB_DISK, "write -P 2 0 64k", "flush")
     guest(place, DB_DISK, "write -P 2 0 64k", "flush")
-    last = time.monotonic() + PATIENCE
-    while True:
+
+    def tried() -> dict[str, Any] | None:
         ladder = view(place)["ladder"]
-        if ladder["attempt"]:
-            break
-        assert time.monotonic() < last, ladder
-        guest(place, WEB_DISK, "write -P 2 0 64k", "flush")
+        if not ladder["attempt"]:
+            guest(place, WEB_DISK, "write -P 2 0 64k", "flush")
+        return dict(ladder) if ladder["attempt"] else None
+
+    ladder = waiting.until("the ladder's first step", tried)
     assert ladder["last"]["recoverable"]
     assert ladder["next_try_us"] > time.time_ns() // 1000
     guest(place, WEB_DISK, "read -P 2 0 64k", "write -P 4 64k 64k", "flush")
