@@ -13,7 +13,8 @@ from pipeline.intake_status import IntakeStatus
 from stages.cache.journal.recover import open_journal
 from stages.cache.journal.writer import JournalLimits
 from stages.capture.group.changing import Prepared, look_for_growth, prepare
-from stages.capture.group.group import Group, Limits
+from stages.capture.group.group import Group
+from stages.capture.group.limits import Limits
 from stages.capture.group.opening import JournalFound, NamedDisk, open_group
 from stages.errors import IllegalOperation, SourceBusy
 from stages.joint import Joint

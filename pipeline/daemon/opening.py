@@ -18,7 +18,7 @@ from pipeline.notice import source_notices
 from pipeline.state import StateFolder
 from stages import durable
 from stages.capture.activity.witness import within
-from stages.capture.group.group import Limits
+from stages.capture.group.limits import Limits
 from stages.capture.live.scrub import MISMATCH, Mismatch
 from stages.errors import BackstayError, StateLocked
 from stages.ports import Machine

@@ -12,8 +12,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.capture.activity.codec import read
-from stages.capture.activity.log import ActivityLog, DiskSpan, Found, SourceId, look
+from stages.capture.activity.codec import DiskSpan, Found, SourceId, read
+from stages.capture.activity.log import ActivityLog, look
 from stages.capture.activity.witness import Witness
 from stages.errors import NoSpace, StateError
 from stages.stream import REGION

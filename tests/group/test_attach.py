@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.capture.activity.log import DiskFound, DiskSpan, Found, SourceId
+from stages.capture.activity.codec import DiskFound, DiskSpan, Found, SourceId
 from stages.capture.group.attach import DiskNow, attach, change
 from stages.errors import IllegalOperation
 from stages.stream import REGION

@@ -8,9 +8,6 @@ configuration's disks as they are.
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 from unittest import mock
 
@@ -36,78 +33,28 @@ from pipeline.state import StateFolder
 from stages import ports
 from stages.cache.journal.writer import JournalLimits
 from stages.capture.group.changing import look_for_growth, prepare
-from stages.capture.group.group import Group, Limits
+from stages.capture.group.group import Group
+from stages.capture.group.limits import Limits
 from stages.capture.group.opening import NamedDisk
 from stages.capture.splitter.handler import SplitHandler
 from stages.errors import NotFound, leaves
-from stages.model import BLOCK
-from stages.nbd import wire
 from stages.nbd.buffers import ReceiveBuffer
-from stages.nbd.transmission import Batch, Request
-from stages.stream import REGION
+from stages.nbd.transmission import Batch
 from tests.ports.watched import InlineOffload, WatchedFiles
+from tests.simulation.configured import Configured, joined
 from tests.simulation.daemon import SimClock
+from tests.simulation.disk_guests import Replies, draw_request
 from tests.whole.reading import open_group, read_point
-from tests.whole.world import NAME, STATE, Crash, Dice, World
-
-SIZES = (REGION + 24 * BLOCK + 512, 30 * BLOCK, 9 * BLOCK + 700)
-MOST = 2 * REGION
-HOT = 20  # blocks that guests like to write to
+from tests.whole.world import NAME, STATE, Crash, Dice
 
 
-class Replies:
-    """What a client hears."""
-
-    def __init__(self) -> None:
-        self.done_count = self.failed = 0
-        self.moved = trio.Event()
-
-    def done(self, request: Request) -> None:
-        self.done_all([request])
-
-    def done_all(self, requests: Any) -> None:
-        self.done_count += len(requests)
-        self.moved.set()
-
-    def done_now(self, requests: Any) -> None:
-        self.done_all(requests)
-
-    def done_swiftly(self, cookies: Any) -> None:
-        self.done_all(cookies)
-
-    def data(self, request: Request, parts: Any) -> None:
-        self.done_all([request])
-
-    def extents(self, request: Request, extents: Any) -> None:
-        self.done_all([request])
-
-    def fail(self, request: Request, error: int, reason: str) -> None:
-        self.failed += 1
-        self.done_all([request])
-
-
-@dataclass
-class Disks:
-    """One seed. ``wanted``: paths by name, as the configuration has them."""
-
-    seed: int
-    changes: int = 6
-    fault_at: int | None = None
-    wanted: dict[str, str] = field(default_factory=dict)
-    states: set[bytes] = field(default_factory=set)
-    operations: int = 0
-    dead: bool = False
-    made: int = 0
-    spans: list[tuple[int, int]] = field(default_factory=list)  # operations of each change
+class Disks(Configured):
+    """Their lives, with guests and a delivery, and what the vault has of them."""
 
     def __post_init__(self) -> None:
-        self.dice = random.Random(self.seed)
-        self.world = World(self.seed)
+        super().__post_init__()
         self.config = _config()
-        self.group: Group | None = None
-        self._parts: dict[str, bytes] = {}
         self._compared = 0  # points up to it
-        self.wanted = {"root": self._file(), "data": self._file()}
 
     def run(self) -> None:
         """Lives that end by crash, and a last one that ends well."""
@@ -145,80 +92,6 @@ class Disks:
                     raise
         self.group = None
         self.world.files.process_died()
-
-    # the operator
-
-    def _file(self) -> str:
-        self.made += 1
-        path = f"/disks/{self.made}"
-        content = bytearray(self.dice.choice(SIZES))
-        for _ in range(8):
-            at = self.dice.randrange(len(content) // BLOCK) * BLOCK
-            content[at : at + BLOCK] = self.dice.randbytes(BLOCK)
-        self.world.files.put(path, bytes(content), sparse=False)
-        return path
-
-    def _size(self, path: str) -> int:
-        found = self.world.files.stat(path)
-        assert found is not None
-        return found.size
-
-    def _operator(self, what: str = "") -> None:
-        """Change what is configured, or how large it is."""
-        what = what or self.dice.choice(["add", "grow", "grow", "remove", "replace"])
-        name = self.dice.choice(sorted(self.wanted))
-        path = self.wanted[name]
-        if what == "remove" and len(self.wanted) > 1:
-            del self.wanted[name]
-        elif what == "add" and len(self.wanted) < 3:
-            new = self.dice.choice([n for n in ("root", "data", "logs") if n not in self.wanted])
-            self.wanted[new] = self._file()
-        elif what == "grow" and self._size(path) < MOST:
-            more = self.dice.choice([1, 512, BLOCK, 30 * BLOCK, REGION])
-            data = self.world.files.read(path, 1 << 30)
-            tail = bytes(more) if self.dice.random() < 0.3 else self.dice.randbytes(more)
-            self.world.files.put(path, data + tail, sparse=False)
-        elif what == "replace":
-            other = self._file()
-            missing = self._size(path) - self._size(other)
-            if missing > 0:
-                data = self.world.files.read(other, 1 << 30)
-                self.world.files.put(other, data + self.dice.randbytes(missing), sparse=False)
-            self.wanted[name] = other
-
-    # its history
-
-    def _around(self, name: str, path: str, call: Any) -> Any:
-        if name != "close":
-            if self.dead:
-                raise Crash("a dead process writes")
-            self.operations += 1
-            if self.operations == self.fault_at:
-                if self.dice.random() < 0.5:
-                    call()
-                    self._note()
-                self.dead = True
-                raise Crash("the process was killed")
-        found = call()
-        if path.startswith("/disks/") and name in ("pwrite", "punch"):
-            self._note(path)
-        return found
-
-    def _note(self, path: str = "") -> None:
-        """What the disks hold now, and any of them without the others: a start may leave some
-        out."""
-        if self.group is None:
-            shown = {name: (at, self._size(at)) for name, at in self.wanted.items()}
-        else:
-            disks = self.group.disks.values()
-            shown = {disk.name: (disk.source.path, disk.size) for disk in disks}
-        for name, (at, size) in shown.items():
-            if not path or at == path or name not in self._parts:
-                data = self.world.files.read(at, 1 << 30)[:size]
-                self._parts[name] = xxh3_128_digest(data)
-        for count in range(1, len(shown) + 1):
-            for names in combinations(sorted(shown), count):
-                self.states.add(_joined({name: self._parts[name] for name in names}))
 
     # its life
 
@@ -326,7 +199,7 @@ class Disks:
             handler = SplitHandler(disk, group.nursery)
             replies = Replies()
             buffer = ReceiveBuffer(1 << 20, lambda _: None)
-            request = self._request(buffer, handler.info.size)
+            request = draw_request(self.dice, buffer, handler.info.size)
             await handler.execute(Batch([request], [], buffer, 0, 0), replies)
             while not replies.done_count:
                 replies.moved = trio.Event()
@@ -334,25 +207,6 @@ class Disks:
             assert self.dead or not replies.failed
             buffer.release()
             self.writing.discard(disk.name)
-
-    def _request(self, buffer: ReceiveBuffer, size: int) -> Request:
-        """Near the start, or near the end, where it may grow meanwhile."""
-        dice = self.dice
-        command = dice.choice([wire.CMD_WRITE] * 6 + [wire.CMD_FLUSH, wire.CMD_TRIM])
-        if command == wire.CMD_FLUSH:
-            return Request(command, 0, 1, 0, 0, memoryview(b""), 0)
-        last = max(0, size // BLOCK - 4)
-        offset = min(dice.choice([0, last]) + dice.randrange(HOT), size // BLOCK) * BLOCK
-        length = dice.randrange(1, 4) * BLOCK
-        if dice.random() < 0.3:
-            offset, length = offset + dice.choice([0, 100, 700]), dice.choice([1, 512, 5000])
-        offset = min(offset, size - 1)
-        length = min(length, size - offset)
-        if command != wire.CMD_WRITE:
-            return Request(command, 0, 1, offset, length, memoryview(b""), 0)
-        buffer.view[28 : 28 + length] = dice.randbytes(length)
-        payload = buffer.view[28 : 28 + length]
-        return Request(command, 0, 1, offset, length, payload, 28)
 
     # what the vault holds
 
@@ -369,16 +223,12 @@ class Disks:
             if not (await group.log.signed(seq)).header.consistent:
                 continue
             newest = await read_point(group, seq)
-            held = _joined({name: xxh3_128_digest(data) for name, data in newest.items()})
+            held = joined({name: xxh3_128_digest(data) for name, data in newest.items()})
             assert held in self.states, f"point #{seq} of {sorted(newest)} never was"
         self._compared = tail
         if final:
             files = self.world.files
             assert newest == {name: files.read(at, 1 << 30) for name, at in self.wanted.items()}
-
-
-def _joined(parts: dict[str, bytes]) -> bytes:
-    return xxh3_128_digest(b"".join(name.encode() + parts[name] for name in sorted(parts)))
 
 
 def _config() -> Config:

@@ -19,7 +19,7 @@ from pipeline.intake import MachineIntake
 from pipeline.intake_disks import IntakeDisk
 from pipeline.state import StateFolder
 from stages.cache.journal.writer import JournalLimits, JournalWriter
-from stages.capture.group.group import Limits
+from stages.capture.group.limits import Limits
 from stages.errors import leaves
 from tests.simulation.clients import Clients
 from tests.simulation.daemon import Killed, Process, Window

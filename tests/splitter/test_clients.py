@@ -15,7 +15,7 @@ from pipeline.intake import MachineIntake
 from pipeline.intake_disks import IntakeDisk
 from stages.cache.journal.reader import JournalReader
 from stages.capture.examiner import Examiners, InlineExaminers
-from stages.capture.group.group import Limits
+from stages.capture.group.limits import Limits
 from stages.capture.pool import ProcessExaminers
 from stages.stream import ORIGIN, ZERO_ROW, Kind
 from stages.system import this_machine

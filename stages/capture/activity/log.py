@@ -10,32 +10,19 @@ outside the state folder: the log is ``unlogged`` then, marks in memory only, un
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import trio
 
-from stages.capture.activity.areas import LogFile
-from stages.capture.activity.codec import (
-    Changes,
-    DiskFound,
-    DiskSpan,
-    Found,
-    SourceId,
-    read,
-)
-from stages.capture.activity.regions import Regions
+from stages.capture.activity.codec import Changes, DiskSpan, Found, read
+from stages.capture.activity.filed import Batch, FiledRegions, in_words
 from stages.capture.activity.witness import Witness
-from stages.errors import FULL, NoSpace, StateError
 from stages.model import Bools
 from stages.ports import Files, Machine
 from stages.stage import Signal
 
-__all__ = ["ActivityLog", "DiskFound", "DiskSpan", "Found", "SourceId", "look"]
-
 MAX_HOT = 4096  # regions: 16 GiB are compared after a crash at most
 STRETCH = 16  # regions that become hot together, while there is much room: fewer writes wait
-STALL_SECONDS = 5.0  # a mark that takes this long is treated as failed
 _MAX_FILE = 1 << 30
 
 
@@ -46,23 +33,10 @@ def look(files: Files, path: str) -> Found | None:
     return read(files.read(path, _MAX_FILE))
 
 
-class _Batch:
-    """Changes that share an append, and what became of it."""
-
-    __slots__ = ("begun", "changes", "done", "error")
-
-    def __init__(self) -> None:
-        self.changes = Changes()
-        self.begun = False
-        self.done = trio.Event()
-        self.error: OSError | None = None
-
-
-class ActivityLog(Regions):
+class ActivityLog(FiledRegions):
     """See ``begin``. All state belongs to the event loop; only file calls go to threads.
 
-    ``unlogged``: why marks are kept in memory only, while they are. ``patience``: seconds for a
-    mark. With a ``nursery`` the file is written by tasks in it, so that nobody waits for longer.
+    See ``FiledRegions`` for ``unlogged``, ``patience`` and ``nursery``.
     """
 
     def __init__(
@@ -74,22 +48,11 @@ class ActivityLog(Regions):
         stretch: int,
         witness: Witness | None,
     ):
-        super().__init__(run, max_hot, stretch)
-        self.unlogged = ""
-        self.patience = STALL_SECONDS
-        self.nursery: trio.Nursery | None = None
-        self._machine = machine
-        self._path = path
-        self._next = _Batch()
-        self._lock = trio.Lock()
+        super().__init__(machine, path, run, max_hot, stretch, witness)
         self._crowded = Signal()
         self._room = trio.lowlevel.ParkingLot()
         self._short = 0  # who waits for room
         self._reliefs = 0
-        self._file = LogFile(machine, path)
-        self._failed: OSError | None = None
-        self._witness = witness
-        self._testifying = trio.Lock()
 
     @staticmethod
     async def begin(
@@ -209,7 +172,7 @@ class ActivityLog(Regions):
         """End ``unlogged``: a new file has all marks. ``NoSpace`` or ``StateError`` if it cannot be
         written either."""
         async with self._lock:  # what hung has ended
-            self._next = _Batch()  # takes what is marked from here on
+            self._next = Batch()  # takes what is marked from here on
             self._failed = None
             await self._replace(self._found(clean=False))
             self.unlogged = ""
@@ -227,7 +190,7 @@ class ActivityLog(Regions):
         """
         async with self._lock:
             if self._failed is not None:
-                raise _in_words(self._failed, self._path)
+                raise in_words(self._failed, self._path)
             spans = {disk.number: disk for disk in disks}
             next_disk = max([self._next_disk, *(number + 1 for number in spans)])
             await self._replace(self._planned(spans, next_disk, fresh))
@@ -253,97 +216,6 @@ class ActivityLog(Regions):
                     with trio.CancelScope(shield=True):
                         await self._guarded(lambda: self._file.switch(found))
         except OSError as error:
-            raise _in_words(error, self._path) from error
+            raise in_words(error, self._path) from error
         finally:
             self._file.close()
-
-    # the file
-
-    async def _written(self, batch: _Batch) -> bool:
-        """Wait until ``batch`` is durable; False if a witness is left instead."""
-        if not batch.begun:
-            batch.begun = True
-            if self.nursery is None:
-                await self._write(batch)
-            else:
-                self.nursery.start_soon(self._write, batch)
-        with trio.move_on_after(self.patience):
-            await batch.done.wait()
-        if batch.done.is_set() and batch.error is None:
-            return True
-        error = batch.error or OSError(errno.ETIMEDOUT, "does not answer")
-        if await self._testified(error):
-            return False
-        await batch.done.wait()
-        if batch.error is not None:
-            raise _in_words(batch.error, self._path)
-        return True
-
-    async def _write(self, batch: _Batch) -> None:
-        """Append what came together until now; not cut off."""
-        with trio.CancelScope(shield=True):
-            async with self._lock:
-                if batch is self._next:
-                    self._next = _Batch()
-                try:
-                    await self._guarded(lambda: self._append(batch.changes))
-                except OSError as error:
-                    batch.error = error
-                else:
-                    self._take(batch.changes)
-                finally:
-                    batch.done.set()
-
-    def _append(self, changes: Changes) -> None:
-        self._file.append(changes, lambda: self._found_with(changes))
-
-    async def _replace(self, found: Found) -> None:
-        """A new file that says this; not cut off. ``NoSpace``, ``StateError``: the old one goes on,
-        or nothing does."""
-        try:
-            with trio.CancelScope(shield=True):
-                await self._machine.offload.run(lambda: self._file.replace(found))
-        except OSError as error:
-            if self._file.lost:
-                self._failed = error
-            raise _in_words(error, self._path) from error
-
-    async def _testified(self, error: OSError) -> bool:
-        """Leave a witness, and go on without the file."""
-        reason = error.strerror or str(error)
-        witness = self._witness
-        async with self._testifying:
-            if self.unlogged or witness is None:
-                return bool(self.unlogged)
-            why = f"{self._path}: {reason}; what was written since is not in it."
-            with trio.CancelScope(shield=True):
-                try:
-                    await self._machine.offload.run(lambda: witness.leave(why))
-                except OSError:
-                    return False
-            self.unlogged = reason
-            self._failed = error
-            return True
-
-    async def _guarded(self, call: Callable[[], None]) -> None:
-        """A file call; after a failure nobody knows what is in the file, so it is the last."""
-        if self._failed is not None:
-            raise self._failed
-        try:
-            await self._machine.offload.run(call)
-        except OSError as error:
-            self._failed = error
-            raise
-
-
-def _in_words(error: OSError, path: str) -> StateError | NoSpace:
-    reason = error.strerror or str(error)
-    if error.errno in FULL:
-        return NoSpace(reason, operation="activity log", subject=path, hint="make room there")
-    return StateError(
-        reason,
-        operation="activity log",
-        subject=path,
-        hint="check the state folder's disk, then restart intake: writes to regions that are not "
-        "marked are refused until then",
-    )

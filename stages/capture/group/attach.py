@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.capture.activity.log import DiskFound, DiskSpan, Found, SourceId
+from stages.capture.activity.codec import DiskFound, DiskSpan, Found, SourceId
 from stages.errors import IllegalOperation
 from stages.model import Bools
 from stages.stream import REGION

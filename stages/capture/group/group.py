@@ -8,44 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import numpy as np
 import trio
 
-from stages.capture.activity.log import STRETCH, ActivityLog, DiskSpan
+from stages.capture.activity.codec import DiskSpan
+from stages.capture.activity.log import ActivityLog
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import DiskChange
 from stages.capture.group.comparing import Comparing
-from stages.capture.group.cooling import CYCLE_SECONDS, Cooling
+from stages.capture.group.cooling import Cooling
 from stages.capture.group.doubts import Doubts
 from stages.capture.group.gap import Gap
 from stages.capture.group.keeping import Keeping, OpenJournal
+from stages.capture.group.limits import Limits
 from stages.capture.group.marks import Marks
 from stages.capture.live.scrub import Host, Mismatch, Scrub
 from stages.capture.live.windows import Windows
 from stages.capture.splitter.disk import LiveDisk
-from stages.capture.splitter.gate import STALL_SECONDS, Gate
+from stages.capture.splitter.gate import Gate
 from stages.capture.splitter.source import LiveSource
 from stages.errors import BackstayError
 from stages.joint import Joint
 from stages.model import BLOCK
 from stages.ports import Machine
 from stages.stream import Journal, Position
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes and seconds. ``journal``: retained at most before writes are tracked or wait.
-    ``stretch``: regions that become hot together. ``scrub``: in which everything is compared again,
-    0 for never."""
-
-    journal: int
-    throttle: bool = False
-    stall: float = STALL_SECONDS
-    cool: float = CYCLE_SECONDS
-    stretch: int = STRETCH
-    scrub: float = 0.0
 
 
 class Group:
@@ -73,48 +60,37 @@ class Group:
         self._machine = machine
         self._closing = False
         self._scrubs = False
-        self.gate = Gate(
+        # Each part is made of those before it.
+        self.gate = self._gate(journal)
+        self.marks = Marks(joint, self.gate, self.gap)
+        self.doubts = self._doubts()
+        self.comparing = self._comparing(examiners)
+        self.keeping = self._keeping(open_journal)
+        self._cooling = self._cooler()
+        self.scrub: Scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
+        joint.on_lost = self.doubts.lost
+
+    def _gate(self, journal: Journal) -> Gate:
+        return Gate(
             journal,
-            activity,
-            machine.clock,
-            limit=limits.journal,
-            throttle=limits.throttle,
-            stall=limits.stall,
+            self.activity,
+            self._machine.clock,
+            limit=self.limits.journal,
+            throttle=self.limits.throttle,
+            stall=self.limits.stall,
             on_track=self._tracking_begins,
         )
-        self.marks = Marks(joint, self.gate, self.gap)
-        self.doubts = Doubts(
+
+    def _doubts(self) -> Doubts:
+        return Doubts(
             self.gate,
             self.gap,
             self.marks,
-            activity,
+            self.activity,
             lambda: self.disks,
             begun=self._gap_begun,
             again=self._again,
         )
-        self.comparing = self._comparing(examiners)
-        self.keeping = Keeping(
-            machine,
-            joint,
-            self.gate,
-            self.gap,
-            self.marks,
-            activity,
-            self.doubts,
-            self.comparing,
-            open_journal,
-            stall=limits.stall,
-        )
-        self._cooling = Cooling(
-            machine,
-            activity,
-            self.gate,
-            lambda: list(self.disks.values()),
-            self.doubts.stuck.__contains__,
-            seconds=limits.cool,
-        )
-        self.scrub: Scrub = Scrub(machine, self._scrubbed(), scrub_note, limits.scrub)
-        joint.on_lost = self.doubts.lost
 
     def _comparing(self, examiners: Examiners) -> Comparing:
         return Comparing(
@@ -129,6 +105,30 @@ class Group:
             disks=lambda: self.disks,
             steady=self._steady,
             corrected=self._corrected,
+        )
+
+    def _keeping(self, open_journal: OpenJournal) -> Keeping:
+        return Keeping(
+            self._machine,
+            self.joint,
+            self.gate,
+            self.gap,
+            self.marks,
+            self.activity,
+            self.doubts,
+            self.comparing,
+            open_journal,
+            stall=self.limits.stall,
+        )
+
+    def _cooler(self) -> Cooling:
+        return Cooling(
+            self._machine,
+            self.activity,
+            self.gate,
+            lambda: list(self.disks.values()),
+            self.doubts.stuck.__contains__,
+            seconds=self.limits.cool,
         )
 
     @property

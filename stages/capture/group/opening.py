@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stages.capture.activity.log import ActivityLog, DiskFound, Found, SourceId, look
+from stages.capture.activity.codec import DiskFound, Found, SourceId
+from stages.capture.activity.log import ActivityLog, look
 from stages.capture.activity.witness import Witness, beside
 from stages.capture.examiner import Examiners
 from stages.capture.group.attach import Attached, DiskNow, attach
-from stages.capture.group.group import Group, Limits
+from stages.capture.group.group import Group
+from stages.capture.group.limits import Limits
 from stages.capture.splitter.source import LiveSource, open_live
 from stages.errors import SourceShrunk
 from stages.joint import Joint
