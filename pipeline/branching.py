@@ -15,7 +15,8 @@ from pipeline.state import Identity, StateFolder
 from stages.errors import BackstayError, BrokenChain, Fenced
 from stages.ports import Machine
 from stages.recover.known import KnownDigests
-from stages.recover.opened import OpenedVault, read_record
+from stages.recover.listing import read_record
+from stages.recover.opened import OpenedVault
 from stages.recover.pointmap import PointMap
 from stages.recover.sweep import WINDOW_BLOCKS, Sweep
 from stages.ship.group import found_group

@@ -26,6 +26,7 @@ from stages.vault.floors import PackRef, pack_object
 
 PACK_BYTES = 32 << 20  # of frames in a pack, at most: half of what a tail may hold
 _TRIES = 1000
+_TAILS = 65_536  # objects whose tail is remembered
 
 
 @dataclass
@@ -133,6 +134,8 @@ class Repack:
             head = await self._group.log.store.get(key, 0, HEAD_SIZE)
             if len(head) < HEAD_SIZE:
                 raise DamagedObject("cut short", subject=key)
+            if len(self._tails) >= _TAILS:
+                self._tails.clear()
             self._tails[key] = header_reach(head)
         return self._tails[key]
 

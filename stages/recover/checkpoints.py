@@ -26,14 +26,12 @@ async def nearest(group: Group, newest: Commit) -> Manifest | None:
         try:
             manifest = await read(group, seq) if seq else None
         except UNREADABLE as error:
-            group.log.ignored.append(f"{error}; commits are read instead")
+            group.log.note(f"{error}; commits are read instead")
             continue
         if manifest is None:
             if seq and seq in (base, newest.header.checkpoint):
                 key = layout.manifest(group.scope.group, seq)
-                group.log.ignored.append(
-                    f"{key}: a checkpoint is missing; commits are read instead"
-                )
+                group.log.note(f"{key}: a checkpoint is missing; commits are read instead")
             continue
         if seq < newest.header.seq or manifest.link == newest.link:
             return manifest

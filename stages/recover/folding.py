@@ -204,7 +204,7 @@ class Folding:
                 if number == self.machine.number:
                     raise
                 self._lost_records.add(number)
-                self.group.log.ignored.append(f"{error}; sizes are taken from the one in force")
+                self.group.log.note(f"{error}; sizes are taken from the one in force")
         if number in self._lost_records:
             self.changes.cover(self.machine.disks)
 

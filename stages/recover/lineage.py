@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from stages.errors import UNREADABLE, BrokenChain, DamagedObject
-from stages.recover.opened import Group, read_record
+from stages.recover.listing import read_record
+from stages.recover.opened import Group
 from stages.vault import layout
 from stages.vault.log import Log
 from stages.vault.terms import KeyRing

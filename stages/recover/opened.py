@@ -14,13 +14,13 @@ from stages.errors import (
     DamagedObject,
     Deleted,
     KeyFailure,
-    MissingData,
     NotAdmitted,
     NotFound,
     ObjectMissing,
     UnknownVersion,
 )
-from stages.store.port import ObjectStore, walk
+from stages.recover.listing import ages_of, group_ids, last_listed, read_record
+from stages.store.port import ObjectStore
 from stages.vault import layout
 from stages.vault.charter import Charter, Pin, check_pin, load
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, Kind, parse
@@ -29,13 +29,11 @@ from stages.vault.floor_log import Packs, load_floor
 from stages.vault.floors import Floor
 from stages.vault.keyfile import PrivateKey
 from stages.vault.log import Log
-from stages.vault.records import GroupRecord, MachineRecord, read_group, read_machine
+from stages.vault.records import GroupRecord, MachineRecord, read_machine
 from stages.vault.sealing import Scope
 from stages.vault.terms import DATA, INDEX, KeyRing, check_place, check_signer
 
-MAX_GROUPS = 100_000
 _FLOOR_TRIES = 8
-_MAX_LOG = 100_000_000  # commits looked through for the end of a log with holes
 
 
 @dataclass
@@ -65,14 +63,15 @@ class Group:
         if floor is not self._packs_of:
             refs = floor.packs if floor is not None else ()
             given = (self.log.store, self.scope, self.ring.charter, refs)
-            self._packs = Packs(*given, self.log.ignored.append) if refs else None
+            self._packs = Packs(*given, self.log.note) if refs else None
             self._packs_of = floor
         return self._packs
 
     async def look_at_floor(self) -> None:
         """Read the newest floor: what retention has let go, where the log begins."""
         found = await load_floor(self.log.store, self.scope, self.ring.charter)
-        self.log.ignored.extend(note for note in found.passed if note not in self.log.ignored)
+        for note in found.passed:
+            self.log.note(note)
         self.log.floor = found.floor
 
     async def machine(self, number: int) -> MachineRecord:
@@ -135,7 +134,7 @@ class OpenedVault:
         A branch is newer than what it branches off, whatever the clocks said.
         """
         found = []
-        for gid, first in await self._group_ids():
+        for gid, first in await group_ids(self.store, self.problems):
             try:
                 if first == layout.deleted(gid):
                     await self._check_not_deleted(gid)
@@ -144,7 +143,7 @@ class OpenedVault:
                 continue
             except (KeyFailure, *UNREADABLE) as error:
                 self.problems.append(str(error))
-        ages = _ages(found)
+        ages = ages_of({group.scope.group: group.record for group in found})
         return sorted(found, key=lambda group: -ages[group.scope.group])
 
     async def group(self, gid: bytes) -> Group:
@@ -204,7 +203,7 @@ class OpenedVault:
 
     async def _deleted_meanwhile(self) -> bool:
         """Is a group's deletion on record that was not when groups were listed?"""
-        ids = await self._group_ids()
+        ids = await group_ids(self.store, self.problems)
         return any(key == layout.deleted(gid) and gid not in self.deleted for gid, key in ids)
 
     async def _find(self, machine: str) -> Group:
@@ -277,60 +276,7 @@ class OpenedVault:
         if not wrong:
             return 0
         self.problems.append(wrong)
-        last = 0
-        async for info in walk(self.store, layout.log_prefix(log.scope.group), most=_MAX_LOG):
-            number = info.key.rpartition("/")[2]
-            last = int(number) if number.isdecimal() else last
-        return last
-
-    async def _group_ids(self) -> list[tuple[bytes, str]]:
-        """One short page for each group: what lies inside it is skipped by its name. With the name
-        of its first object."""
-        found: list[tuple[bytes, str]] = []
-        after = ""
-        while len(found) < MAX_GROUPS:
-            page = await self.store.page(layout.GROUPS, after, 1)
-            if not page:
-                break
-            name = page[0].key.split("/")[1]
-            after = f"{layout.GROUPS}{name}0"  # "0" follows "/" in byte order
-            try:
-                found.append((bytes.fromhex(name), page[0].key))
-            except ValueError:
-                self.problems.append(f"{page[0].key}: not a group of this program")
-        return found
-
-
-def _ages(groups: list[Group]) -> dict[bytes, int]:
-    """By group when it began (µs), of a branch at least a moment after its parent."""
-    known = {group.scope.group: group.record for group in groups}
-    ages: dict[bytes, int] = {}
-    for group in groups:
-        line = [group.scope.group]  # up to a group whose age is known, or that begins with nothing
-        while line[-1] not in ages:
-            parent = known[line[-1]].parent
-            if parent is None or parent.group not in known or parent.group in line:
-                ages[line[-1]] = known[line[-1]].created
-            else:
-                line.append(parent.group)
-        age = ages[line.pop()]
-        while line:
-            gid = line.pop()
-            age = ages[gid] = max(known[gid].created, age + 1)
-    return ages
-
-
-async def read_record(store: ObjectStore, scope: Scope, charter: Charter) -> GroupRecord:
-    """The record of a group. Raises ``Damage`` or ``NotAdmitted``."""
-    key = layout.group_record(scope.group)
-    try:
-        data = await store.get(key, 0, HEAD_SIZE + MAX_HEADER)
-    except ObjectMissing:
-        raise MissingData("the group's record is missing", subject=key) from None
-    found = parse(data, key, Kind.GROUP)
-    check_signer(found, charter, operator=True)  # who opens branches
-    check_place(found, scope)
-    return read_group(found)
+        return await last_listed(self.store, log.scope.group)
 
 
 async def open_vault(

@@ -118,17 +118,18 @@ class Verify:
         await self._rollups()
         await self._checkpoints()
         for wrong in await wrong_records(self._group, self._epochs, self._machines):
-            self._problems.append(Problem(wrong.key, wrong.reason, False))
+            self._tell(wrong.key, wrong.reason)
         self._passed_over()
         try:
             parent = await parent_of(self._group)
         except UNREADABLE as error:
-            self._problems.append(Problem(error.subject, error.message, False))
+            self._tell(error.subject, error.message)
             return commits
         if parent is not None:
             before = Verify(parent, self._machine, parent.tail)
             commits += await before._history()
-            self._problems += before._problems
+            for problem in before._problems:
+                self._tell(problem.key, problem.reason)
         return commits
 
     async def _log(self) -> int:
@@ -143,7 +144,7 @@ class Verify:
                 whole += len(commits)
             except UNREADABLE as error:
                 # A point that does not need it is whole all the same: reading it will tell.
-                self._problems.append(Problem(error.subject, error.message, False))
+                self._tell(error.subject, error.message)
                 whole += await self._one_by_one(at + 1, until, error.subject)
                 link = None
             at = until
@@ -164,18 +165,23 @@ class Verify:
                 self._saw([await self._group.log.signed(seq)])
                 whole += 1
             except UNREADABLE as error:
-                if error.subject != known and len(self._problems) < MAX_DAMAGE:
-                    self._problems.append(Problem(error.subject, error.message, False))
+                if error.subject != known:
+                    self._tell(error.subject, error.message)
         return whole
 
     def _saw(self, commits: list[Commit]) -> None:
         self._epochs.update(commit.header.epoch for commit in commits)
         self._machines.update(commit.header.machine for commit in commits)
 
+    def _tell(self, key: str, reason: str) -> None:
+        """The point may be whole all the same. No more are kept than can be read."""
+        if len(self._problems) < MAX_DAMAGE:
+            self._problems.append(Problem(key, reason, False))
+
     def _fatal(self, key: str, reason: str) -> None:
         """The point cannot be restored: also if the object is known to be damaged already."""
         others = [problem for problem in self._problems if problem.key != key]
-        self._problems = [*others, Problem(key, reason, True)]
+        self._problems = [*others[1 - MAX_DAMAGE :], Problem(key, reason, True)]
 
     async def _unlisted(self) -> None:
         """Objects in the log beyond its tail: foreign, or after a hole."""
@@ -186,7 +192,7 @@ class Verify:
         for info in await self._group.log.store.page(prefix, after):
             if info.key in known:
                 continue
-            self._problems.append(Problem(info.key, "lies beyond the end of the log", False))
+            self._tell(info.key, "lies beyond the end of the log")
 
     def _passed_over(self) -> None:
         """What reading went round by itself."""
@@ -195,7 +201,7 @@ class Verify:
             operation, _, rest = note.partition(": ")
             key, _, reason = (note if "/" in operation else rest).partition(": ")
             if key not in known:
-                self._problems.append(Problem(key, reason, False))
+                self._tell(key, reason)
 
     async def _rollups(self) -> None:
         whole = -(-(self._begin() - 1) // SPAN) * SPAN + SPAN
@@ -207,12 +213,12 @@ class Verify:
                 commits = await self._group.log.stretch(first, last, None, rollups=False)
                 for head, commit in zip(heads, commits, strict=True):
                     if not head.endswith(commit.body) or commit.container.signature not in head:
-                        self._problems.append(Problem(key, "differs from the log", False))
+                        self._tell(key, "differs from the log")
                         break
             except ObjectMissing:
-                self._problems.append(Problem(key, "a rollup is missing: reads slower", False))
+                self._tell(key, "a rollup is missing: reads slower")
             except UNREADABLE as error:
-                self._problems.append(Problem(error.subject, error.message, False))
+                self._tell(error.subject, error.message)
 
     async def _checkpoints(self) -> None:
         """All pages of the checkpoint that this point would be read with."""
@@ -220,7 +226,7 @@ class Verify:
             newest = await self._group.log.signed(self._seq)
             manifest = await nearest(self._group, newest)
         except UNREADABLE as error:
-            self._problems.append(Problem(error.subject, error.message, False))
+            self._tell(error.subject, error.message)
             return
         if manifest is None:
             return
@@ -231,7 +237,7 @@ class Verify:
                 try:
                     await fetch_page(self._group, name, place, length)
                 except Damage as error:
-                    self._problems.append(Problem(error.subject, error.message, False))
+                    self._tell(error.subject, error.message)
 
 
 def _tables(manifest: Manifest) -> list[tuple[int, int, U64]]:

@@ -1,8 +1,7 @@
 """Reading floors, holds and packs of a group, and appending a floor (R16).
 
-Floors are numbered from 1 and never removed, so the newest is found as the end of a log is: in
-doubling steps, then by bisecting, without a list. Holds are listed: only keepers and people who
-set them read them.
+Floors are numbered from 1 and never removed, so the newest is found without a list. Holds are
+listed: only keepers and people who set them read them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from stages.vault import layout, location
 from stages.vault.charter import Charter
 from stages.vault.container import HEAD_SIZE, MAX_BODY, MAX_HEADER, header_reach
 from stages.vault.floors import Floor, Hold, PackRef, floor_object, read_floor, read_hold, read_pack
+from stages.vault.numbered import last_there
 from stages.vault.sealing import Scope
 
 _LOOK_BACK = 16  # floors of strangers, or damaged, that are passed over
@@ -47,7 +48,7 @@ class FloorsFound:
 
 async def load_floor(store: ObjectStore, scope: Scope, charter: Charter) -> FloorsFound:
     """The floor in force. Raises ``UnknownVersion`` for one of a newer release, store errors."""
-    last = await _last(store, scope.group)
+    last = await last_there(store, partial(layout.floor, scope.group))
     passed: list[str] = []
     damaged = False
     for number in range(last, max(0, last - _LOOK_BACK), -1):
@@ -69,19 +70,6 @@ async def append_floor(store: ObjectStore, scope: Scope, floor: Floor, signer: S
     """Put a floor; False if somebody else has its number."""
     key = layout.floor(scope.group, floor.number)
     return await put_own(store, key, floor_object(scope, floor, signer))
-
-
-async def _last(store: ObjectStore, group: bytes) -> int:
-    low, high = 0, 1
-    while await store.info(layout.floor(group, high)) is not None:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if await store.info(layout.floor(group, middle)) is not None:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from stages.vault.sealing import Scope
 from stages.vault.terms import KeyRing, check_signer
 
 _GENESIS = bytes(32)
+MAX_IGNORED = 1000  # notes that are kept
 
 
 class Log:
@@ -43,7 +44,7 @@ class Log:
         self.floor: Floor | None = None
         self.pinned = False  # the floor is given: newer ones are not looked for
         self._newest: Commit | None = None  # of those that were read by themselves
-        self._commits = Commits(store, scope, lambda: self.first, self._note)
+        self._commits = Commits(store, scope, lambda: self.first, self.note)
 
     @property
     def first(self) -> int:
@@ -100,7 +101,7 @@ class Log:
             try:
                 await self.signed(newest)
             except NotAdmitted as error:
-                self._note(str(error))
+                self.note(str(error))
                 newest -= 1
                 continue
             except (Damage, UnknownVersion):
@@ -161,7 +162,7 @@ class Log:
         except UNREADABLE as error:
             # A rollup is a copy that nobody signed: what it says counts only if it fits.
             found = await self._linked(first, last, before, rollups=False)
-            self._note(f"{error}, in a rollup; the log is read instead")
+            self.note(f"{error}, in a rollup; the log is read instead")
             return found
 
     async def _linked(
@@ -242,7 +243,7 @@ class Log:
         try:
             holder = await self.ring.writer(commit.header.epoch)
         except UNREADABLE as error:
-            self._note(f"{error}; whose epoch it was is not checked")
+            self.note(f"{error}; whose epoch it was is not checked")
             return
         if writer != holder:
             raise NotAdmitted(
@@ -251,8 +252,9 @@ class Log:
                 subject=commit.container.key,
             )
 
-    def _note(self, what: str) -> None:
-        if what not in self.ignored:
+    def note(self, what: str) -> None:
+        """Something was passed over. Whoever may put objects can put any number of them."""
+        if what not in self.ignored and len(self.ignored) < MAX_IGNORED:
             self.ignored.append(what)
 
     async def _stamps(self, seqs: range) -> tuple[dict[int, int], list[BackstayError]]:
@@ -265,7 +267,7 @@ class Log:
                 found[seq] = (await self.signed(seq)).header.stamp
             except UNREADABLE as error:
                 failed.append(error)
-                self._note(f"{error}; passed over")
+                self.note(f"{error}; passed over")
 
         async with crew() as nursery:
             for seq in seqs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -30,6 +31,7 @@ from stages.store.port import ObjectStore, Put
 from stages.vault import layout
 from stages.vault.charter import Charter
 from stages.vault.container import HEAD_SIZE, Container, Kind, build, parse
+from stages.vault.numbered import last_there
 from stages.vault.sealing import EpochKeys, Scope
 
 DATA, INDEX, DIGEST = "data", "index", "digest"
@@ -121,19 +123,9 @@ def _taken(key: str) -> StoreError:
 async def next_epoch(store: ObjectStore, group: bytes, after: int) -> int:
     """The first epoch above ``after`` that nobody has claimed.
 
-    Starts that never made a commit leave epochs behind, in any number but without a hole: so the
-    end is looked for in doubling steps, then by bisecting.
+    Starts that never made a commit leave epochs behind, in any number but without a hole.
     """
-    low, high = after, after + 1
-    while await store.info(layout.term(group, high)) is not None:
-        low, high = high, high + 2 * (high - low)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if await store.info(layout.term(group, middle)) is not None:
-            low = middle
-        else:
-            high = middle
-    return high
+    return await last_there(store, partial(layout.term, group), after) + 1
 
 
 def check_signer(found: Container, charter: Charter, *, operator: bool = False) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stages.model import BLOCK, Disk
+from stages.recover import verify
 from stages.recover.verify import Verified, Verify
-from stages.vault import layout
+from stages.vault import layout, log
 from tests.recover.past import CountingStore, Past, machine, noise, past
 
 ROOT = 1
@@ -89,3 +92,35 @@ async def test_a_missing_machine_record_is_fatal() -> None:
         found = await verified(made)
         assert not found.whole
         assert any(problem.fatal and "machine" in problem.key for problem in found.problems)
+
+
+async def test_what_strangers_put_there_is_told_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However much it is; what makes the point useless is told all the same."""
+    monkeypatch.setattr(verify, "MAX_DAMAGE", 3)
+    store = CountingStore()
+    async with past(DISK, store=store) as made:
+        await a_vault(made)
+        gid = made.author.scope.group
+        for number in range(10):
+            await store.put(layout.commit(gid, made.tail + 100 + number), [b"x"])
+        found = await verified(made)
+        assert found.whole
+        assert len(found.problems) == 3
+        await store.spoil(layout.commit(gid, made.tail), 300)
+        found = await Verify(await made.group_by_id(), machine(), made.tail).run()
+        assert not found.whole
+        assert len(found.problems) <= 3
+
+
+async def test_notes_of_what_was_passed_over_have_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log, "MAX_IGNORED", 3)
+    async with past(DISK) as made:
+        await a_vault(made)
+        kept = (await made.group()).log
+        for number in range(10):
+            kept.note(f"{number % 5}")
+        assert kept.ignored == ["0", "1", "2"]

@@ -9,7 +9,7 @@ import pytest
 
 from stages.crypto import passphrase
 from stages.model import BLOCK, FRAME_BLOCKS, MAX_DISKS
-from stages.recover.opened import MAX_GROUPS
+from stages.recover.listing import MAX_GROUPS
 from stages.recover.points import COMPLETE_WINDOW
 from stages.store import canary
 from stages.vault import (
