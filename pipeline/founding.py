@@ -77,6 +77,19 @@ async def found_vault(
     return charter
 
 
+def check_operator(
+    charter: Charter, private: PrivateKey, url: str, operation: str, what: str
+) -> None:
+    """``KeyFailure``, with ``what`` only the operator can do, if the key is another's."""
+    if charter.operator != private.signer.public:
+        raise KeyFailure(
+            f"only the vault's operator {what}",
+            operation=operation,
+            subject=url,
+            hint="use the private key that 'backstay init' was given",
+        )
+
+
 async def admit_writer(
     ports: Machine, url: str, private: PrivateKey, writer: bytes, name: str
 ) -> Charter:
@@ -85,13 +98,7 @@ async def admit_writer(
     try:
         vault = await open_vault(store, private)
         charter = vault.charter
-        if charter.operator != private.signer.public:
-            raise KeyFailure(
-                "only the vault's operator can admit writers",
-                operation="admit",
-                subject=url,
-                hint="use the private key that 'backstay init' was given",
-            )
+        check_operator(charter, private, url, "admit", "can admit writers")
         if charter.admits(writer):
             return charter
         following = charter.with_writer(Member(writer, name))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pipeline.assembly import vault_store
+from pipeline.founding import check_operator
 from pipeline.recovery import Access
 from stages.errors import (
     UNREADABLE,
@@ -200,13 +201,7 @@ async def admit_keeper(
     try:
         vault = await open_vault(store, private, uses=(INDEX,))
         charter = vault.charter
-        if charter.operator != private.signer.public:
-            raise KeyFailure(
-                "only the vault's operator can admit keepers",
-                operation="admit keeper",
-                subject=url,
-                hint="use the private key that 'backstay init' was given",
-            )
+        check_operator(charter, private, url, "admit keeper", "can admit keepers")
         member = KeeperMember(keeper.recipient, keeper.operator, keeper.name)
         if not any(each.key == member.key for each in charter.keepers):
             charter = charter.with_keeper(member)

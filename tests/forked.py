@@ -44,7 +44,7 @@ _IMPORTED = (
     "pipeline.site.certificates",
     "pipeline.site.server",
     "pipeline.supervisor.notify",
-    "pipeline.supervisor.supervisor",
+    "pipeline.supervisor.process",
     "stages.system",
     "tests.supervisor.host",
 )

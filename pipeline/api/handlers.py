@@ -10,15 +10,8 @@ from pipeline.api.guard import Answer, Api, Call, need_role
 from pipeline.api.metrics import exposition
 from pipeline.api.problems import FieldProblem, refuse
 from pipeline.api.sse import EventStream
-from pipeline.control.model import (
-    DaemonView,
-    Health,
-    JobAction,
-    JobView,
-    MachineView,
-    Operation,
-    Stake,
-)
+from pipeline.control.model import Health, JobAction, Operation, Stake
+from pipeline.control.views import DaemonView, JobView, MachineView
 from stages.crypto.digest import digest
 from stages.errors import NotFound
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from pipeline.control.model import (
-    DaemonView,
-    Health,
-    MachineView,
-    OperationView,
-    StageView,
-    StoreView,
-)
+from pipeline.control.model import Health
+from pipeline.control.views import DaemonView, MachineView, OperationView, StageView, StoreView
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _HEALTH = {Health.NORMAL: 0, Health.WARNING: 1, Health.CRITICAL: 2}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import trio
 
 from pipeline.api.problems import FieldProblem, Refused, refuse
-from pipeline.control.model import JobView
+from pipeline.control.views import JobView
 
 HEADER = "idempotency-key"
 _MAX_KEY = 128

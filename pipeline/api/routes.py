@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.api import handlers, metrics, schema, sse
 from pipeline.api.guard import Spec
-from pipeline.control.model import DaemonView, JobView, MachineView
+from pipeline.control.views import DaemonView, JobView, MachineView
 
 _KNOWN = (401, 403, 503)  # whatever needs a role
 _CHANGE = (*_KNOWN, 404, 408, 409, 413, 415, 422)

@@ -1,4 +1,4 @@
-"""What is asked of the API and what it answers, beside the views of ``pipeline.control.model``."""
+"""What is asked of the API and what it answers, beside the views of ``pipeline.control.views``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.control.model import (
-    EventView,
-    Health,
-    JobView,
-    MachineView,
-    Reason,
-    Stake,
-)
+from pipeline.control.model import Health, Reason, Stake
+from pipeline.control.views import EventView, JobView, MachineView
 
 MAX_ID = 2**62
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from pipeline.api.guard import Api, as_json
 from pipeline.api.problems import document, refuse
-from pipeline.control.model import EventView
+from pipeline.control.views import EventView
 from stages.errors import BackstayError
 from stages.stage import crew
 

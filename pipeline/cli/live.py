@@ -27,7 +27,7 @@ def run_live(config: Config, drain: float, unchanged: tuple[str, ...] = ()) -> N
 
     from pipeline.state import StateFolder
     from pipeline.supervisor.notify import this_process
-    from pipeline.supervisor.supervisor import run_daemon
+    from pipeline.supervisor.process import run_daemon
     from stages.system import this_machine
 
     logs.configure(config.daemon.log.format, config.daemon.log.level)

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from pipeline.control.model import (
-    Caller,
-    DaemonView,
-    EventView,
-    JobAction,
-    JobView,
-    MachineView,
-    Operation,
-    Stake,
-)
+from pipeline.control.model import Caller, JobAction, Operation, Stake
+from pipeline.control.views import DaemonView, EventView, JobView, MachineView
 
 
 class Control(Protocol):

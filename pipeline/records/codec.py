@@ -12,17 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from sqlalchemy import Row
 
 from pipeline.control.jobs import allowed_actions
-from pipeline.control.model import (
-    Direction,
-    EventView,
-    JobKind,
-    JobState,
-    JobView,
-    Problem,
-    State,
-    TaskView,
-    TestFailover,
-)
+from pipeline.control.model import Direction, JobKind, JobState, Problem, State, TestFailover
+from pipeline.control.views import EventView, JobView, TaskView
 from pipeline.records.chain import canonical
 from pipeline.records.engine import damaged
 from pipeline.records.model import AuditEntry, MachineRecord, StoredJob

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.control.jobs import JobEvent
-from pipeline.control.model import (
-    Direction,
-    EventView,
-    JobKind,
-    JobView,
-    Problem,
-    State,
-    TaskView,
-    TestFailover,
-)
+from pipeline.control.model import Direction, JobKind, Problem, State, TestFailover
+from pipeline.control.views import EventView, JobView, TaskView
 
 NEW_JOB = 0  # stands for the number of the job that the same change makes
 

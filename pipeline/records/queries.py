@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, func, select
 
-from pipeline.control.model import EventView, JobState
+from pipeline.control.model import JobState
+from pipeline.control.views import EventView
 from pipeline.records import chain
 from pipeline.records.codec import audit_entry, event_view, machine_record, stored_job
 from pipeline.records.engine import damaged

@@ -9,7 +9,7 @@ from typing import TypeVar
 import trio
 from sqlalchemy import Connection
 
-from pipeline.control.model import EventView, JobView
+from pipeline.control.views import EventView, JobView
 from pipeline.records import chain, files, queries
 from pipeline.records.engine import READERS, Database, open_database
 from pipeline.records.grouped import Grouped, Outcome

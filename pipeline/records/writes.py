@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from pipeline.control.jobs import JobEvent, follows
-from pipeline.control.model import EventView, JobState, JobView, TaskView
+from pipeline.control.model import JobState
+from pipeline.control.views import EventView, JobView, TaskView
 from pipeline.records import chain, queries
 from pipeline.records.codec import clean, packed, packed_problem, task_rows
 from pipeline.records.model import (

@@ -4,15 +4,13 @@ scans, let no client in. A level, not an order: said again it costs nothing."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.rules import rests
 from pipeline.supervisor.facts import Look
+from pipeline.supervisor.parts import Parts
 from pipeline.supervisor.records import MachineRecord
-
-if TYPE_CHECKING:
-    from pipeline.supervisor.parts import Parts
 
 HANDED_OVER = "its machine is prepared for a planned failover"
 

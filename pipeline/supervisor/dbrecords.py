@@ -15,7 +15,8 @@ from typing import Any
 import trio
 
 from pipeline.control.jobs import JobEvent
-from pipeline.control.model import EventView, JobState, JobView, TaskView
+from pipeline.control.model import JobState
+from pipeline.control.views import EventView, JobView, TaskView
 from pipeline.records import model, records
 from pipeline.records.chain import entry_fields
 from pipeline.supervisor.records import Ended, MachineRecord, NewJob

@@ -5,23 +5,55 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
 from pipeline.config.model import Config
-from pipeline.control.model import JobState, JobView, Problem, TaskView
+from pipeline.control.model import JobState, Problem
+from pipeline.control.views import JobView, TaskView
 from pipeline.lifecycle.events import Happening
 from pipeline.supervisor.facts import Look
+from pipeline.supervisor.parts import Parts
 from pipeline.supervisor.records import Ended, MachineRecord
 from pipeline.supervisor.work import Carrier, Outcome, Overtaken
 from stages.errors import BackstayError, leaves
 
-if TYPE_CHECKING:
-    from pipeline.supervisor.machine import Protected
-    from pipeline.supervisor.parts import Parts
-
 _AGAIN_SECONDS = 5.0  # after its end could not be saved
+
+
+class Owner(Protocol):
+    """The machine, as its jobs see it."""
+
+    record: MachineRecord
+
+    @property
+    def name(self) -> str:
+        """The machine's."""
+
+    @property
+    def current(self) -> Look:
+        """The last look, unless it is older than what was done last."""
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What delivery said of it last."""
+
+    async def changed(self) -> None:
+        """Return when there is something new."""
+
+    async def happen(
+        self, happening: Happening, *, failover: Mapping[str, Any] | None = None
+    ) -> None:
+        """Something happened to it. ``IllegalOperation`` if that cannot be."""
+
+    async def end(
+        self, ended: Ended, happening: Happening | None, start_us: int | None = None
+    ) -> None:
+        """A job has ended; ``happening`` follows from that, if it still can."""
+
+    async def let_guests(self, *, come: bool) -> None:
+        """See ``Work``."""
 
 
 class JobRun:
@@ -29,7 +61,7 @@ class JobRun:
 
     def __init__(
         self,
-        owner: Protected,
+        owner: Owner,
         parts: Parts,
         job: JobView,
         parameters: Mapping[str, Any],

@@ -15,29 +15,21 @@ from typing import Any
 
 import trio
 
-from pipeline.control.model import JobKind, JobView, Operation, Problem, State
+from pipeline.control.model import Operation, Problem, State
+from pipeline.control.views import JobView
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.events import Do, Event, Happening, Start
-from pipeline.lifecycle.rules import (
-    Step,
-    delivers,
-    illegal,
-    is_legal,
-    start_time,
-    step,
-)
-from pipeline.supervisor.arranging import HANDED_OVER, Arrangement, arranged
+from pipeline.lifecycle.rules import Step, delivers, illegal, is_legal, step
+from pipeline.supervisor.arranging import HANDED_OVER, Arrangement
 from pipeline.supervisor.facts import Look, heard, seen
-from pipeline.supervisor.jobrun import JobRun
 from pipeline.supervisor.parts import Parts
-from pipeline.supervisor.records import Ended, MachineRecord, NewJob
-from pipeline.supervisor.rpo import Rpo
-from pipeline.supervisor.steps import JOB_IN_STATE, interrupted, problem_of, record_after
-from stages.errors import BackstayError, UsageError
-from stages.stream import Position
+from pipeline.supervisor.records import Ended, MachineRecord
+from pipeline.supervisor.reports import Reports
+from pipeline.supervisor.steps import problem_of, record_after, start_at
+from pipeline.supervisor.underway import UnderWay
+from stages.errors import BackstayError
 
 _AGAIN_SECONDS = 5.0  # after the state folder could not be written
-_NEVER = Look(float("-inf"), None)
 
 
 class Protected:
@@ -46,31 +38,39 @@ class Protected:
     def __init__(self, parts: Parts, record: MachineRecord):
         self.parts = parts
         self.record = record
-        self.look = _NEVER
-        self.said: Mapping[str, Any] = {}
-        self.rpo = Rpo()
-        self.runs: dict[int, JobRun] = {}
+        self.reports = Reports()
+        self.jobs = UnderWay(self, parts)
         self._lock = trio.Lock()
         self._moved = trio.lowlevel.ParkingLot()
         self._attention = trio.Event()
-        self._unheard: Mapping[str, Any] | None = None
         self._arrangement = Arrangement(parts, record.name)
-        self._settled = float("-inf")  # looks that began before this are too old
-        self._shown: object = None  # of the look that was reacted to last
-        self._reacted = float("-inf")  # when that look was
-        self._nursery: trio.Nursery
-        self._scan_from: tuple[float, int] | None = None  # when it was seen first, and how far
 
     @property
     def name(self) -> str:
         """The machine's."""
         return self.record.name
 
+    @property
+    def look(self) -> Look:
+        """What intake said of it last."""
+        return self.reports.look
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What delivery said of it last."""
+        return self.reports.said
+
+    @property
+    def current(self) -> Look:
+        """The last look, unless it is older than what was done last."""
+        return self.reports.current
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as self.jobs.nursery:
             await self._reconcile()
-            await self._go_on()
+            await self.jobs.go_on()
+            await self._begin_missing()
             task_status.started()
             while True:
                 await self._attention.wait()
@@ -86,50 +86,19 @@ class Protected:
 
     def looked(self, look: Look) -> None:
         """What intake said of it."""
-        self.look = look
-        if look.row is not None:
-            head, committed = Position(*look.row["head"]), Position(*look.row["committed"])
-            self.rpo.look(look.at, head, committed)
-        if look.capture != "scanning":
-            self._scan_from = None
-        elif self._scan_from is None and look.row is not None:
-            self._scan_from = look.at, int(look.row["scan_done"])
+        news = self.reports.looked(look)
         self._moved.unpark_all()
-        shown = look.row and (look.capture, *arranged(look.row))
-        # Hundreds of machines are looked at each second: most have nothing new to react to.
-        if shown != self._shown or self._settled >= self._reacted or self.record.start_us:
-            self._shown = shown
+        if news or self.record.start_us:
             self._attention.set()
-
-    def eta(self) -> float | None:
-        """Seconds that the scan under way still takes, at its speed until now."""
-        row = self.look.row
-        if self._scan_from is None or row is None:
-            return None
-        since, before = self._scan_from
-        done = int(row["scan_done"]) - before
-        left = int(row["scan_total"]) - int(row["scan_done"])
-        return left * (self.look.at - since) / done if done > 0 else None
 
     def possible(self) -> list[Operation]:
         """What the job under way does not exclude."""
-        return [one for one in Operation if self._job_beside(one) is None]
+        return [one for one in Operation if self.jobs.beside(one) is None]
 
     def heard(self, said: Mapping[str, Any]) -> None:
-        """What delivery said of it. Errors are not lost behind what is said next."""
-        self.said = said
-        if (
-            self._unheard is None
-            or self._unheard.get("state") not in ("failed", "waiting")
-            or said.get("state") != "paused"
-        ):
-            self._unheard = said
+        """What delivery said of it."""
+        self.reports.heard(said)
         self._wake()
-
-    @property
-    def current(self) -> Look:
-        """The last look, unless it is older than what was done last."""
-        return self.look if self.look.at > self._settled else _NEVER
 
     async def changed(self) -> None:
         """Return when there is something new."""
@@ -141,13 +110,12 @@ class Protected:
 
     async def _react(self) -> None:
         async with self._lock:
-            self._reacted = self.look.at
-            said, self._unheard = self._unheard, None
+            said = self.reports.react()
             if said is not None:
                 try:
                     await self._hear(said)
                 except BackstayError:
-                    self._unheard = said
+                    self.reports.unheard(said)
                     raise
             happening = seen(self.record.situation, self.current)
             if happening is not None:
@@ -185,14 +153,14 @@ class Protected:
                 if at is not None:
                     return await self._take(Happening.START_SCHEDULED, start_us=at)
             if operation is Operation.UNPROTECT:
-                await self._cancel_all()
+                self.jobs.cancel_all()
             return await self._take(operation, parameters=parameters, by=by, key=key)
 
     def check(self, operation: Operation, parameters: Mapping[str, Any]) -> Step:
         """What ``operate`` would do. Raises what it would."""
         now = self.record.situation
         found = step(now, operation, self.name)
-        job = self._job_beside(operation)
+        job = self.jobs.beside(operation)
         if job is not None:
             why = f"job {job.job.id} ({job.job.kind.value}) is under way"
             raise illegal(now, operation, self.name, why)
@@ -208,12 +176,11 @@ class Protected:
         self,
         happening: Happening,
         *,
-        ended: Ended | None = None,
         failover: Mapping[str, Any] | None = None,
     ) -> None:
         """Something happened to it. ``IllegalOperation`` if that cannot be."""
         async with self._lock:
-            await self._take(happening, ended=ended, failover=failover)
+            await self._take(happening, failover=failover)
 
     async def end(
         self, ended: Ended, happening: Happening | None, start_us: int | None = None
@@ -226,7 +193,7 @@ class Protected:
             else:
                 await self.parts.records.save(self.record, ended=ended)
                 self.record = self.record.without(ended.job)
-            self.runs.pop(ended.job, None)
+            self.jobs.runs.pop(ended.job, None)
         self._wake()
         message = f"{ended.state.value}{': ' if ended.description else ''}{ended.description}"
         await self.parts.event("job", self.name, message, job=ended.job)
@@ -248,7 +215,7 @@ class Protected:
         found = step(before.situation, event, self.name)
         after = record_after(before, event, found, problem, start_us, failover)
         kinds = [effect.job for effect in found.effects if isinstance(effect, Start)]
-        new = self._new_job(kinds[0], by, parameters or {}, key) if kinds else None
+        new = self.jobs.new(kinds[0], by, parameters or {}, key) if kinds else None
         made = None
         if after != before or new is not None or ended is not None:
             said = None if after.situation == before.situation else _said(before, after, event)
@@ -262,13 +229,13 @@ class Protected:
             self.parts.tell(f"{self.name}: {after.situation}")
         await self._perform(found)
         if made is not None:
-            self._start(made, parameters or {})
+            self.jobs.begin(made, parameters or {})
         self._moved.unpark_all()
         return made
 
     async def _perform(self, found: Step) -> None:
         """What is not seen from the state alone."""
-        self._settled = self.parts.ports.clock.monotonic()
+        self.reports.settle(self.parts.ports.clock.monotonic())
         await self._reconcile()
         if Do.TRY_NOW in found.effects:
             await self.parts.shipping.retry(self.name)
@@ -286,7 +253,7 @@ class Protected:
             await self.parts.capturing.ask("resync", machine=self.name)
         except IntakeGone:
             return  # the next one is told
-        self._settled = self.parts.ports.clock.monotonic()
+        self.reports.settle(self.parts.ports.clock.monotonic())
         await self._changed(replace(self.record, compare=False))
 
     async def let_guests(self, *, come: bool) -> None:
@@ -305,73 +272,19 @@ class Protected:
         await self.parts.records.save(record)
         self.record = record
 
-    # jobs
-
-    def _job_beside(self, operation: Operation) -> JobRun | None:
-        """A job that keeps the operation from being begun."""
-        test = operation in (Operation.TEST_FAILOVER, Operation.CLEANUP_TEST)
-        number = self.record.test_job if test else self.record.job
-        run = None if number is None else self.runs.get(number)
-        if run is None or run.carrier.beside:
-            return None
-        return None if operation is Operation.UNPROTECT and run.carrier.cancellable else run
-
-    async def _cancel_all(self) -> None:
-        for run in self.runs.values():
-            run.cancel(quiet=True)
-
-    def _new_job(
-        self, kind: JobKind, by: str, parameters: Mapping[str, Any], key: str = ""
-    ) -> NewJob:
-        carrier = self.parts.carriers.get(kind)
-        cancellable = carrier is not None and carrier.cancellable
-        return NewJob(kind, self.name, by, parameters, cancellable, key)
-
-    def _start(self, job: JobView, parameters: Mapping[str, Any]) -> None:
-        carrier = self.parts.carriers.get(job.kind)
-        assert carrier is not None, job.kind  # noqa: S101 - checked before it was made
-        run = self.runs[job.id] = JobRun(self, self.parts, job, parameters, carrier)
-        self._nursery.start_soon(run.run)
-
-    async def _go_on(self) -> None:
-        """Jobs that an earlier life left: they go on, or fail with a reason."""
-        records = self.parts.records
-        for job in await records.jobs(machine=self.name, active=True, limit=1000):
-            carrier = self.parts.carriers.get(job.kind)
-            now = self.record.situation
-            known = job.id in (self.record.job, self.record.test_job)
-            if carrier is None or not carrier.resumable or not known:
-                failed = None if carrier is None or not known else carrier.failed
-                await self.end(interrupted(job, "it cannot be gone on with"), failed)
-            elif now.state not in carrier.states:
-                await self.end(interrupted(job, f"the machine is now: {now}"), None)
-            else:
-                self._start(job, await records.parameters(job.id))
-        await self._go_on_without()
-
-    async def _go_on_without(self) -> None:
+    async def _begin_missing(self) -> None:
         """A state in which a job must run, and none does."""
-        kind = JOB_IN_STATE.get(self.record.situation.state)
-        if kind is None or any(run.job.kind is kind for run in self.runs.values()):
+        kind = self.jobs.missing()
+        if kind is None:
             return
-        made = await self.parts.records.save(
-            self.record, self._new_job(kind, "daemon", {"declared": True})
-        )
+        declared = {"declared": True}
+        made = await self.parts.records.save(self.record, self.jobs.new(kind, "daemon", declared))
         assert made is not None  # noqa: S101
         self.record = self.record.beginning(made)
-        self._start(made, {"declared": True})
+        self.jobs.begin(made, declared)
 
     def _start_at(self, parameters: Mapping[str, Any]) -> int | None:
-        at = parameters.get("at_us")
-        if at is None:
-            return None
-        if isinstance(at, bool) or not isinstance(at, int):
-            raise UsageError(
-                "at_us is not a time in microseconds",
-                operation=Operation.START_REPLICATION.value,
-                subject=self.name,
-            )
-        return start_time(at, self.parts.ports.clock.wall_us(), self.name)
+        return start_at(parameters, self.parts.ports.clock.wall_us(), self.name)
 
 
 def _said(before: MachineRecord, after: MachineRecord, event: Event) -> Mapping[str, Any]:

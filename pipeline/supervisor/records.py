@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.control.model import EventView, JobKind, JobState, JobView, Problem, TaskView
+from pipeline.control.model import JobKind, JobState, Problem
+from pipeline.control.views import EventView, JobView, TaskView
 from pipeline.lifecycle.rules import Situation
 
 TEST_JOBS = (JobKind.TEST_FAILOVER, JobKind.CLEANUP_TEST_FAILOVER)

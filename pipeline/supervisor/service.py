@@ -8,19 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.control.jobs import check_action
-from pipeline.control.model import (
-    Caller,
-    DaemonView,
-    EventView,
-    Health,
-    JobAction,
-    JobKind,
-    JobView,
-    MachineView,
-    Operation,
-    Reason,
-    Stake,
-)
+from pipeline.control.model import Caller, Health, JobAction, JobKind, Operation, Reason, Stake
+from pipeline.control.views import DaemonView, EventView, JobView, MachineView
 from pipeline.lifecycle.events import Start
 from pipeline.supervisor.machine import Protected
 from pipeline.supervisor.supervisor import Supervisor
@@ -162,7 +151,7 @@ class Service:
 
     async def _acted(self, job: JobView, action: JobAction, caller: Caller) -> JobView:
         one = self._found(job.machine)
-        run = one.runs.get(job.id)
+        run = one.jobs.runs.get(job.id)
         if action is JobAction.CANCEL and run is not None and run.carrier.cancellable:
             run.cancel()
             return await self._records.job(job.id)
@@ -229,9 +218,9 @@ class Service:
             one.look,
             one.said,
             self._all.points.get(one.name),
-            rpo=one.rpo.seconds(ports.clock.monotonic()),
+            rpo=one.reports.rpo.seconds(ports.clock.monotonic()),
             now_us=ports.clock.wall_us(),
-            eta=one.eta(),
+            eta=one.reports.eta(),
             possible=one.possible(),
         )
         return with_reasons(view, self._all.wellness.of(one.name))

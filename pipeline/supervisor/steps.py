@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.control.model import Direction, JobKind, JobState, JobView, Operation, Problem, State
+from pipeline.control.model import Direction, JobKind, JobState, Operation, Problem, State
+from pipeline.control.views import JobView
 from pipeline.lifecycle.events import Do, Event, Happening
-from pipeline.lifecycle.rules import Step
+from pipeline.lifecycle.rules import Step, start_time
 from pipeline.supervisor.records import Ended, MachineRecord
-from stages.errors import IllegalOperation
+from stages.errors import IllegalOperation, UsageError
 
 JOB_IN_STATE = {
     State.CHECKING: JobKind.ENABLE_PROTECTION,
@@ -59,6 +60,20 @@ def record_after(
     elif problem is not None:
         after = replace(after, problem=problem)
     return after
+
+
+def start_at(parameters: Mapping[str, Any], now_us: int, machine: str) -> int | None:
+    """When replication is to start, if a time was given. ``UsageError``; see ``start_time``."""
+    at = parameters.get("at_us")
+    if at is None:
+        return None
+    if isinstance(at, bool) or not isinstance(at, int):
+        raise UsageError(
+            "at_us is not a time in microseconds",
+            operation=Operation.START_REPLICATION.value,
+            subject=machine,
+        )
+    return start_time(at, now_us, machine)
 
 
 def interrupted(job: JobView, why: str) -> Ended:

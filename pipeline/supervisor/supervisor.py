@@ -27,7 +27,6 @@ from pipeline.lifecycle.rules import Situation, delivers, is_legal
 from pipeline.records.model import NewAudit
 from pipeline.state import StateFolder
 from pipeline.supervisor.dbrecords import DatabaseRecords
-from pipeline.supervisor.face import serve_face
 from pipeline.supervisor.facts import Look
 from pipeline.supervisor.following import follow_vaults
 from pipeline.supervisor.handover import add_handover
@@ -318,29 +317,3 @@ def database_of(config: Config, ports: Machine) -> str:
     if config.daemon.database is None:
         return f"{config.daemon.state}/{DATABASE}"
     return read_secret(config.daemon.database, ports.files)
-
-
-async def run_daemon(
-    ports: Machine,
-    config: Config,
-    state: StateFolder,
-    tell: Tell,
-    *,
-    drain: float,
-    vouched: Sequence[str] = (),
-    notifier: Notifier | None = None,
-) -> None:
-    """See ``Supervisor``; with its API."""
-    from pipeline.supervisor.service import Service
-
-    supervisor = Supervisor(ports, config, state, tell, drain, vouched, notifier=notifier)
-    control = Service(supervisor)
-
-    async def face() -> None:
-        await supervisor.until_ready()
-        await serve_face(control, lambda: supervisor.config, supervisor.audited, tell, ports.clock)
-
-    async with crew() as nursery:
-        nursery.start_soon(face)
-        await supervisor.run()
-        nursery.cancel_scope.cancel()

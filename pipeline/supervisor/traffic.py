@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.assembly import seal_seconds
 from pipeline.config.model import Config
-from pipeline.control.model import MonthView, OperationView, StoreView
+from pipeline.control.views import MonthView, OperationView, StoreView
 from pipeline.health.cost import History, Month, idle_month, month_by_configuration
 from stages.store.observe import BUCKETS, quantile
 

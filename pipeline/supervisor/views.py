@@ -7,20 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config.model import Config
-from pipeline.control.model import (
-    Direction,
-    DiskView,
-    FailoverView,
-    Health,
-    Ladder,
-    MachineView,
-    Operation,
-    Problem,
-    Reason,
-    Scan,
-    StageView,
-    State,
-)
+from pipeline.control.model import Direction, Health, Ladder, Operation, Problem, Reason, State
+from pipeline.control.views import DiskView, FailoverView, MachineView, Scan, StageView
 from pipeline.lifecycle.rules import allowed
 from pipeline.supervisor.facts import Look
 from pipeline.supervisor.records import MachineRecord

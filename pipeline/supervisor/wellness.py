@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.alerts.dispatch import Alerts
 from pipeline.control.model import Reason, State
@@ -14,12 +14,10 @@ from pipeline.health.host import HostSampler
 from pipeline.health.judge import judge_daemon
 from pipeline.health.watch import MachineWatch, Seen, thresholds_of
 from pipeline.lifecycle.rules import delivers
+from pipeline.supervisor.machine import Protected
+from pipeline.supervisor.parts import Parts
 from pipeline.supervisor.views import ladder_view, shown_rpo
 from stages.errors import BackstayError
-
-if TYPE_CHECKING:
-    from pipeline.supervisor.machine import Protected
-    from pipeline.supervisor.parts import Parts
 
 CHECK_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0
@@ -83,7 +81,7 @@ class Wellness:
         return Seen(
             now=now,
             live=one.look.row,
-            rpo=shown_rpo(one.rpo.seconds(now), one.look, point, wall),
+            rpo=shown_rpo(one.reports.rpo.seconds(now), one.look, point, wall),
             replicating=delivers(situation),
             initial=situation.state in _STARTING,
             consistent_age=age,

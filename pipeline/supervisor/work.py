@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.config.model import Config
-from pipeline.control.model import JobKind, JobView, Operation, Problem, Stake, State
+from pipeline.control.model import JobKind, Operation, Problem, Stake, State
+from pipeline.control.views import JobView
 from pipeline.lifecycle.events import Happening
 from pipeline.lifecycle.rules import Situation
 from pipeline.state import StateFolder

@@ -22,17 +22,9 @@ import trio
 from pydantic import TypeAdapter
 
 from pipeline.api.guard import Audit
-from pipeline.control.model import (
-    Caller,
-    DaemonView,
-    EventView,
-    JobAction,
-    JobView,
-    MachineView,
-    Operation,
-    Stake,
-)
+from pipeline.control.model import Caller, JobAction, Operation, Stake
 from pipeline.control.service import Control
+from pipeline.control.views import DaemonView, EventView, JobView, MachineView
 from stages.errors import BackstayError, IllegalOperation, NotFound
 from tests.api.serving import served
 

@@ -12,26 +12,28 @@ import trio
 from pipeline.control.jobs import JobEvent, allowed_actions, check_action, follows
 from pipeline.control.model import (
     Caller,
-    DaemonView,
     Direction,
-    DiskView,
-    EventView,
     Health,
     JobAction,
     JobKind,
     JobState,
-    JobView,
     Ladder,
-    MachineView,
     Operation,
     Problem,
     Reason,
-    Scan,
-    StageView,
     Stake,
     State,
 )
 from pipeline.control.model import TestFailover as Trial
+from pipeline.control.views import (
+    DaemonView,
+    DiskView,
+    EventView,
+    JobView,
+    MachineView,
+    Scan,
+    StageView,
+)
 from pipeline.records import chain
 from pipeline.records.model import NewAudit
 from stages.errors import BackstayError, ConfigError, IllegalOperation, NotFound, UsageError

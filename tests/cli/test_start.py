@@ -49,7 +49,7 @@ _NOT_IMPORTED = {
         "pipeline.supervisor",
         "bench",
     ),
-    "pipeline.supervisor.supervisor": (
+    "pipeline.supervisor.process": (
         "sqlalchemy.dialects.postgresql",
         "httpx",
         "rich",

@@ -8,8 +8,9 @@ from functools import partial
 import trio
 
 from pipeline.control.jobs import JobEvent
-from pipeline.control.model import JobKind, State, TaskView
+from pipeline.control.model import JobKind, State
 from pipeline.control.model import JobState as Job
+from pipeline.control.views import TaskView
 from pipeline.records.model import (
     NEW_JOB,
     Change,

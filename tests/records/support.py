@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pipeline.control.jobs import JobEvent
-from pipeline.control.model import JobKind, JobView, State
+from pipeline.control.model import JobKind, State
+from pipeline.control.views import JobView
 from pipeline.records.model import Change, JobChange, Limits, MachineRecord, NewAudit, NewJob
 from pipeline.records.records import Records
 from stages.ports import Clock, Machine

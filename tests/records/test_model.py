@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from pipeline.control.jobs import JobEvent, allowed_actions, follows
-from pipeline.control.model import JobKind, JobState, State, TaskView
+from pipeline.control.model import JobKind, JobState, State
+from pipeline.control.views import TaskView
 from pipeline.records.engine import parse_address
 from pipeline.records.model import (
     NEW_JOB,

@@ -10,17 +10,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from pipeline.control.jobs import JobEvent
-from pipeline.control.model import (
-    Direction,
-    EventView,
-    JobAction,
-    JobKind,
-    JobState,
-    Problem,
-    State,
-    TaskView,
-)
+from pipeline.control.model import Direction, JobAction, JobKind, JobState, Problem, State
 from pipeline.control.model import TestFailover as Trial
+from pipeline.control.views import EventView, TaskView
 from pipeline.records.model import (
     NEW_JOB,
     Change,

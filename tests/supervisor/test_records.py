@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from pipeline.control.model import Direction, JobAction, JobKind, JobState, Problem, State, TaskView
+from pipeline.control.model import Direction, JobAction, JobKind, JobState, Problem, State
 from pipeline.control.model import TestFailover as Axis
+from pipeline.control.views import TaskView
 from pipeline.lifecycle.rules import Situation
 from pipeline.supervisor.dbrecords import DatabaseRecords
 from pipeline.supervisor.records import Ended, MachineRecord, NewJob, Records

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from pipeline.config.model import Config
-from pipeline.control.model import EventView
+from pipeline.control.views import EventView
 from pipeline.records.records import FollowerTooSlow
 from pipeline.state import StateFolder
 from pipeline.supervisor.service import Service
