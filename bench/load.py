@@ -88,7 +88,6 @@ class Done:
     size: int
     p50: float
     p99: float
-    flush_p50: float = 0.0
     flush_p99: float = 0.0
     series: Mapping[str, Series] = field(default_factory=dict)
 
@@ -196,7 +195,6 @@ def parsed(output: str) -> Done:
             size=found["io_bytes"],
             p50=_percentile(found["clat_ns"], "50.000000"),
             p99=_percentile(found["clat_ns"], "99.000000"),
-            flush_p50=_percentile(flushes, "50.000000"),
             flush_p99=_percentile(flushes, "99.000000"),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import IO, TypeVar
 
 PATIENCE = 120.0  # seconds: never reached unless something is wrong
 
@@ -27,3 +27,11 @@ def until(
             raise AssertionError(f"waited in vain: {what() if callable(what) else what}")
         select.select([], [], [], pause)  # leave the processor to it
     return found
+
+
+def heard(stream: IO[str], word: str) -> str:
+    """The next line with that word in it; whoever speaks may end instead, which is an error."""
+    for line in iter(stream.readline, ""):
+        if word in line:
+            return line
+    raise AssertionError(f"it ended before it said {word!r}")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import select
 import shutil
 import subprocess
 import time
@@ -11,6 +10,7 @@ import pytest
 
 from bench import inputs
 from stages.model import BLOCK
+from tests.waiting import until
 
 
 def test_an_image_is_a_file_system_of_about_that_size_and_is_cached(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_images_are_the_same_every_time(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     one = inputs.image(tmp_path / "a", 1 << 20)
     second = time.time_ns() // 10**9
-    while time.time_ns() // 10**9 == second:
-        select.select([], [], [], 0.05)  # the clock is what may make a difference
+    # The clock is what may make a difference.
+    until("the next second", lambda: time.time_ns() // 10**9 != second)
     other = inputs.image(tmp_path / "b", 1 << 20)
     assert one.name == other.name
     assert inputs.same(one, other)

@@ -25,6 +25,7 @@ from tests.cli.support import (
     same,
     tool,
 )
+from tests.waiting import heard
 
 
 def compare(place: Place, image: str, uri: str) -> None:
@@ -268,8 +269,7 @@ def test_it_ends_cleanly_with_clients_connected(
         assert client.stdout is not None
         client.stdin.write("write -P 0x77 0 4k\n")
         client.stdin.flush()
-        while "wrote 4096/4096" not in client.stdout.readline():
-            pass
+        heard(client.stdout, "wrote 4096/4096")
         exporter.end(how)
         client.kill()
         client.communicate()

@@ -38,11 +38,13 @@ WELL = Spoil()
 
 @dataclass
 class Proxy:
-    """``spoil`` gives the fate of the connection with a number, from 0; it may be replaced."""
+    """``spoil`` gives the fate of the connection with a number, from 0; it may be replaced.
+    ``open``: connections that nobody has closed yet."""
 
     port: int
     spoil: Callable[[int], Spoil] = lambda _number: WELL
     connections: int = 0
+    open: int = 0
 
 
 @asynccontextmanager
@@ -61,11 +63,14 @@ async def proxied(
         stream: trio.abc.Stream = client
         if tls is not None:
             stream = trio.SSLStream(client, tls, server_side=True, https_compatible=True)
+        proxy.open += 1
         try:
             async with stream:
                 await _pass(stream, target, fate)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             pass  # a client that does not trust us, or has gone
+        finally:
+            proxy.open -= 1
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, handle, [listener])

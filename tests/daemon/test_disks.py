@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.cli.support import KEYS, MIB, Place
 from tests.daemon.running import PATIENCE, SIZE, Daemon, died, replicating, running
+from tests.waiting import heard
 
 DATA = 9 * MIB
 
@@ -240,8 +241,7 @@ def test_a_client_of_a_disk_that_goes_is_let_go_and_others_stay(place: Place) ->
                 assert client.stdin is not None
                 assert client.stdout is not None
                 client.stdin.write("write -P 1 0 4k\n")
-                while "ops" not in client.stdout.readline():
-                    assert client.poll() is None
+                heard(client.stdout, "ops")
             configure(place)
             reload(daemon)
             said = {

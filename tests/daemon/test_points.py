@@ -22,8 +22,9 @@ from stages.errors import SourceBusy
 from stages.stream import MarkedPoint
 from tests.cli.support import KEYS
 from tests.config.support import HEAD, TAIL, read
-from tests.daemon.running import PATIENCE, prepare, replicating, running
+from tests.daemon.running import prepare, replicating, running
 from tests.ports.watched import machine
+from tests.waiting import until
 from tests.whole.memfiles import MemFiles
 
 DAY = 86400.0
@@ -206,16 +207,10 @@ def test_a_daemon_makes_them() -> None:
         with running(root) as daemon:
             replicating(root)
             said = root / "said"
-            trio.run(_until, lambda: said.exists() and said.read_text().count("thaw") >= 2)
+            until("two freezes", lambda: said.exists() and said.read_text().count("thaw") >= 2)
             assert set(said.read_text().splitlines()) == {"freeze web1", "thaw web1"}
             note = root / "state/intake/web1/points"
-            trio.run(_until, lambda: note.exists() and "app" in note.read_text())
+            until("their points", lambda: note.exists() and "app" in note.read_text())
             found = root.json("points", "web1", *KEYS)["points"]
             assert [point["class"] for point in found].count("app") >= 2
             daemon.end()
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    with trio.fail_after(PATIENCE):
-        while not holds():  # noqa: ASYNC110
-            await trio.sleep(0.1)

@@ -31,15 +31,8 @@ from stages.recover.target import Target
 from stages.recover.verify import Verify
 from stages.store.open import open_store
 from stages.store.port import ObjectStore, walk
-from tests.keeper.world import (
-    Changing,
-    Meanwhile,
-    Recording,
-    World,
-    in_files,
-    in_store,
-    make_world,
-)
+from tests.keeper.stores import Changing, Meanwhile, Recording, in_files, in_store
+from tests.keeper.world import World, make_world
 from tests.vault.author import Author
 from tests.vault.reading import MACHINE
 

@@ -33,10 +33,11 @@ from stages.vault.deletion import Deletion, deletion_object, load_deletion, read
 from stages.vault.failover_log import append_failover, load_failovers
 from stages.vault.failovers import Event, FailoverPoint, FailoverRecord
 from stages.vault.terms import INDEX
+from tests.keeper.stores import Changing, Recording, in_store
 from tests.keeper.test_beside import READERS, Disks
 from tests.keeper.test_keeper import month
 from tests.keeper.test_leases import lease
-from tests.keeper.world import Changing, Recording, World, in_store, make_world
+from tests.keeper.world import World, make_world
 from tests.vault.reading import MACHINE
 
 STEP = 7

@@ -22,8 +22,9 @@ from stages.recover.pointmap import PointMap
 from stages.recover.points import choose
 from stages.store.faults import Fault, FaultPlan, FaultStore, Operation
 from stages.vault.leases import load_leases
+from tests.keeper.stores import Recording
 from tests.keeper.test_keeper import month
-from tests.keeper.world import GRACE, Recording, World, make_world
+from tests.keeper.world import GRACE, World, make_world
 from tests.vault.reading import MACHINE
 from tests.vault.support import SECOND, SetClock
 

@@ -16,7 +16,8 @@ from stages.recover.verify import Verify
 from stages.store.faults import Fault, FaultPlan, FaultStore, Operation
 from stages.vault import layout
 from stages.vault.terms import INDEX
-from tests.keeper.world import HOUR, HoldingStore, World, make_world
+from tests.keeper.stores import HoldingStore
+from tests.keeper.world import HOUR, World, make_world
 from tests.vault.author import batch_of
 from tests.vault.reading import MACHINE
 from tests.vault.support import START, SetClock

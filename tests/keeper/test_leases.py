@@ -26,8 +26,9 @@ from stages.vault.leases import (
     load_leases,
     read_lease,
 )
+from tests.keeper.stores import HoldingStore
 from tests.keeper.test_keeper import month
-from tests.keeper.world import HOUR, HoldingStore, World, make_world
+from tests.keeper.world import HOUR, World, make_world
 from tests.vault.support import SECOND, START
 
 IDENT = bytes(range(16))

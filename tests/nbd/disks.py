@@ -175,3 +175,16 @@ class Disk:
                     assert not any(self.model[at : at + extent.length])
                 at += extent.length
         assert at == size
+
+
+async def hydrate(overlay: Overlay, turns: int) -> None:
+    """All of it, or until some turns of the loop have passed."""
+    if not turns:
+        await overlay.hydrate()
+        assert overlay.hydrated
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(overlay.hydrate)
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import trio
+
 from stages.nbd import wire
 from stages.nbd.device import Device, DeviceFlags, DeviceInfo, Extent, Part
 
@@ -58,3 +60,21 @@ class MemoryDevice(Device):
             found.append(Extent(stop - at, wire.STATE_HOLE | wire.STATE_ZERO if zero else 0))
             at = stop
         return found
+
+
+class Gated(MemoryDevice):
+    """Reads wait for a gate; counts how many do."""
+
+    def __init__(self, about: DeviceInfo | None = None) -> None:
+        super().__init__(about or info())
+        self.gate = trio.Event()
+        self.inside = self.most = 0
+
+    async def read(self, offset: int, length: int) -> Sequence[Part]:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await self.gate.wait()
+        finally:
+            self.inside -= 1
+        return await super().read(offset, length)

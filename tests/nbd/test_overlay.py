@@ -1,8 +1,7 @@
-"""What an overlay reads, writes and keeps."""
+"""What an overlay reads and writes."""
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import StateDamaged, TargetError
 from stages.model import BLOCK
 from stages.nbd.device import Extent, FileRange
 from stages.recover.overlay import Overlay
-from stages.recover.overlay_file import MAP_SUFFIX
 from stages.system import this_machine
-from tests.nbd.disks import HOLE, SIZE, Base, Disk, HeldOffload, content, machine, opened
-from tests.ports.watched import Tripwire, WatchedFiles
+from tests.nbd.disks import HOLE, SIZE, Base, Disk, content, hydrate, opened
 from tests.whole.memfiles import MemFiles
 
 
@@ -108,19 +104,6 @@ async def perform(disk: Disk, number: int, operation: tuple[str, int, int]) -> N
         await disk.restart(power_cut=offset if kind == "power" else None)
 
 
-async def hydrate(overlay: Overlay, turns: int) -> None:
-    """All of it, or until some turns of the loop have passed."""
-    if not turns:
-        await overlay.hydrate()
-        assert overlay.hydrated
-        return
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(overlay.hydrate)
-        for _ in range(turns):
-            await trio.lowlevel.checkpoint()
-        nursery.cancel_scope.cancel()
-
-
 @settings(deadline=None, max_examples=150)
 @given(st.lists(OPERATIONS, max_size=14))
 async def test_any_operations_match_a_model(operations: list[tuple[str, int, int]]) -> None:
@@ -158,207 +141,6 @@ async def test_writes_at_once_lose_nothing(pieces: list[tuple[int, int]]) -> Non
     await disk.check()
     await disk.flush()
     await disk.restart(power_cut=3)
-
-
-async def test_a_hydrated_overlay_does_without_its_base() -> None:
-    disk = await Disk().open()
-    await disk.write(3 * BLOCK + 7, b"mine" * 3000)
-    await disk.trim(30 * BLOCK, BLOCK)
-    await hydrate(disk.overlay, 3)
-    seen = [disk.overlay.hydrated]
-    await disk.overlay.hydrate()
-    assert [*seen, disk.overlay.hydrated] == [False, True]
-    assert disk.overlay.statistics().present == SIZE // BLOCK + 1
-    disk.base.gone = True
-    await disk.check()
-    await disk.restart(power_cut=9)
-    assert disk.overlay.hydrated
-    await disk.write(5, b"x")
-    await disk.check()
-
-
-async def test_hydration_keeps_holes_and_to_its_rate() -> None:
-    base, files = Base(), MemFiles()
-    ports = machine(files)
-    overlay = await Overlay.open(base, ports, "/ov", identity="base")
-    await overlay.hydrate(rate=1 << 20)
-    copied = sum(ports.clock.slept) * (1 << 20)  # type: ignore[attr-defined]
-    assert 0 < copied < SIZE
-    for at in range(0, SIZE, BLOCK):
-        if not any(base.content[at : at + BLOCK]):
-            assert [e.flags for e in await overlay.extents(at, min(BLOCK, SIZE - at))] == [HOLE]
-    assert await content(overlay) == base.content
-
-
-async def test_hydration_gives_way_to_the_guest() -> None:
-    ports = machine(MemFiles())
-    overlay = await Overlay.open(Base(20 << 20), ports, "/ov", identity="base")
-
-    async def guest() -> None:
-        while not overlay.hydrated:
-            await overlay.read(0, 1)
-            await trio.lowlevel.checkpoint()
-
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(guest)
-            nursery.start_soon(overlay.hydrate)
-    slept: list[float] = ports.clock.slept  # type: ignore[attr-defined]
-    assert len([pause for pause in slept if pause >= 0.05]) >= len(slept) // 2
-    assert len(slept) > 20
-
-
-async def test_a_flush_names_only_what_it_synced() -> None:
-    """A write that comes while the file is being synced is not in the map of that flush."""
-    disk = await Disk().open()
-    offload = HeldOffload()
-    overlay = disk.overlay = await opened_again(disk, offload)
-    await disk.write(0, b"a" * BLOCK)
-    offload.hold = "fdatasync"
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(disk.flush)
-        await offload.reached.wait()
-        await overlay.write(12 * BLOCK, memoryview(b"b" * BLOCK), fua=False)
-        offload.go_on.set()
-    disk.put(12 * BLOCK, b"b" * BLOCK)
-    for seed in range(6):
-        await disk.restart(power_cut=seed)
-
-
-async def test_a_block_is_the_bases_until_it_is_written() -> None:
-    base, offload = Base(), HeldOffload()
-    overlay = await opened(base, MemFiles(), offload)
-    offload.hold_next = True
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(overlay.write, 100, memoryview(b"x" * 100), False)
-        await offload.reached.wait()
-        assert (await content(overlay)) == base.content
-        offload.go_on.set()
-    assert (await content(overlay))[100:200] == b"x" * 100
-
-
-async def test_hydration_clears_what_a_crash_left() -> None:
-    disk = await Disk().open()
-    hole = 5 * BLOCK
-    await disk.overlay.write(hole, memoryview(b"x" * BLOCK), fua=False)
-    disk.put(hole, b"x" * BLOCK)
-    await disk.restart()  # the write is in the file, but in no map
-    assert not any((await content(disk.overlay))[hole : hole + BLOCK])
-    await disk.overlay.hydrate()
-    assert await content(disk.overlay) == disk.base.content
-
-
-async def opened_again(disk: Disk, offload: HeldOffload) -> Overlay:
-    await disk.overlay.close()
-    return await opened(disk.base, disk.files, offload)
-
-
-def counting() -> tuple[Tripwire, WatchedFiles]:
-    trip = Tripwire()
-    return trip, WatchedFiles(trip, MemFiles())
-
-
-async def test_flushes_at_once_share_their_syncs() -> None:
-    trip, files = counting()
-    overlay = await opened(Base(), files)
-    trip.names.clear()
-    await overlay.flush()  # the first one syncs what a predecessor may have left
-    await overlay.flush()
-    assert trip.names == ["fdatasync"]
-    trip.names.clear()
-    async with trio.open_nursery() as nursery:
-        for number in range(20):
-            data = memoryview(b"x" * BLOCK)
-            nursery.start_soon(overlay.write, number * BLOCK, data, True)
-    assert 1 <= trip.names.count("fdatasync") <= 4
-    await overlay.flush()
-    assert trip.names.count("fdatasync") <= 4
-
-
-async def test_a_failed_sync_is_never_retried_into_success() -> None:
-    trip, files = counting()
-    overlay = await opened(Base(), files)
-    await overlay.write(0, memoryview(b"x" * BLOCK), fua=False)
-    trip.at, trip.code = len(trip.names), errno.EIO
-    for _ in range(3):
-        with pytest.raises(OSError, match=r"error|failed") as caught:
-            await overlay.flush()
-        assert caught.value.errno == errno.EIO
-    assert trip.tripped == "fdatasync"
-
-
-async def test_a_map_that_cannot_be_written_is_written_by_the_next_flush() -> None:
-    trip, files = counting()
-    base = Base()
-    overlay = await opened(base, files)
-    await overlay.write(0, memoryview(b"x" * BLOCK), fua=False)
-    trip.at, trip.code = len(trip.names) + 2, errno.ENOSPC
-    with pytest.raises(OSError, match="space"):
-        await overlay.flush()
-    await overlay.close()
-    again = await opened(base, files)
-    assert (await content(again))[:BLOCK] == b"x" * BLOCK
-
-
-async def test_whatever_operation_fails_nothing_flushed_is_lost() -> None:
-    for at in range(200):
-        memory = MemFiles()
-        trip = Tripwire(at=at, code=errno.EIO, late=at % 2 == 1)
-        base, disk, flushed = Base(), WatchedFiles(trip, memory), b""
-        try:
-            overlay = await opened(base, disk)
-            for value in (b"1", b"2"):
-                await overlay.write(BLOCK + 5, memoryview(value * BLOCK), fua=True)
-                flushed = value
-            await overlay.close()
-        except OSError:
-            memory.process_died()
-        assert bool(trip.tripped) == (at < len(trip.names))
-        again = await opened(base, memory)
-        found = (await content(again))[BLOCK + 5 : 2 * BLOCK + 5]
-        assert len(set(found)) == 1 or not flushed
-        assert found[:1] >= flushed
-        if not trip.tripped:
-            return
-    pytest.fail("more operations than expected")
-
-
-async def test_what_is_refused_at_opening() -> None:
-    base, files = Base(), MemFiles()
-    overlay = await opened(base, files)
-    with pytest.raises(TargetError, match="in use"):
-        await opened(base, files)
-    await overlay.write(0, memoryview(b"x"), fua=True)
-    await overlay.close()
-    with pytest.raises(TargetError, match="another point"):
-        await Overlay.open(base, machine(files), "/ov", identity="other")
-    with pytest.raises(TargetError, match="another point"):
-        await opened(Base(SIZE + BLOCK), files)
-    kept = files.read("/ov" + MAP_SUFFIX, 1 << 20)
-    files.put("/ov" + MAP_SUFFIX, kept[:-1])
-    with pytest.raises(StateDamaged):
-        await opened(base, files)
-    files.put("/ov" + MAP_SUFFIX, kept)
-    files.unlink("/ov")
-    with pytest.raises(StateDamaged, match="missing"):
-        await opened(base, files)
-    files.put("/lonely", b"data")
-    with pytest.raises(TargetError, match="map"):
-        await Overlay.open(base, machine(files), "/lonely", identity="base")
-    assert files.read("/lonely", 99) == b"data"
-
-
-async def test_litter_of_a_crash_is_no_obstacle() -> None:
-    base, files = Base(), MemFiles()
-    files.put("/ov.map.tmp-overlay", b"half")
-    overlay = await opened(base, files)
-    await overlay.write(0, memoryview(b"x"), fua=True)
-    await overlay.close()
-    files.put("/ov.map.tmp-overlay", b"half")
-    again = await opened(base, files)
-    await again.write(9 * BLOCK, memoryview(b"x"), fua=True)
-    await again.close()
-    assert files.listdir("/") == ["ov", "ov.map"]
 
 
 async def test_on_real_files_over_a_file(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ from stages.nbd.handler import DeviceHandler
 from stages.nbd.listening import TcpAddress, UnixAddress, parse_address
 from stages.nbd.server import NbdServer
 from stages.nbd.session import Limits
-from tests.nbd.memory import MemoryDevice, info
+from tests.nbd.memory import Gated, MemoryDevice, info
 from tests.nbd.serving import Client, Served, connected, serving, short_directory
 from tests.nbd.spoken import NEWSTYLE, option, request, write
-from tests.nbd.test_session import Gated
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ import pytest
 
 from stages.errors import StoreDenied
 from stages.vault import layout
+from tests.keeper.stores import Dated, in_store
 from tests.keeper.test_deletion import delete, is_rest, old_world
-from tests.keeper.world import Dated, in_store
 from tests.site.serving import Served
 
 
