@@ -95,6 +95,9 @@ class OpenFile(Protocol):
     def pread_now(self, offset: int, length: int) -> Buffer | None:
         """``length`` bytes if they are in the page cache, else None: never waits for a disk."""
 
+    def fill_now(self, offset: int, target: memoryview) -> bool:
+        """Like ``pread_now``, into ``target``; False if not all of it is there now."""
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write all of ``data`` or raise."""
 

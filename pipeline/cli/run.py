@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +69,39 @@ def run(
     shipped, and a recovery point is made. A machine that fails does not keep the others from being
     protected.
     """
+    if once:
+        if unchanged:
+            raise UsageError("--unchanged does not go with --once", operation="run")
+        with _helpers_ahead():
+            _run_once(config, only, as_json=as_json, accept_shrink=accept_shrink)
+        return
+    if only or accept_shrink:
+        raise UsageError("--machine and --accept-shrink go with --once", operation="run")
+    from pipeline.config import load
+
+    run_live(load(config), drain, unchanged)
+
+
+@contextmanager
+def _helpers_ahead() -> Iterator[None]:
+    """Processes that hash disks are there when they are wanted: made before this one has imported
+    what they do not need."""
+    from stages.capture.worker import start_ahead
+    from stages.system_workers import forget_ahead
+
+    try:
+        start_ahead(min(2, os.cpu_count() or 1))
+        yield
+    finally:
+        forget_ahead()
+
+
+def _run_once(config: str, only: tuple[str, ...], *, as_json: bool, accept_shrink: bool) -> None:
     from pipeline.config import load
     from pipeline.state import StateFolder
     from stages.system import this_machine
 
     loaded = load(config)
-    if not once:
-        if only or accept_shrink:
-            raise UsageError("--machine and --accept-shrink go with --once", operation="run")
-        run_live(loaded, drain, unchanged)
-        return
-    if unchanged:
-        raise UsageError("--unchanged does not go with --once", operation="run")
     ports = this_machine()
     names = list(only) or list(loaded.machines)
     for name in names:

@@ -17,7 +17,7 @@ import trio
 from stages.capture.examine import Outcome, ReadFailed
 from stages.capture.examiner import Examined, Examiner, SlotPool, source_error
 from stages.capture.slots import Layout, Slot
-from stages.capture.worker import READ_WELL, REPLY, Request, hello
+from stages.capture.worker import MODULE, READ_WELL, REPLY, Request, hello
 from stages.digests import DigestKeys
 from stages.errors import WorkerLost
 from stages.model import U64
@@ -25,7 +25,6 @@ from stages.ports import OpenFile
 from stages.stage import crew
 from stages.system_workers import Helper, SharedMemory, start_helper
 
-MODULE = "stages.capture.worker"
 MAX_DISKS = 512  # of one examiner: their descriptors must fit into one message
 MAX_SLOTS = 256  # so that all requests on their way fit into a pipe
 _REAP_SECONDS = 5.0

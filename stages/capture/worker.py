@@ -1,4 +1,5 @@
-"""A helper process that examines batches: ``python -m stages.capture.worker``.
+"""A helper process that examines batches: ``python -m stages.capture.worker``, or a copy of a
+process that has imported this (``stages.system_workers.fork_ahead``).
 
 It is told everything over its standard input, the digest keys included: never on a command line,
 where other users could read them. Slots are memory shared with the parent, disks are descriptors
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from stages.capture.examine import READ, Readable, ReadFailed, examine
 from stages.capture.slots import Layout, Slot
 from stages.digests import DigestKeys
-from stages.system_workers import InheritedFile, Mailbox, SharedMemory
+from stages.system_workers import InheritedFile, Mailbox, SharedMemory, fork_ahead
 
 # block key, chunk key, bytes of a batch, slots, descriptor of the memory, disks
 HELLO = struct.Struct("<32s32sIIii")
@@ -25,6 +26,7 @@ DISK = struct.Struct("<i")  # descriptor
 REQUEST = struct.Struct("<IIQQ")  # slot, disk, offset, length
 REPLY = struct.Struct("<IIqQ")  # slot, changed chunks, errno or -1, bytes read or failing offset
 
+MODULE = "stages.capture.worker"
 READ_WELL = -1
 
 
@@ -64,9 +66,8 @@ def answer(
     return REPLY.pack(request.slot, outcome.changed, READ_WELL, outcome.read)
 
 
-def main() -> None:
-    """Serve until the input ends."""
-    mail = Mailbox()
+def serve(mail: Mailbox) -> None:
+    """Until the input ends."""
     head = mail.read(HELLO.size)
     if len(head) < HELLO.size:
         return
@@ -82,5 +83,10 @@ def main() -> None:
             return
 
 
+def start_ahead(count: int) -> None:
+    """Have some ready before they are wanted, as far as that can be (``fork_ahead``)."""
+    fork_ahead(count, MODULE, serve)
+
+
 if __name__ == "__main__":
-    main()
+    serve(Mailbox())

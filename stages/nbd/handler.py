@@ -34,9 +34,9 @@ class BatchHandler(Protocol):
         """Execute and answer, at once, as many requests as that is possible for, up to ``most``.
 
         They stand in ``buffer`` from ``at``, unparsed; what is received ends at ``end``. Returns
-        where the first one stands that is left to ``execute``, and how many were answered, with
-        ``ReplySink.done_swiftly``. Called before ``execute``, and not where batches run at the
-        same time.
+        where the first one stands that is left to ``execute``, and how many were answered: writes
+        with ``ReplySink.done_swiftly``, reads with ``place`` and ``keep``. Called before
+        ``execute``, and not where batches run at the same time.
         """
 
     async def execute(self, batch: Batch, replies: ReplySink) -> None:

@@ -14,6 +14,7 @@ from stages.errors import ProtocolError
 from stages.nbd import replies, wire
 from stages.nbd.device import Extent, FileRange, Part
 from stages.nbd.quick import Wire
+from stages.nbd.rooms import Room, Rooms
 from stages.nbd.transmission import Refusal, Request
 from stages.ports import Buffer
 
@@ -21,6 +22,7 @@ _IOV_MAX = 1024
 _JOIN = 64 << 10  # up to here one copy is cheaper than a vector
 _INLINE = 16 << 10
 _PIECE = 1 << 20
+_MOST_ROOMS = 4  # of one connection, that are not sent yet
 
 
 class Sent(Protocol):
@@ -36,6 +38,7 @@ class Outbox:
     def __init__(
         self,
         connection: Wire,
+        rooms: Rooms,
         *,
         structured: bool,
         on_sent: Sent,
@@ -45,6 +48,8 @@ class Outbox:
         self.corked = False  # whoever fills it will flush: do not wake the sender
         self._idle = False  # the sender sleeps
         self._connection = connection
+        self._rooms = rooms
+        self._room: Room | None = None  # answers of reads are made in it, until ``uncork``
         self._structured = structured
         self._on_sent = on_sent
         self._wake = trio.lowlevel.ParkingLot()
@@ -52,6 +57,7 @@ class Outbox:
 
     def _reset(self) -> None:
         self._parts: list[Part] = []
+        self._left: list[Room] = []  # whose content is among them
         self._bytes = self._count = self._held = self._read = 0
         self._files = False
 
@@ -79,6 +85,34 @@ class Outbox:
         """Queue successes of requests that hold no memory any more."""
         self._count += len(cookies) - 1
         self._add(replies.successes(cookies))
+
+    def place(self, length: int) -> memoryview | None:
+        """Where a read's content goes that is there at once; only while it is corked."""
+        if self._room is None or (found := self._room.place(length)) is None:
+            if not self._next_room():
+                return None
+            found = self._room.place(length) if self._room else None
+        return found
+
+    def keep(self, cookie: int, offset: int, length: int) -> None:
+        """Queue the content of the newest ``place``."""
+        if self._room is not None:
+            self._room.keep(cookie, offset, length)
+
+    def _next_room(self) -> bool:
+        self._leave_room()
+        if len(self._left) < _MOST_ROOMS:
+            self._room = self._rooms.take(structured=self._structured)
+        return self._room is not None
+
+    def _leave_room(self) -> None:
+        """What was made in it is sent next."""
+        room, self._room = self._room, None
+        if room is not None:
+            self._left.append(room)
+            self._parts.append(room.content)
+            self._bytes += room.filled
+            self._count += room.count
 
     def data(self, request: Request, parts: Sequence[Part]) -> None:
         """Queue a read's content; a device that returned too little or too much failed."""
@@ -131,29 +165,42 @@ class Outbox:
             self._rouse()
 
     async def uncork(self) -> None:
-        """Send what was collected: a little at once, much by the sender beside what comes next."""
+        """Send what was collected: a little at once, and what lies in rooms, as far as the socket
+        takes it; much by the sender beside what comes next."""
         self.corked = False
+        self._leave_room()
         if self._bytes <= _INLINE:
             if not self._sent_at_once():
                 await self.flush()
-        elif self._idle:
+        elif not (self._left and self._sent_at_once()) and self._idle:
             self._rouse()
 
     def _sent_at_once(self) -> bool:
         """All there is went into the socket: the usual case, without a coroutine."""
         if self.sending or self._files:
             return False
-        data = b"".join(cast("list[Buffer]", self._parts))
+        parts = cast("list[Buffer]", self._parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         sent = self._connection.send_now(data)
-        if sent < len(data):
+        if sent < self._bytes:
             self._parts = [memoryview(data)[sent:]]
             self._bytes -= sent
             return False
         count, held, read = self._count, self._held, self._read
+        self._give(self._left)
         self._reset()
         self.progress += 1
         self._on_sent(count, held, read)
         return True
+
+    def _give(self, rooms: list[Room]) -> None:
+        while rooms:
+            self._rooms.give(rooms.pop())
+
+    def close(self) -> None:
+        """Nothing is sent any more."""
+        self._leave_room()
+        self._give(self._left)
 
     async def run(self) -> None:
         """Send what comes, for ever; its owner cancels it."""
@@ -172,17 +219,21 @@ class Outbox:
             while self._parts:
                 parts, size, files = self._parts, self._bytes, self._files
                 count, held, read = self._count, self._held, self._read
+                rooms = self._left
                 self._reset()
-                if files:
-                    await self._send_with_files(parts)
-                else:
-                    await self._send(cast("list[Buffer]", parts), size)
+                try:
+                    if files:
+                        await self._send_with_files(parts)
+                    else:
+                        await self._send(cast("list[Buffer]", parts), size)
+                finally:
+                    self._give(rooms)
                 self._on_sent(count, held, read)
         finally:
             self.sending = False
 
     async def _send(self, buffers: list[Buffer], size: int) -> None:
-        if size <= _JOIN:
+        if size <= _JOIN and len(buffers) > 1:
             buffers = [b"".join(buffers)]
         at = 0
         while at < len(buffers):

@@ -129,7 +129,7 @@ class Wire:
         self._busy = count >= _BUSY
         return count
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: Buffer) -> int:
         """How much of ``data`` the socket takes without waiting."""
         if self._quick is None:
             return 0

@@ -10,8 +10,22 @@ from stages.nbd.device import Extent, Part
 from stages.nbd.transmission import Request
 
 
-class ReplySink(Protocol):
-    """Where a handler puts answers: exactly one for each request, in any order. Never waits."""
+class ReadSink(Protocol):
+    """Where answers of reads are made of content that is there at once."""
+
+    def place(self, length: int) -> memoryview | None:
+        """Where ``length`` bytes of content may be put; None if they have no place now. ``keep``
+        makes them an answer; without it, nothing has happened."""
+
+    def keep(self, cookie: int, offset: int, length: int) -> None:
+        """What was put into the newest ``place`` answers the read ``cookie``."""
+
+
+class ReplySink(ReadSink, Protocol):
+    """Where a handler puts answers: exactly one for each request, in any order. Never waits.
+
+    Only ``BatchHandler.swift`` uses the half that is a ``ReadSink``.
+    """
 
     def done(self, request: Request) -> None:
         """Success without data."""

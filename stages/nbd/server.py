@@ -15,6 +15,7 @@ from stages.nbd.buffers import Budget, BudgetStatistics
 from stages.nbd.handler import BatchHandler
 from stages.nbd.listening import Address, listening
 from stages.nbd.quick import QuickCalls
+from stages.nbd.rooms import Rooms
 from stages.nbd.session import Limits, Session
 
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
@@ -83,6 +84,7 @@ class NbdServer:
         self._named_default = default
         self._limits = limits or Limits()
         self._budget = Budget(self._limits.shared_bytes)
+        self._rooms = Rooms()
         self._quick = quick
         self._on_end = on_end
         self._sessions: dict[Session, _Seen] = {}
@@ -190,6 +192,7 @@ class NbdServer:
             self._default,
             limits=self._limits,
             budget=self._budget,
+            rooms=self._rooms,
             quick=self._quick,
         )
         self._sessions[session] = _Seen(trio.CancelScope())

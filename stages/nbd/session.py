@@ -21,6 +21,7 @@ from stages.nbd.handler import BatchHandler
 from stages.nbd.handshake import Aborted, Handshake, Selected
 from stages.nbd.outbox import Outbox
 from stages.nbd.quick import QuickCalls, Wire
+from stages.nbd.rooms import Rooms
 from stages.nbd.transmission import Batch, RequestParser, Rules
 
 _HANDSHAKE_READ = 16 << 10
@@ -66,6 +67,7 @@ class Session:
         *,
         limits: Limits,
         budget: Budget,
+        rooms: Rooms,
         quick: QuickCalls | None = None,
     ):
         self.export = ""
@@ -74,6 +76,7 @@ class Session:
         self._default = default
         self._limits = limits
         self._budget = budget
+        self._rooms = rooms
         self._connection = Wire(sock, quick)
         self._outbox: Outbox | None = None
         self._parser: RequestParser | None = None
@@ -137,7 +140,7 @@ class Session:
         rules = Rules(chosen.info, structured=chosen.structured, allocation=chosen.allocation)
         parser = self._parser = RequestParser(rules)
         outbox = self._outbox = Outbox(
-            self._connection, structured=chosen.structured, on_sent=self._sent
+            self._connection, self._rooms, structured=chosen.structured, on_sent=self._sent
         )
         limits = self._limits
         pool = BufferPool(limits.buffer_bytes, limits.buffers, self._budget)
@@ -153,6 +156,7 @@ class Session:
                 nursery.cancel_scope.cancel()
         finally:
             parser.detach()
+            outbox.close()
             self._budget.release(self._read_held)
 
     async def _receive(
@@ -247,7 +251,7 @@ class _Turn:
             parser.advance(at)
             self._session.answering(count)
             await outbox.uncork()
-            if at == end or count < some:  # what follows is something else, or not whole yet
+            if at == end:
                 return
             most -= count
 

@@ -68,15 +68,18 @@ class SystemFile:
         return got
 
     def pread_now(self, offset: int, length: int) -> Buffer | None:
-        """preadv2(2) with RWF_NOWAIT; None too where the file system does not know that."""
+        """See ``fill_now``."""
         data = bytearray(length)
+        return data if self.fill_now(offset, memoryview(data)) else None
+
+    def fill_now(self, offset: int, target: memoryview) -> bool:
+        """preadv2(2) with RWF_NOWAIT; False too where the file system does not know that."""
         try:
-            count = os.preadv(self._fd, [data], offset, os.RWF_NOWAIT)
+            return os.preadv(self._fd, [target], offset, os.RWF_NOWAIT) == len(target)
         except OSError as error:
             if error.errno not in _NOT_NOW:
                 raise
-            return None
-        return data if count == length else None
+            return False
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         """Write everything, across short writes."""

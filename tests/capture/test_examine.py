@@ -106,7 +106,8 @@ def test_one_chunk_changes(tmp_path: Path, slot: Slot, chunk: int, kind: str) ->
         case "noise":
             disk.pwrite(start + 3 * BLOCK, noise(5))
         case "one byte":
-            disk.pwrite(start + CHUNK - 1, b"!")
+            (last,) = disk.pread(start + CHUNK - 1, 1)
+            disk.pwrite(start + CHUNK - 1, bytes([last ^ 1]))
         case "zeros":
             disk.pwrite(start, bytes(CHUNK))
         case "some zeros":

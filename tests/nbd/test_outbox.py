@@ -12,6 +12,7 @@ import trio.testing
 from stages.nbd import wire
 from stages.nbd.outbox import Outbox
 from stages.nbd.quick import Wire
+from stages.nbd.rooms import Rooms
 from stages.nbd.transmission import Request
 from stages.ports import Buffer
 from stages.system.sockets import SocketCalls
@@ -46,6 +47,7 @@ async def test_an_answer_is_sent_whole_and_told_once(first: int) -> None:
         calls = Choosy(first)
         outbox = Outbox(
             Wire(here, calls),
+            Rooms(),
             structured=False,
             on_sent=lambda count, held, read: told.append(count),
         )
@@ -71,7 +73,9 @@ async def test_a_client_that_has_gone_ends_its_own_connection_and_nobody_else() 
     """Whoever answers, the flusher of a disk, serves other connections too."""
     here, there = trio.socket.socketpair()
     with here:
-        outbox = Outbox(Wire(here, Choosy(None)), structured=False, on_sent=lambda *_: None)
+        outbox = Outbox(
+            Wire(here, Choosy(None)), Rooms(), structured=False, on_sent=lambda *_: None
+        )
         there.close()
         with pytest.raises(BaseExceptionGroup) as raised:
             async with trio.open_nursery() as nursery:
@@ -85,7 +89,7 @@ async def test_while_much_is_collected_answers_wait_for_it() -> None:
     here, there = trio.socket.socketpair()
     with here, there:
         calls = Choosy(SIZE)
-        outbox = Outbox(Wire(here, calls), structured=False, on_sent=lambda *_: None)
+        outbox = Outbox(Wire(here, calls), Rooms(), structured=False, on_sent=lambda *_: None)
         outbox.corked = True
         outbox.done_now(FLUSHES)
         assert calls.calls == 0

@@ -90,6 +90,9 @@ class WatchedFile:
     def pread_now(self, offset: int, length: int) -> Buffer | None:
         return self._do("pread_now", lambda: self.inner.pread_now(offset, length))
 
+    def fill_now(self, offset: int, target: memoryview) -> bool:
+        return self._do("fill_now", lambda: self.inner.fill_now(offset, target))
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         self._do("pwrite", lambda: self.inner.pwrite(offset, data))
 

@@ -36,6 +36,12 @@ class Replies:
     def done_swiftly(self, cookies: Any) -> None:
         self.done_all(cookies)
 
+    def place(self, length: int) -> memoryview | None:
+        return memoryview(bytearray(length))
+
+    def keep(self, cookie: int, offset: int, length: int) -> None:
+        self.done_all([cookie])
+
     def data(self, request: Request, parts: Any) -> None:
         self.done_all([request])
 

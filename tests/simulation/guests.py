@@ -90,6 +90,12 @@ class Exchange:
         for cookie in cookies:
             self._answer(self.sent[cookie].request, "")
 
+    def place(self, length: int) -> memoryview | None:
+        return memoryview(bytearray(length))
+
+    def keep(self, cookie: int, offset: int, length: int) -> None:
+        self._answer(self.sent[cookie].request, "")
+
     def data(self, request: Request, parts: Any) -> None:
         self._answer(request, "")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,8 +19,12 @@ from stages.cache.journal.reader import JournalReader
 from stages.capture.examiner import Examiners, InlineExaminers
 from stages.capture.group.limits import Limits
 from stages.capture.pool import ProcessExaminers
+from stages.nbd import wire
+from stages.nbd.outbox import Outbox
 from stages.stream import ORIGIN, ZERO_ROW, Kind
 from stages.system import this_machine
+from tests.nbd.serving import Client
+from tests.nbd.spoken import request, write
 
 SIZE = (24 << 20) + 512  # the last block is cut short
 
@@ -136,3 +142,55 @@ async def test_a_full_journal_tracks_and_does_not_stop_guests(tmp_path: Path) ->
         assert intake.status().state == "tracking"
         assert intake.status().reason == "the journal is full"
     assert (tmp_path / "disk.img").read_bytes()[: 12 << 20] == b"\3" * (12 << 20)
+
+
+async def test_reads_at_once_and_later_are_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page cache holds is answered at once; what it does not, what is large and what is
+    refused goes the long way: a client sees no difference."""
+    kept: list[int] = []
+    keep = Outbox.keep
+
+    def watched(self: Outbox, cookie: int, offset: int, length: int) -> None:
+        kept.append(cookie)
+        keep(self, cookie, offset, length)
+
+    monkeypatch.setattr(Outbox, "keep", watched)
+    content = random.Random(9).randbytes(2 << 20)
+    async with served(tmp_path):
+        with (tmp_path / "disk.img").open("rb") as image:
+            client = Client(await trio.open_unix_socket(f"{tmp_path}/r.sock"))
+            await client.go("root")
+            for at in range(0, len(content), 1 << 20):
+                await client.ask(write(at, content[at : at + (1 << 20)], cookie=at))
+            os.fsync(image.fileno())
+            os.posix_fadvise(image.fileno(), 1 << 20, 1 << 20, os.POSIX_FADV_DONTNEED)
+            fresh = random.Random(10).randbytes(4096)
+            reads = [
+                (1, 0, 4096), (2, 777, 70), (3, 65_536, 64 << 10), (4, 8192, (64 << 10) + 1),
+                (5, (1 << 20) + 8192, 4096), (6, SIZE - 500, 500), (7, 1 << 19, 4096),
+            ]  # fmt: skip
+            said = [request(wire.CMD_READ, at, length, cookie=n) for n, at, length in reads]
+            bad = [
+                request(wire.CMD_READ, SIZE - 499, 500, cookie=20),
+                request(wire.CMD_READ, 0, 0, cookie=21),
+                request(wire.CMD_READ, 1 << 63, 4096, cookie=22),
+            ]
+            behind = request(wire.CMD_READ, 1 << 19, 4096, cookie=30)
+            parts = [*said, write(1 << 19, fresh, cookie=10), behind, *bad]
+            await client.stream.send_all(b"".join(parts))
+            found = {}
+            for _ in parts:
+                reply = await client.reply()
+                found[reply.cookie] = (reply.error, reply.data[8:])
+            await client.stream.aclose()
+    for number, at, length in reads[:-2]:
+        assert found[number] == (0, content[at : at + length])
+    assert found[6] == (0, bytes(500))
+    assert found[7][1] in (content[1 << 19 : (1 << 19) + 4096], fresh)  # as it came, or later
+    assert found[10][0] == 0
+    assert found[30] == (0, fresh)  # in its place behind the write
+    assert [found[number][0] for number in (20, 21, 22)] == [wire.EINVAL] * 3
+    assert set(kept) <= {1, 2, 3, 5, 6, 7, 30}
+    assert {1, 2, 3} <= set(kept)

@@ -238,6 +238,9 @@ class MemFile:
         found = self.pread(offset, length)
         return found if len(found) == length else None
 
+    def fill_now(self, offset: int, target: memoryview) -> bool:
+        return self.pread_into(offset, target) == target.nbytes
+
     def pwrite(self, offset: int, data: Buffer) -> None:
         self._live.write(offset, bytes(data))
 

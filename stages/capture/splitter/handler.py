@@ -25,6 +25,7 @@ from stages.capture.splitter.plain import (
     regions_touched,
     write_all,
 )
+from stages.capture.splitter.reads import LARGEST, Reads
 from stages.errors import BackstayError
 from stages.model import BLOCK
 from stages.nbd import wire
@@ -36,8 +37,8 @@ from stages.nbd.transmission import Batch, Request
 from stages.stream import ROW, Entry, Kind
 
 FLAGS = DeviceFlags(flush=True, fua=True, trim=True, write_zeroes=True, multi_conn=True)
-_JOINED = 64 << 10  # reads up to here are copied, larger ones sent from the file
 _ODD = BLOCK - 1
+_COMMAND = 7  # where in a request's head the lower byte of its command is
 
 
 class SplitHandler:
@@ -53,6 +54,7 @@ class SplitHandler:
         self._nursery = nursery
         self._flusher = Flusher(disk, nursery)
         self._lane = Lane(disk, self.info.blocks.maximum)
+        self._reads = Reads(disk)
         self._hops = SharedHops(disk.machine.offload)
 
     async def flush(self) -> None:
@@ -62,7 +64,22 @@ class SplitHandler:
     def swift(
         self, buffer: ReceiveBuffer, at: int, end: int, most: int, replies: ReplySink
     ) -> tuple[int, int]:
-        """Whole-block writes that have nothing to wait for (``BatchHandler``)."""
+        """Whole-block writes that have nothing to wait for, and reads of what is in the page cache
+        (``BatchHandler``)."""
+        count = 0
+        while count < most and end - at > _COMMAND:
+            if buffer.view[at + _COMMAND] == wire.CMD_READ:
+                at, some = self._reads.answered(buffer, at, end, most - count, replies)
+            else:
+                at, some = self._written(buffer, at, end, most - count, replies)
+            if not some:
+                break
+            count += some
+        return at, count
+
+    def _written(
+        self, buffer: ReceiveBuffer, at: int, end: int, most: int, replies: ReplySink
+    ) -> tuple[int, int]:
         found = self._lane.admitted(buffer, at, end, most)
         if found is None:
             return at, 0
@@ -221,7 +238,7 @@ class SplitHandler:
         """From the page cache now; else by a thread."""
         file, offset, length = self.disk.source.file, request.offset, request.length
         try:
-            if length <= _JOINED:
+            if length <= LARGEST:
                 data = file.pread_now(offset, length)
                 if data is not None:
                     replies.data(request, [data])
