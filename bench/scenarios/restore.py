@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from bench.context import MEMORY_GOAL, Context, Gathered, ceiling, sample_of, timed
 from bench.measure import Command
 from bench.peers import Restic
-from bench.results import Goal, Outcome, find, peak_of, speedup
+from bench.results import Entry, Goal, Outcome, find, peak_of, ratio, speedup
 from bench.scenarios.initial import WRITE, fractions
 from bench.subjects import BACKSTAY, Copy, Subject
 
@@ -45,6 +46,7 @@ def run(context: Context) -> Outcome:
             "page cache: the repository was read before every run, of every subject",
             "every restored image was compared byte for byte, outside the timing",
             "to disk: until what was written had been synced by the system",
+            *_to_disk(entries),
             *context.absent(),
         ),
         reference=BACKSTAY,
@@ -66,6 +68,14 @@ def _one(context: Context, gathered: Gathered, name: str, copy: Copy) -> None:
     if gathered.check(copy.image, copy.restored(target), f"restore: what {name} brought back"):
         gathered.add(name, sample_of(done, figures=figures))
     shutil.rmtree(target)
+
+
+def _to_disk(entries: Sequence[Entry]) -> list[str]:
+    mine, theirs = find(entries, BACKSTAY), find(entries, Restic.name)
+    if mine is None or theirs is None:
+        return []
+    share = ratio(theirs.median("durable"), mine.median("durable"))
+    return [] if share is None else [f"to disk: {share:.2f} times as fast as restic"]
 
 
 def _plain(context: Context, gathered: Gathered) -> None:
