@@ -131,7 +131,7 @@ async def window(made: Made, _delay: float, _seed: int) -> dict[str, object]:
 
     def count(_room: memoryview, laid: Sequence[Laid]) -> None:
         nonlocal blocks
-        blocks += sum(len(need.blocks) for _, need in laid)
+        blocks += sum(len(need.blocks) for _, _, need in laid)
 
     await sweep.extract(found, count)
     watch.step("window")
