@@ -20,6 +20,8 @@ from stages.vault.sealing import EpochKeys, Scope, open_body
 
 PARALLEL = 32  # requests of one reader at a time
 _ROLLED = 4  # rollups whose commits are remembered
+KEPT = 128  # newest commits of those read that are remembered
+KEPT_BYTES = 4 << 20  # of their heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,32 @@ class Commit:
         return decode_body(plain, self.header, container.key)
 
 
+class _Kept:
+    """The newest of the commits that were read: one, or more within the bounds. ``own``: those
+    that were read from their own objects; the others are a rollup's word for it."""
+
+    def __init__(self) -> None:
+        self.all: dict[int, Commit] = {}
+        self.own: dict[int, Commit] = {}
+        self._bytes = 0
+
+    def put(self, commit: Commit, *, own: bool) -> None:
+        """Remember it, unless newer ones fill the room."""
+        seq = commit.header.seq
+        if seq not in self.all:
+            if len(self.all) >= KEPT and seq < min(self.all):
+                return
+            self._bytes += commit.container.tail_at
+            self.all[seq] = commit
+        if own:
+            self._bytes += commit.container.tail_at - self.all[seq].container.tail_at
+            self.all[seq] = self.own[seq] = commit
+        while len(self.all) > 1 and (len(self.all) > KEPT or self._bytes > KEPT_BYTES):
+            oldest = min(self.all)
+            self._bytes -= self.all.pop(oldest).container.tail_at
+            self.own.pop(oldest, None)
+
+
 class Commits:
     """The commits of a group. ``begin`` tells the number that its log begins at, which retention
     moves on; ``note`` hears what was passed over.
@@ -65,6 +93,7 @@ class Commits:
         self._begin = begin
         self._note = note
         self._rolled: dict[int, dict[int, Commit]] = {}
+        self._kept = _Kept()
 
     def parse(self, seq: int, data: bytes) -> Commit:
         """Commit ``seq`` from its first bytes. Raises ``Damage``, ``UnknownVersion``."""
@@ -74,8 +103,12 @@ class Commits:
         body = data[container.body_at : container.tail_at]
         return Commit(header, container, container.check_body(body))
 
+    def known(self, seq: int) -> Commit | None:
+        """Commit ``seq``, if it is remembered from its own object."""
+        return self._kept.own.get(seq)
+
     async def one(self, seq: int) -> Commit:
-        """Commit ``seq``. Raises ``Damage``, ``UnknownVersion``.
+        """Commit ``seq``, read now. Raises ``Damage``, ``UnknownVersion``.
 
         The frames of one before the log's beginning have gone or were moved: its rollup has the
         rest.
@@ -91,18 +124,22 @@ class Commits:
             if found is not None:
                 return found
             raise MissingData("a commit is missing", operation="read log", subject=key) from None
-        return self.parse(seq, data)
+        commit = self.parse(seq, data)
+        self._kept.put(commit, own=True)
+        return commit
 
     async def all(self, first: int, last: int, *, rollups: bool) -> list[Commit]:
         """Commits ``first`` to ``last``, from rollups where a whole one helps, else one by one.
 
-        Raises the error of the first that cannot be read.
+        With ``rollups`` also from memory: whoever chooses a point has read the newest commits, and
+        they are read again when it is opened. Raises the error of the first that cannot be read.
         """
-        found: dict[int, Commit] = {}
-        wanted = range(first, last + 1)
+        wanted, kept = range(first, last + 1), self._kept.all
+        found = {seq: kept[seq] for seq in wanted if seq in kept} if rollups else {}
         for end in range(-(-first // rollup.SPAN) * rollup.SPAN, last + 1, rollup.SPAN):
-            if rollups and sum(end - rollup.SPAN < seq <= end for seq in wanted) > PARALLEL:
-                found.update(await self._from_rollup(end))
+            here = range(max(first, end - rollup.SPAN + 1), min(last, end) + 1)
+            if rollups and sum(seq not in found for seq in here) > PARALLEL:
+                found = await self._from_rollup(end) | found
         missing = [seq for seq in wanted if seq not in found]
         limit = trio.CapacityLimiter(PARALLEL)
         failed: dict[int, BackstayError] = {}
@@ -119,6 +156,8 @@ class Commits:
                 nursery.start_soon(fetch, seq)
         for seq in sorted(failed):
             raise failed[seq]
+        for seq in wanted[-KEPT:]:
+            self._kept.put(found[seq], own=False)
         return [found[seq] for seq in wanted]
 
     async def _from_rollup(self, end: int) -> dict[int, Commit]:

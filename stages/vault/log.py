@@ -42,7 +42,6 @@ class Log:
         self.genesis = _GENESIS
         self.floor: Floor | None = None
         self.pinned = False  # the floor is given: newer ones are not looked for
-        self._newest: Commit | None = None  # of those that were read by themselves
         self._commits = Commits(store, scope, lambda: self.first, self._note)
 
     @property
@@ -111,18 +110,13 @@ class Log:
     async def signed(self, seq: int) -> Commit:
         """One commit, its signature checked against charter and term.
 
-        Raises ``Expired`` if retention has let it go, ``Damage``. The newest one is read once:
-        whoever opens a group asks for it again and again.
+        Raises ``Expired`` if retention has let it go, ``Damage``. The newest ones are read once:
+        whoever opens a group and a point asks for them again and again.
         """
-        known = self._newest
-        if known is not None and known.header.seq == seq and self.offers(seq):
-            commit = known
-        else:
-            commit = await self._read(seq)
+        known = self._commits.known(seq) if self.offers(seq) else None
+        commit = known or await self._read(seq)
         await self._check_signature(commit)
         self._check_kept(commit)
-        if known is None or known.header.seq < seq:
-            self._newest = commit
         return commit
 
     async def _read(self, seq: int) -> Commit:
