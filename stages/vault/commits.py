@@ -5,8 +5,8 @@ Nothing is trusted here yet: see ``log`` for signatures and links.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -26,11 +26,12 @@ KEPT_BYTES = 4 << 20  # of their heads
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit as read: its header, container and sealed body."""
+    """A commit as read: its header, container and sealed body. ``rolled``: from a rollup."""
 
     header: Header
     container: Container
     body: bytes
+    rolled: bool = field(default=False, compare=False)
 
     @property
     def head(self) -> bytes:
@@ -59,7 +60,7 @@ class _Kept:
         self.own: dict[int, Commit] = {}
         self._bytes = 0
 
-    def put(self, commit: Commit, *, own: bool) -> None:
+    def put(self, commit: Commit) -> None:
         """Remember it, unless newer ones fill the room."""
         seq = commit.header.seq
         if seq not in self.all:
@@ -67,7 +68,7 @@ class _Kept:
                 return
             self._bytes += commit.container.tail_at
             self.all[seq] = commit
-        if own:
+        if not commit.rolled:
             self._bytes += commit.container.tail_at - self.all[seq].container.tail_at
             self.all[seq] = self.own[seq] = commit
         while len(self.all) > 1 and (len(self.all) > KEPT or self._bytes > KEPT_BYTES):
@@ -107,6 +108,11 @@ class Commits:
         """Commit ``seq``, if it is remembered from its own object."""
         return self._kept.own.get(seq)
 
+    def remember(self, found: Sequence[Commit]) -> None:
+        """Commits that were proven: what could be false is read again, from another place."""
+        for commit in found[-KEPT:]:
+            self._kept.put(commit)
+
     async def one(self, seq: int) -> Commit:
         """Commit ``seq``, read now. Raises ``Damage``, ``UnknownVersion``.
 
@@ -124,9 +130,7 @@ class Commits:
             if found is not None:
                 return found
             raise MissingData("a commit is missing", operation="read log", subject=key) from None
-        commit = self.parse(seq, data)
-        self._kept.put(commit, own=True)
-        return commit
+        return self.parse(seq, data)
 
     async def all(self, first: int, last: int, *, rollups: bool) -> list[Commit]:
         """Commits ``first`` to ``last``, from rollups where a whole one helps, else one by one.
@@ -156,8 +160,6 @@ class Commits:
                 nursery.start_soon(fetch, seq)
         for seq in sorted(failed):
             raise failed[seq]
-        for seq in wanted[-KEPT:]:
-            self._kept.put(found[seq], own=False)
         return [found[seq] for seq in wanted]
 
     async def _from_rollup(self, end: int) -> dict[int, Commit]:
@@ -173,7 +175,7 @@ class Commits:
         found = {}
         for seq, head in zip(range(end - rollup.SPAN + 1, end + 1), heads, strict=True):
             try:
-                found[seq] = self.parse(seq, head)
+                found[seq] = replace(self.parse(seq, head), rolled=True)
             except (DamagedObject, UnknownVersion):
                 self._note(f"{key}: entry {seq} is damaged, read from the log instead")
         return found

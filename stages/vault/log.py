@@ -117,6 +117,7 @@ class Log:
         commit = known or await self._read(seq)
         await self._check_signature(commit)
         self._check_kept(commit)
+        self._commits.remember([commit])
         return commit
 
     async def _read(self, seq: int) -> Commit:
@@ -170,6 +171,7 @@ class Log:
             if not _follows(commit, following):
                 await self._check_signature(commit)  # or was the one before it changed?
                 raise _does_not_follow(following)
+        self._commits.remember(found)
         return found
 
     async def at_or_before(self, stamp: int, tail: int) -> int:

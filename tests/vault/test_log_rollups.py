@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from stages.crypto.sign import Signer
-from stages.errors import DamagedObject, MissingData
+from stages.errors import Damage, DamagedObject, MissingData
 from stages.vault import commits, layout, rollup
 from stages.vault.charter import Member
 from stages.vault.commits import Commit
@@ -89,6 +89,20 @@ async def test_what_a_rollup_tells_stands_in_for_no_commit_that_is_asked_for_its
         await log.signed(200)
     with pytest.raises(MissingData):
         await log.stretch(150, 256, None, rollups=False)
+
+
+async def test_only_what_was_proven_is_remembered() -> None:
+    """A commit that can be read and is not the one that was signed does not stand in the way."""
+    store = await rolled().store(rolled=True)
+    before = links(await log_of(store).stretch(150, 256, None))
+    data = bytearray(rolled().objects[255])
+    data[16] ^= 1  # length of its tail
+    await store.replace(key_of(256), bytes(data))
+    log = log_of(store)
+    with pytest.raises(Damage):
+        await log.stretch(150, 256, None, rollups=False)
+    assert links(await log.stretch(150, 256, None)) == before
+    assert not log.ignored
 
 
 async def test_every_damage_of_a_rollup_is_got_round() -> None:
