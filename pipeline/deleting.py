@@ -19,18 +19,18 @@ from stages.errors import (
     KeyFailure,
     NotFound,
 )
+from stages.keeper.decided import decide, is_decided, withdraw
 from stages.keeper.erase import Size, erase, size_of
 from stages.keeper.survey import time_of
 from stages.keeper.times import store_time
 from stages.recover.opened import Group, OpenedVault
-from stages.vault.branches import fence, is_fenced
-from stages.vault.deletion import Deletion, load_deletion, put_deletion
+from stages.vault.deletion import Deletion, put_deletion
 from stages.vault.failover_log import load_failovers
 from stages.vault.failover_state import Phase
 from stages.vault.floor_log import load_holds
-from stages.vault.layout import deleted as deletion_name
 from stages.vault.leases import load_leases
 from stages.vault.sealing import Scope
+from stages.vault.terms import next_epoch
 
 QUIET = 15 * 60.0  # seconds: a daemon makes a commit every ten minutes, whatever its disks do
 _OPERATION = "unprotect --delete-data"
@@ -227,10 +227,11 @@ class Deleting:
         """The records, before it is looked once more whether something needs a group."""
         for group in mine:
             newest = await group.log.signed(group.tail)
+            claimed = await next_epoch(self._store, group.scope.group, newest.header.epoch) - 1
             made = Deletion(
                 group.tail,
                 newest.link,
-                newest.header.epoch,
+                claimed,
                 self._access.ports.clock.wall_us(),
                 self._host,
                 self._by,
@@ -244,8 +245,8 @@ class Deleting:
         charter = self._vault.charter
         found = []
         for gid in begun:
-            scope, since = Scope(charter.vault, gid, charter.cipher), self._vault.deleted[gid].epoch
-            if not await is_fenced(self._store, scope, charter.operator, since):
+            scope = Scope(charter.vault, gid, charter.cipher)
+            if not await is_decided(self._store, scope, charter, self._vault.deleted[gid]):
                 found.append(gid)
         return found
 
@@ -263,21 +264,19 @@ class Deleting:
                 late.append(f"group {other.scope.group.hex()} branches off it since this moment")
         if late:
             for gid in ids:
-                await self._store.delete(deletion_name(gid))
+                scope = Scope(charter.vault, gid, charter.cipher)
+                kept = await withdraw(self._store, scope, charter, self._access.key.signer)
+                if kept is not None:
+                    late.append(f"another run saw nothing in its way: {kept.described(gid)}")
             self._refuse(late)
 
     async def _fence(self, gid: bytes) -> None:
-        charter = self._vault.charter
+        charter, now = self._vault.charter, self._access.ports.clock.wall_us()
         scope = Scope(charter.vault, gid, charter.cipher)
-        deletion = await load_deletion(self._store, scope, charter)
-        if deletion is None:
-            raise DamagedObject(
-                "the deletion record has gone", operation=_OPERATION, subject=deletion_name(gid)
+        if not await decide(self._store, scope, charter, self._access.key.signer, now):
+            raise IllegalOperation(
+                "another run has withdrawn the deletion this moment: something needs the machine",
+                operation=_OPERATION,
+                subject=self._machine,
+                hint="nothing is deleted; --dry-run lists all that stands in the way",
             )
-        await fence(
-            self._store,
-            scope,
-            self._access.key.signer,
-            self._access.ports.clock.wall_us(),
-            from_epoch=deletion.epoch,
-        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.assembly import vault_store
 from pipeline.founding import check_operator
-from pipeline.recovery import Access
+from pipeline.recovery import Access, with_problems
 from stages.errors import (
     UNREADABLE,
     Expired,
@@ -91,10 +91,11 @@ async def run_keeper(
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A point that is held, or was."""
+    """A point that is held, or was, and what a person should know about its choice."""
 
     group: str
     point: Point
+    notes: tuple[str, ...]
     again: bool = False
 
 
@@ -105,12 +106,13 @@ async def hold_point(
     async with indexes(access) as vault:
         _check_keeps(vault.charter, access.key, "hold")
         group = await vault.find(machine)
-        choice = await choose(group, machine, at)
-        point, scope = choice.point, group.scope
+        choice = with_problems(await choose(group, machine, at), vault, group)
+        point, notes, scope = choice.point, choice.notes, group.scope
         hold = Hold(point.seq, point.digest, access.ports.clock.wall_us(), by, note)
         key = layout.hold(scope.group, point.seq)
         if dry_run:
-            return Held(scope.group.hex(), point, await vault.store.info(key) is not None)
+            again = await vault.store.info(key) is not None
+            return Held(scope.group.hex(), point, notes, again)
         parts = hold_object(scope, hold, access.key.signer)
         again = await vault.store.put(key, parts) is Put.EXISTS
         if again:
@@ -136,7 +138,7 @@ async def hold_point(
                 hint="the next run of the keeper takes it back if it comes within the grace; "
                 "'backstay points' then lists it",
             )
-        return Held(scope.group.hex(), point, again)
+        return Held(scope.group.hex(), point, notes, again)
 
 
 async def release_point(

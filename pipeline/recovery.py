@@ -5,9 +5,9 @@ Nothing here reads a configuration or a state folder: the vault and the key are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.assembly import vault_store
@@ -15,21 +15,17 @@ from pipeline.leasing import Reader, leased
 from stages.errors import Damage, DamagedObject, NotAdmitted, NotFound, UnknownVersion
 from stages.model import BLOCK
 from stages.ports import Machine
-from stages.recover.extract import Laid
 from stages.recover.opened import Group, OpenedVault, open_vault
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Choice, Point, choose, newest
 from stages.recover.restore import Report, Restore, identity
-from stages.recover.sweep import Sweep
 from stages.recover.target import Target, is_named, refused
 from stages.vault.charter import Pin
 from stages.vault.keyfile import PrivateKey
-from stages.vault.location import ZERO
 
 if TYPE_CHECKING:
     from stages.recover.verify import Verified
 
-_DRILL_BLOCKS = 4096
 _OPENING = 2.0  # seconds of blips; a person is waiting, and may have mistyped the place
 _WORKING = 15.0  # where hours of work are at stake
 _AROUND = (
@@ -217,7 +213,7 @@ async def restore_point(
     async with access.vault(patience=_WORKING) as vault:
         group = await vault.find(order.machine)
         choice, point, targets = await plan_restore(group, order, access.ports)
-        choice = _with_problems(choice, vault, group)
+        choice = with_problems(choice, vault, group)
         restore = Restore(point, access.ports, salvage=order.salvage, workers=access.workers)
         try:
             restore.check(targets)
@@ -232,62 +228,13 @@ async def restore_point(
                 report = await restore.run(targets, advance)
         finally:
             restore.close()
-        return _with_problems(choice, vault, group), report
+        return with_problems(choice, vault, group), report
 
 
-def _with_problems(choice: Choice, vault: OpenedVault, group: Group) -> Choice:
+def with_problems(choice: Choice, vault: OpenedVault, group: Group) -> Choice:
     """Note what reading has gone round, so that nobody takes the vault for undamaged."""
     notes = (*choice.notes, *vault.problems, *group.log.ignored)
-    return Choice(choice.point, tuple(dict.fromkeys(notes)))
-
-
-async def drill_vault(
-    ports: Machine, url: str, key: PrivateKey, pins: tuple[Pin, ...]
-) -> dict[str, int]:
-    """Open some content of every machine's newest point. Raises what a restore would raise.
-
-    A machine without a consistent point has nothing to try.
-    """
-    drilled: dict[str, int] = {}
-    async with Access(ports, url, key, pins).vault() as vault:
-        for group in await vault.groups():
-            if not group.tail:
-                continue
-            name = await group.name()
-            try:
-                choice = await choose(group, name, None)
-            except NotFound:
-                continue
-            await _drill(group, ports, choice.point.seq)
-            drilled.setdefault(name, choice.point.seq)
-        if vault.problems:
-            raise DamagedObject(vault.problems[0], operation="drill", subject=url)
-    return drilled
-
-
-async def _drill(group: Group, ports: Machine, seq: int) -> None:
-    """Open the first content after a place of each disk that nobody can foresee."""
-    point = await PointMap.build(group, ports.files, seq)
-    sweep = Sweep(point, ports, window_blocks=_DRILL_BLOCKS)
-    try:
-        for disk in point.machine.disks:
-            windows = sweep.windows(disk)
-            start = int.from_bytes(ports.entropy.token(6)) % max(1, len(windows))
-            for first in (*windows[start:], *windows[:start]):
-                window = await sweep.locate(disk, first)
-                if (window.locations > ZERO).any():
-                    await sweep.extract(window, _discard)
-                    break
-    finally:
-        point.close()
-    if sweep.damage:
-        bad = sweep.damage[0]
-        hint = "'backstay verify' says what can be restored"
-        raise DamagedObject(bad.reason, operation="drill", subject=bad.key, hint=hint)
-
-
-def _discard(room: memoryview, laid: Sequence[Laid]) -> None:
-    """Opening it was the point."""
+    return replace(choice, notes=tuple(dict.fromkeys(notes)))
 
 
 async def _check_expected(group: Group, expect: tuple[int, bytes]) -> None:

@@ -97,18 +97,19 @@ async def serve_point(
             reader = Reader(access.ports, access.key, group, point.seq, link, order.by)
             await stack.enter_async_context(leased(vault.store, reader, tell))
         names = [point.disk(name).name for name in dict.fromkeys(order.only)]
-        overlays: list[Overlay] = []
-        devices: list[Device] = []
-        for name in names or [disk.name for disk in point.machine.disks]:
-            base = PointDevice(point, point.disk(name), access.ports.offload)
-            if order.writable is None:
-                devices.append(base)
-            else:
-                opened = _overlay(access, point, base, order.writable)
-                overlays.append(await stack.enter_async_context(opened))
-                devices.append(overlays[-1])
-        server = NbdServer([DeviceHandler(device) for device in devices])
-        async with crew() as nursery:
+        async with crew() as nursery:  # it is cancelled before what is on the stack is closed
+            overlays: list[Overlay] = []
+            devices: list[Device] = []
+            for name in names or [disk.name for disk in point.machine.disks]:
+                offload = access.ports.offload
+                base = PointDevice(point, point.disk(name), offload, nursery=nursery)
+                if order.writable is None:
+                    devices.append(base)
+                else:
+                    opened = _overlay(access, point, base, order.writable)
+                    overlays.append(await stack.enter_async_context(opened))
+                    devices.append(overlays[-1])
+            server = NbdServer([DeviceHandler(device) for device in devices])
             await nursery.start(_stop_on_signal, server.stop, before_end)
             for overlay in overlays if order.hydrate else ():
                 nursery.start_soon(_hydrate, access, overlay, say)

@@ -39,8 +39,9 @@ def hold(machine: str, point: str, note: str, dry_run: bool, as_json: bool, **wh
         hold_point, access, machine, chosen, f"{who.by} on {who.host}"[:255], note, dry_run=dry_run
     )
     held = run_async(work)
-    if remark:
-        say(remark)
+    notes = [*filter(None, [remark]), *held.notes]
+    for text in () if as_json else notes:
+        say(f"note: {text}")
     said = "is held already" if held.again else ("would be held" if dry_run else "is held")
     emit(
         as_json,
@@ -50,6 +51,7 @@ def hold(machine: str, point: str, note: str, dry_run: bool, as_json: bool, **wh
             "point": point_fields(held.point),
             "dry_run": dry_run,
             "held_before": held.again,
+            "notes": notes,
         },
         f"{machine}: point #{held.point.seq}, {both_times(held.point.time)}, {said}",
     )

@@ -78,7 +78,7 @@ def drill(
 
     Do it on a schedule: a key that was never tried is a hope, not a key.
     """
-    from pipeline.recovery import drill_vault
+    from pipeline.drilling import drill_vault
     from pipeline.state import StateFolder
     from stages.system import this_machine
 
@@ -88,10 +88,8 @@ def drill(
     found = run_async(drill_vault, ports, url, private, pins)
     if state_path:
         folder = StateFolder.open(ports, state_path, lock=False)
-        folder.note("drill", {"at": ports.clock.wall_us(), "machines": list(found)})
-    emit(
-        as_json,
-        {"drilled": found},
-        "\n".join(f"{name}: point #{seq} opens" for name, seq in found.items())
-        or "the key opens the vault; nothing was shipped to it yet",
-    )
+        folder.note("drill", {"at": ports.clock.wall_us(), "machines": list(found.points)})
+    lines = [f"{name}: point #{seq} opens" for name, seq in found.points.items()]
+    lines = lines or ["the key opens the vault; nothing was shipped to it yet"]
+    lines += [f"note: {note}" for note in found.notes]
+    emit(as_json, {"drilled": found.points, "notes": list(found.notes)}, "\n".join(lines))

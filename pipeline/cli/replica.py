@@ -13,7 +13,8 @@ from pipeline.cli.console import emit, json_option, run_async
 from pipeline.cli.moment import both_times
 
 if TYPE_CHECKING:
-    from pipeline.site.replicas import Given, Standing
+    from pipeline.site.replicas import Given
+    from pipeline.site.standing import Standing
 
 _WORKERS = 8
 _STATES = {
@@ -40,7 +41,7 @@ def replica() -> None:
 def list_(config: str, as_json: bool) -> None:
     """Show each replica: at which point it is, or that it is at none now, and what is wrong."""
     from pipeline.site.config import load_site
-    from pipeline.site.replicas import standing
+    from pipeline.site.standing import standing
     from stages.system import this_machine
 
     found = standing(this_machine(_WORKERS).files, load_site(config))
@@ -69,12 +70,14 @@ def promote(config: str, machine: str, to: str, as_json: bool) -> None:
     )
     lines = [f"{machine} is at point #{found.seq}, {both_times(_time(found.stamp))}"]
     lines += [f"  {path}" for path in found.paths]
+    lines += [f"note: {text}" for text in found.notes]
     fields = {
         "machine": machine,
         "point": found.seq,
         "time": _time(found.stamp).isoformat(),
         "written": found.written,
         "disks": list(found.paths),
+        "notes": list(found.notes),
     }
     emit(as_json, fields, "\n".join(lines))
 
@@ -116,6 +119,7 @@ def _fields(found: Standing) -> dict[str, Any]:
         "towards": kept.towards.seq if kept is not None and kept.towards is not None else None,
         "to": (kept.to or None) if kept is not None else None,
         "trouble": found.trouble or None,
+        "notes": list(found.notes),
     }
 
 
@@ -133,4 +137,5 @@ def _lines(found: Standing) -> list[str]:
         lines = [f"{found.machine}: {state}{where}"]
     if found.trouble:
         lines.append(f"  {found.trouble}")
+    lines += [f"  note: {text}" for text in found.notes]
     return lines

@@ -11,7 +11,8 @@ from pipeline import logs
 from pipeline.retry import Steps
 from pipeline.site.config import Replica, SiteConfig
 from pipeline.site.health import Follows
-from pipeline.site.replicas import Seen, Standing, access_of, bring_up, is_news, note, standing
+from pipeline.site.replicas import Seen, access_of, bring_up, is_news
+from pipeline.site.standing import Standing, keep_notes, note, standing
 from stages.errors import BackstayError, IllegalOperation, NotAVault, NotFound, StateLocked
 from stages.ports import Machine
 from stages.replica.bounds import Brought
@@ -27,10 +28,11 @@ _NOT_YET = (NotAVault, NotFound)
 
 @dataclass
 class _Seen:
-    """What the last round has seen, and when."""
+    """What the last round has seen, and when; ``notes`` are None until there was one."""
 
     last: Seen | None = None
     at: float = 0.0
+    notes: tuple[str, ...] | None = None
 
 
 class Followers:
@@ -124,10 +126,23 @@ class Followers:
             last = seen.last if begun < seen.at + _ROUND else None
             if last is not None and not await is_news(access, last):
                 return settings.every, None
-            brought, seen.last = await bring_up(ports, access, settings, machine)
+            found = await bring_up(ports, access, settings, machine)
+            brought, seen.last = found.brought, found.seen
             seen.at = ports.clock.monotonic()
+            await self._note(machine, settings, seen, found.notes)
         rest = 0.0 if brought.compared else _REST * (seen.at - begun)  # comparing is not repeated
         return max(settings.every, rest), brought
+
+    async def _note(
+        self, machine: str, settings: Replica, seen: _Seen, notes: tuple[str, ...]
+    ) -> None:
+        """Tell what is new about the choice of the point; of rounds that say the same the first."""
+        if notes != seen.notes:
+            for text in notes:
+                if text not in (seen.notes or ()):
+                    logs.event("site.replica", f"{machine}: note: {text}")
+            await self._ports.offload.run(partial(keep_notes, self._ports, settings, notes))
+            seen.notes = notes
 
     async def _failed(
         self, machine: str, settings: Replica, error: BackstayError, wait: float

@@ -10,12 +10,10 @@ import trio
 from pipeline.assembly import read_pins, vault_store
 from pipeline.config.units import format_duration
 from pipeline.failover.ground import Ground, stand_on
-from pipeline.recovery import Access
+from pipeline.recovery import Access, with_problems
 from pipeline.site.config import Replica as Settings
 from pipeline.site.config import SiteConfig
-from stages import durable
 from stages.errors import (
-    BackstayError,
     BrokenChain,
     IllegalOperation,
     KeyFailure,
@@ -25,7 +23,6 @@ from stages.errors import (
 from stages.ports import Files, Machine
 from stages.recover.opened import Group
 from stages.recover.points import Point, choose
-from stages.replica import record
 from stages.replica.bounds import Bounds, Brought
 from stages.replica.record import Record, Status
 from stages.replica.replica import Replica
@@ -33,8 +30,6 @@ from stages.vault import layout
 from stages.vault.failover_state import Phase
 from stages.vault.keyfile import MAX_SIZE, decode_private, needs_passphrase
 
-TROUBLE = "trouble"  # a file beside the record: the last error, while it lasts
-_MAX_TROUBLE = 16 << 10
 _LOCK_SECONDS = 60.0  # for which giving waits until a round has ended
 _PATIENCE = 2.0  # seconds of blips of the vault's disk
 _GOING_ON = (Phase.OPEN, Phase.COMMITTED)
@@ -42,12 +37,14 @@ _GOING_ON = (Phase.OPEN, Phase.COMMITTED)
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Where a replica should be: the newest point, or ``failover``: that of the failover."""
+    """Where a replica should be: the newest point, or ``failover``: that of the failover; and what
+    a person should know about the choice."""
 
     vault: bytes
     group: Group
     point: Point
     failover: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +58,25 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A replica as it is. ``trouble``: the last error, if it was not got over yet."""
+class Round:
+    """What a round did: where the files were brought, and what was ``seen`` of the group (None:
+    there is more to do); ``notes`` are about the choice of the point."""
 
-    machine: str
-    folder: str
-    record: Record | None
-    trouble: str
+    brought: Brought
+    seen: Seen | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What became of a replica: disks by path, at a point."""
+    """What became of a replica: disks by path, at a point, and what to know about its choice."""
 
     machine: str
     seq: int
     stamp: int
     written: int
     paths: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def settings_of(config: SiteConfig, machine: str) -> Settings:
@@ -132,11 +130,9 @@ def _read(files: Files, path: str) -> bytes:
         ) from None
 
 
-async def bring_up(
-    ports: Machine, access: Access, settings: Settings, machine: str
-) -> tuple[Brought, Seen | None]:
-    """One round: bring the files to where they should be, as it was seen (None: there is more to
-    do). Raises what ``Replica.bring`` does, ``NotFound`` while there is no point yet."""
+async def bring_up(ports: Machine, access: Access, settings: Settings, machine: str) -> Round:
+    """One round: bring the files to where they should be. Raises what ``Replica.bring`` does,
+    ``NotFound`` while there is no point yet."""
     async with stand_on(access, machine) as ground:
         goal = await _goal(ground, machine)
         seen = Seen(goal.group.scope.group, goal.group.tail, ground.log.next_number)
@@ -145,7 +141,7 @@ async def bring_up(
             brought = await replica.bring(goal.group, goal.point)
         finally:
             replica.close()
-        return brought, seen if brought.at.seq == goal.point.seq else None
+        return Round(brought, seen if brought.at.seq == goal.point.seq else None, goal.notes)
 
 
 async def is_news(access: Access, seen: Seen) -> bool:
@@ -187,7 +183,7 @@ async def promote(ports: Machine, config: SiteConfig, machine: str, to: str) -> 
             paths = await replica.give(to)
             at = replica.record.at if replica.record is not None else None
             assert at is not None  # noqa: S101 - given
-            return Given(machine, at.seq, at.stamp, written, tuple(paths))
+            return Given(machine, at.seq, at.stamp, written, tuple(paths), goal.notes)
         finally:
             replica.close()
 
@@ -202,50 +198,24 @@ async def drop(ports: Machine, config: SiteConfig, machine: str) -> None:
         await Replica.drop(ports, settings.path)
 
 
-def standing(files: Files, config: SiteConfig) -> list[Standing]:
-    """All replicas as they are now. Blocks."""
-    found = []
-    for machine, settings in config.replicas.items():
-        trouble, kept, path = "", None, f"{settings.path}/{TROUBLE}"
-        try:
-            if files.stat(path) is not None:
-                trouble = files.read(path, _MAX_TROUBLE).decode(errors="replace")
-            kept = record.read(files, settings.path)
-        except (BackstayError, OSError) as error:
-            trouble = trouble or str(error)
-        found.append(Standing(machine, settings.path, kept, trouble))
-    return found
-
-
-def note(ports: Machine, settings: Settings, text: str) -> None:
-    """Keep the last error where ``standing`` finds it; "" forgets it. Blocks, best effort."""
-    path, files = f"{settings.path}/{TROUBLE}", ports.files
-    try:
-        if text:
-            durable.make_dirs(files, settings.path)
-            data = text.encode()[:_MAX_TROUBLE]
-            durable.replace(files, path, data, token=ports.entropy.token(8).hex())
-        elif files.stat(path) is not None:
-            durable.remove(files, path)
-    except OSError:
-        return  # it is in the log as well
-
-
 async def _goal(ground: Ground, machine: str) -> Goal:
     """While a failover stands, its point: so that nothing is left to do when the disks are wanted.
     Otherwise the newest complete consistent one."""
-    state, group, vault = ground.state, ground.group, ground.vault.charter.vault
+    state, group, opened = ground.state, ground.group, ground.vault
+    vault = opened.charter.vault
     if state.phase not in _GOING_ON or state.point is None:
-        return Goal(vault, group, (await choose(group, machine, None)).point, failover=False)
+        choice = with_problems(await choose(group, machine, None), opened, group)
+        return Goal(vault, group, choice.point, failover=False, notes=choice.notes)
     ground.check_sure()
-    point = (await choose(group, machine, state.point.seq)).point
+    choice = with_problems(await choose(group, machine, state.point.seq), opened, group)
+    point = choice.point
     if point.digest != state.point.digest:
         raise BrokenChain(
             "is not the commit that the machine was failed over to",
             operation="replica",
             subject=f"{machine} #{point.seq}",
         )
-    return Goal(vault, group, point, failover=True)
+    return Goal(vault, group, point, failover=True, notes=choice.notes)
 
 
 def _not_failed_over(machine: str, phase: Phase, url: str) -> IllegalOperation:

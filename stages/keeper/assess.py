@@ -194,7 +194,7 @@ async def _checkpoints(
                 operation="retention",
                 subject=layout.manifest(group.scope.group, seq),
             )
-        pages |= parts_of(manifest)
+        pages |= parts_of(manifest).keys()
     for seq, part in sorted(pages):
         if (seq, part) not in there.parts:
             raise DamagedObject(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from stages.crypto.sign import Signer
 from stages.errors import UNREADABLE, KeyFailure
+from stages.keeper.decided import is_decided
 from stages.keeper.erase import erase, size_of
 from stages.keeper.one_group import GroupPass
 from stages.keeper.report import GroupReport, Report
@@ -18,8 +19,7 @@ from stages.keeper.rules import GRACE, Rules
 from stages.keeper.times import store_time
 from stages.ports import Machine
 from stages.recover.opened import OpenedVault
-from stages.vault.branches import is_fenced
-from stages.vault.deletion import Deletion
+from stages.vault.deletion import Deletion, load_deletion
 from stages.vault.sealing import Scope
 
 __all__ = ["GRACE", "Keeper", "Rules"]
@@ -85,11 +85,14 @@ class Keeper:
             return
         found = GroupReport(gid.hex(), notes=[deletion.described(gid)])
         report.groups.append(found)
-        if not await is_fenced(self._store, scope, charter.operator, deletion.epoch):
+        if not await is_decided(self._store, scope, charter, deletion):
             found.problems.append(
                 "what is left of it stays, as its daemon may still write: the operator has to give "
                 "'backstay unprotect --delete-data' again"
             )
+            return
+        if await load_deletion(self._store, scope, charter) is None:  # withdrawn before the fence
+            found.notes.append("the deletion was withdrawn this moment")
             return
         gone = left if report.dry_run else await erase(self._store, gid)
         found.deleted["deleted groups"], found.objects = gone.bytes, gone.objects

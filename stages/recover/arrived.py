@@ -16,10 +16,10 @@ from stages.vault.rollup import SPAN
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Of a window of the log: ``holes`` are the numbers of commits that are not there, ascending,
-    and ``rolled`` those of them that a rollup tells of, all but their content; ``late`` is the key
-    of a data object that is not there or of another size, "" without one, and ``first_late`` the
-    first commit that names one.
+    """Of a window of the log: ``holes`` are the numbers of commits that are not there (or, where a
+    listing tells, are cut short), ascending, and ``rolled`` those of them that a rollup tells of,
+    all but their content; ``late`` is the key of a data object that is not there or of another
+    size, "" without one, and ``first_late`` the first commit that names one.
     """
 
     group: Group
@@ -35,7 +35,7 @@ class Arrived:
         headers = [commit.header for commit in commits]
         first, key = await _first_incomplete(group, headers)
         known = {commit.header.seq: commit for commit in commits}
-        holes = await _holes(group, wanted, set(known))
+        holes = await _holes(group, wanted, known)
         rolled = {hole: known[hole] for hole in holes if hole in known}
         return Arrived(group, holes, rolled, first, key, Tails(group, headers))
 
@@ -62,9 +62,10 @@ class Arrived:
         spared = [hole for hole in before if hole <= base]
         if manifest is None or not spared:
             return ""
-        for at, part in sorted(parts_of(manifest)):
+        for (at, part), end in sorted(parts_of(manifest).items()):
             name = layout.checkpoint_part(group.scope.group, at, part)
-            if await group.log.store.info(name) is None:
+            info = await group.log.store.info(name)
+            if info is None or info.size < end:
                 return name
         return await self.tails.needed(commit, manifest, spared)
 
@@ -75,19 +76,27 @@ class Arrived:
         return any(segment.source < 0 and len(segment.spans) for segment in index)
 
 
-async def _holes(group: Group, wanted: range, known: set[int]) -> list[int]:
+async def _holes(group: Group, wanted: range, commits: dict[int, Commit]) -> list[int]:
     """Numbers of commits that are not there, ascending. Of those that may be known of a rollup
-    only, too: it has no content."""
+    only, too: it has no content.
+
+    The listing that tells which those are tells the sizes, too. Without one, nobody has asked for
+    the size of a commit that could be read: if its tail is cut, that is found when it is wanted.
+    """
     gid, store = group.scope.group, group.log.store
+    known, short = set(commits), set[int]()
     ends = range(-(-wanted.start // SPAN) * SPAN, wanted.stop, SPAN)
     if any(_rolled(wanted, end) for end in ends):
         listed = await store.page(layout.log_prefix(gid), layout.commit(gid, wanted.start - 1))
-        there = {info.key for info in listed}
-        known = {seq for seq in known if layout.commit(gid, seq) in there}
+        sizes = {info.key: info.size for info in listed}
+        known = {seq for seq in commits if layout.commit(gid, seq) in sizes}
+        short = {
+            seq for seq in known if sizes[layout.commit(gid, seq)] < commits[seq].container.size
+        }
     return [
         seq
         for seq in wanted
-        if seq not in known and await store.info(layout.commit(gid, seq)) is None
+        if seq in short or (seq not in known and await store.info(layout.commit(gid, seq)) is None)
     ]
 
 

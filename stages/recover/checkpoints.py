@@ -92,13 +92,20 @@ async def fetch_page(group: Group, name: PageName, place: int, length: int) -> U
     return checkpoint.open_page(group.scope, keys, name, stored, key)
 
 
-def parts_of(manifest: Manifest) -> set[tuple[int, int]]:
-    """Commit and number of the parts whose pages a checkpoint refers to."""
+def parts_of(manifest: Manifest) -> dict[tuple[int, int], int]:
+    """Commit and number of the parts whose pages a checkpoint refers to; and how many bytes of
+    each it takes them to be in, at least."""
     tables = [table for disk in manifest.disks for table in (disk.map, disk.digests)]
     tables += [pages.table for pages in manifest.epochs]
-    found: set[tuple[int, int]] = set()
+    found: dict[tuple[int, int], int] = {}
     for table in tables:
         stored = table[table[:, 2] != 0]
-        parts = np.column_stack((stored[:, 0], stored[:, 1] >> np.uint64(checkpoint.OFFSET_BITS)))
-        found.update((seq, part) for seq, part in np.unique(parts, axis=0).tolist())
+        bits = np.uint64(checkpoint.OFFSET_BITS)
+        ends = (stored[:, 1] & np.uint64((1 << checkpoint.OFFSET_BITS) - 1)) + stored[:, 2]
+        parts = np.column_stack((stored[:, 0], stored[:, 1] >> bits))
+        names, which = np.unique(parts, axis=0, return_inverse=True)
+        furthest = np.zeros(len(names), np.uint64)
+        np.maximum.at(furthest, which.reshape(-1), ends)
+        for (seq, part), end in zip(names.tolist(), furthest.tolist(), strict=True):
+            found[seq, part] = max(end, found.get((seq, part), 0))
     return found

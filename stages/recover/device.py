@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
+import trio
 
 from stages.errors import BackstayError
-from stages.model import BLOCK, FRAME_BLOCKS, Disk
+from stages.model import BLOCK, FRAME_BLOCKS, U64, Disk, distinct
 from stages.nbd.device import DeviceFlags, DeviceInfo, Extent, Part
 from stages.nbd.wire import STATE_HOLE, STATE_ZERO
 from stages.ports import Buffer, Offload
@@ -23,20 +25,33 @@ CACHE_BYTES = 48 << 20
 TOGETHER = 64  # frames that one read holds at a time: 16 MiB
 _EXTENT_BLOCKS = 1 << 18
 _FEW = 32  # frames of a region; where more are needed, reading ahead costs too much
+_AHEAD = 2  # regions of a disk on their way behind its readers' backs: 4 MiB, mostly
 _MOST_PARTS = 64  # of an answer; above, one copy is cheaper
 
 
 class PointDevice:
-    """Serves one disk. Calls may run concurrently; memory is that of ``FrameCache`` and replies."""
+    """Serves one disk. Calls may run concurrently; memory is that of ``FrameCache`` and replies.
+
+    ``nursery`` owns what is read ahead: a reader goes on with what it has asked for. It has to be
+    cancelled before the point is closed. Without one readers wait for what they cause.
+    """
 
     def __init__(
-        self, point: PointMap, disk: Disk, offload: Offload, *, cache_bytes: int = CACHE_BYTES
+        self,
+        point: PointMap,
+        disk: Disk,
+        offload: Offload,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        nursery: trio.Nursery | None = None,
     ):
         self._point = point
         self._disk = disk
         self._frames = FrameCache(point, offload, cache_bytes)
         self._streams = Streams()
         self._located = Located(point, disk)
+        self._nursery = nursery
+        self._on_their_way = 0  # regions that nobody waits for
         self.info = DeviceInfo(
             name=disk.name,
             size=disk.size,
@@ -49,9 +64,9 @@ class PointDevice:
         """The content; raises ``Damage`` or store errors."""
         first = offset // BLOCK
         count = -(-(offset + length) // BLOCK) - first
-        for region in self._streams.ahead(first, count):
-            await self._read_ahead(region)
         locations = await self._located.get(first, count)
+        for region in self._streams.ahead(first, count):
+            await self._read_ahead(region, locations, later=region * REGION >= first + count)
         at = location.in_one_frame(locations) if count <= FRAME_BLOCKS else None
         if at is not None:
             return [await self._of_one_frame(at, count, offset - first * BLOCK, length)]
@@ -122,14 +137,35 @@ class PointDevice:
         # It keeps the whole frame alive until it is sent: not for the sake of a few bytes.
         return part if 2 * length >= len(content) else bytes(part)
 
-    async def _read_ahead(self, region: int) -> None:
-        """Bring a region's frames into the cache; errors are for those who want what fails."""
-        frames, wanted = needs(await self._located.region(region), region * REGION)
-        if 0 < len(wanted) <= _FEW:
-            try:
-                await self._frames.get(frames, wanted)
-            except BackstayError:
+    async def _read_ahead(self, region: int, locations: U64, *, later: bool) -> None:
+        """Bring a region into the cache behind its reader's back, who fetches the frames of
+        ``locations`` itself. Where too much is on its way it waits for all of its region, for each
+        of many readers would fetch too little at a time, and one that comes ``later`` is left out.
+
+        Errors are for those who want what fails.
+        """
+        room = self._nursery is not None and self._on_their_way < _AHEAD
+        if later and not (room and region * REGION < self._disk.blocks):
+            return
+        with suppress(BackstayError):
+            frames, wanted = needs(await self._located.region(region), region * REGION)
+            if not 0 < len(wanted) <= _FEW:
                 return
+            if self._nursery is None or not room:
+                await self._frames.get(frames, wanted)
+                return
+            mine = distinct(location.frame_of(locations[locations > ZERO]))
+            own = {location.split(frame) for frame in mine.tolist()}
+            fetch = self._frames.begin(frames, wanted, own)
+            if fetch is not None:
+                self._on_their_way += 1
+                self._nursery.start_soon(self._behind, fetch)
+
+    async def _behind(self, fetch: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await fetch()
+        finally:
+            self._on_their_way -= 1
 
 
 def _parts(

@@ -7,11 +7,13 @@ hauls on their way, and what the callers hold.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 import trio
 
-from stages.errors import DamagedObject
+from stages.errors import BackstayError, DamagedObject
 from stages.model import U64
 from stages.ports import Offload
 from stages.recover.again import TRIES, floors, moved_on
@@ -73,7 +75,7 @@ class FrameCache:
                     missing.append(at)
             if missing:
                 picked = [wanted[at] for at in missing]
-                found |= await self._fetch(frames[missing], picked)
+                found |= await self._fetch(frames[missing], picked, self._claim(picked))
             elif waiting is not None:
                 await waiting.wait()
             else:
@@ -82,11 +84,38 @@ class FrameCache:
                     need.within(len(found[name]), frame_name(name))
                 return found
 
-    async def _fetch(self, frames: U64, wanted: list[FrameNeed]) -> dict[Name, bytes]:
-        """Read frames from the store; whoever wants one of them meanwhile waits for this."""
-        arrived = trio.Event()
+    def begin(
+        self, frames: U64, wanted: list[FrameNeed], own: set[Name]
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Claim frames, but for those that are here or under way, and for ``own``, which the
+        caller wants itself: whoever wants one of them from now on waits for what is returned, which
+        has to be begun at once. It raises nothing: whoever wants what fails hears it. None if
+        nothing is left to be fetched.
+        """
         names = [(need.epoch, need.number) for need in wanted]
-        self._under_way.update(dict.fromkeys(names, arrived))
+        taken = (own, self._cache, self._under_way)
+        missing = [at for at, name in enumerate(names) if not any(name in one for one in taken)]
+        if not missing:
+            return None
+        picked = [wanted[at] for at in missing]
+        arrived = self._claim(picked)
+
+        async def fetch() -> None:
+            with suppress(BackstayError, OSError):
+                await self._fetch(frames[missing], picked, arrived)
+
+        return fetch
+
+    def _claim(self, wanted: list[FrameNeed]) -> trio.Event:
+        """Whoever wants one of these frames waits for ``_fetch``, which has to follow."""
+        arrived = trio.Event()
+        self._under_way.update(((need.epoch, need.number), arrived) for need in wanted)
+        return arrived
+
+    async def _fetch(
+        self, frames: U64, wanted: list[FrameNeed], arrived: trio.Event
+    ) -> dict[Name, bytes]:
+        """Read claimed frames from the store."""
         found: dict[Name, bytes] = {}
 
         def take(need: FrameNeed, content: memoryview) -> None:
@@ -105,8 +134,8 @@ class FrameCache:
             for name, content in found.items():
                 self._remember(name, content)
         finally:
-            for name in names:
-                self._under_way.pop(name, None)
+            for need in wanted:
+                self._under_way.pop((need.epoch, need.number), None)
             arrived.set()
         return found
 

@@ -54,21 +54,25 @@ class Streams:
         self._read: OrderedDict[int, int] = OrderedDict()  # region: blocks read of it
 
     def ahead(self, first: int, count: int) -> list[int]:
-        """Regions to be fetched as a whole before these blocks are read: usually none.
+        """Regions to be fetched as a whole now that these blocks are read: usually none; one that
+        they are in, and the next one if whoever reads them came from the one before.
 
         A region is, once a quarter of it was asked for, or when its predecessor was.
         """
-        found = []
+        found, in_a_row = [], False
         for region in range(first // REGION, (first + count - 1) // REGION + 1):
             low, high = max(first, region * REGION), min(first + count, (region + 1) * REGION)
             before = self._read.get(region, 0)
             now = before + high - low
             if self._read.get(region - 1, 0) >= REGION // 4:
                 now = max(now, REGION // 4)
+                in_a_row = True
             if before < REGION // 4 <= now:
                 found.append(region)
             self._read[region] = now
             self._read.move_to_end(region)
         while len(self._read) > _REGIONS:
             self._read.popitem(last=False)
-        return found if len(found) == 1 else []  # a long read fetches much together anyway
+        if len(found) != 1:  # a long read fetches much together anyway
+            return []
+        return [found[0], found[0] + 1] if in_a_row else found

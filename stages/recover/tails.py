@@ -99,8 +99,11 @@ class Tails:
         self._group = group
         self._pages = Pages(group)
         self._headers = headers
-        self._lacking = [""]  # keys of objects that are missing: the number of one is its place
-        self._looked_for: dict[str, int] = {}  # their numbers, 0 of what is there
+        self._lacking = [
+            ""
+        ]  # keys of objects that have not arrived: the number of one is its place
+        self._numbers: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}  # of data objects and commits looked for; 0: not there
 
     async def needed(self, commit: Commit, manifest: Manifest, holes: list[int]) -> str:
         """What a point, read from ``manifest``, lacks of missing commits ``holes`` that are not
@@ -134,7 +137,7 @@ class Tails:
     async def _frames(self, manifest: Manifest, holes: list[int]) -> tuple[U64, U64]:
         """Frames (n,) that cannot be had, ascending, and the number (n,) of the object of each."""
         frames, objects = [empty_u64()], [empty_u64()]
-        for epoch in sorted(manifest.epochs, key=_number):
+        for epoch in sorted(manifest.epochs, key=_epoch):
             for page in _since(epoch.table, holes[0]) if epoch.frames else ():
                 rows = await self._pages.get(FRAMES, epoch.epoch, page, epoch.table)
                 first = (epoch.epoch << 32) + page * PAGE_ROWS
@@ -145,8 +148,11 @@ class Tails:
         return np.concatenate(frames), np.concatenate(objects)
 
     async def _objects(self, epoch: int, frames: U64, rows: U64, holes: list[int]) -> U64:
-        """Of frames (n,) at ``rows`` (n, 2) the numbers (n,) of missing objects that they are in;
-        0 of those that are there, or that no missing commit has brought."""
+        """Of frames (n,) at ``rows`` (n, 2) the numbers (n,) of objects that they should be in and
+        are not; 0 of those that are there, or that no missing commit has brought.
+
+        How long an object should be only its commit says; but a frame has to end within it.
+        """
         brought = np.zeros(len(rows), np.bool_)
         for hole in holes:
             low, high = self._brought(hole)
@@ -160,10 +166,24 @@ class Tails:
             for place in distinct(np.sort(rows[brought, 0])).tolist()
         }
         await self._look_for(keys.values())
+        ends = (rows[:, 1] >> np.uint64(32)) + (rows[:, 1] & np.uint64(0xFFFFFFFF))
         of = np.zeros(len(rows), np.uint64)
         for place, key in keys.items():
-            of[brought & (rows[:, 0] == np.uint64(place))] = self._looked_for[key]
+            lost = brought & (rows[:, 0] == np.uint64(place))
+            if not place & location.INLINE:
+                lost &= ends > np.uint64(self._sizes[key])
+            elif self._sizes[key] and place & ~location.INLINE not in holes:
+                # Where its tail begins only the commit says, which is there but cannot be read.
+                continue
+            if lost.any():
+                of[lost] = self._number(key)
         return of
+
+    def _number(self, key: str) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = len(self._lacking)
+            self._lacking.append(key)
+        return self._numbers[key]
 
     def _brought(self, hole: int) -> tuple[int, int]:
         """The frames from the known commit before a missing one to the known one after it."""
@@ -173,14 +193,12 @@ class Tails:
         return (low[-1] if low else 0), (high[0] if high else (1 << 63))
 
     async def _look_for(self, keys: Iterable[str]) -> None:
-        pending = iter([key for key in keys if key not in self._looked_for])
+        pending = iter([key for key in keys if key not in self._sizes])
 
         async def look() -> None:
             for key in pending:
-                self._looked_for[key] = 0
-                if await self._group.log.store.info(key) is None:
-                    self._lacking.append(key)
-                    self._looked_for[key] = len(self._lacking) - 1
+                info = await self._group.log.store.info(key)
+                self._sizes[key] = 0 if info is None else info.size
 
         async with crew() as nursery:
             for _ in range(PARALLEL):
@@ -232,7 +250,7 @@ def looked_up(known: U64, values: U64, wanted: U64) -> U64:
     return found
 
 
-def _number(pages: EpochPages) -> int:
+def _epoch(pages: EpochPages) -> int:
     return pages.epoch
 
 

@@ -36,15 +36,15 @@ _TRIES = 64
 async def fence(
     store: ObjectStore, scope: Scope, operator: Signer, now: int, *, from_epoch: int = 0
 ) -> int:
-    """Make the newest term the operator's; returns its epoch. Does nothing if it is already.
+    """Make the newest term the operator's; returns its epoch. Does nothing if it is already, and
+    above ``from_epoch``: one that is known to be taken, to begin the search at.
 
-    ``from_epoch``: one that is known to be taken, to begin the search at. Raises ``StoreError`` if
-    another writer takes every term first: then nothing is fenced.
+    Raises ``StoreError`` if another writer takes every term first: then nothing is fenced.
     """
     epoch = from_epoch
     for _ in range(_TRIES):
         free = await next_epoch(store, scope.group, epoch)
-        if free > 1 and await _is_held_by(store, scope, free - 1, operator.public):
+        if free - 1 > from_epoch and await _is_held_by(store, scope, free - 1, operator.public):
             return free - 1
         if free > MAX_EPOCH:
             break
@@ -61,9 +61,9 @@ async def fence(
 
 
 async def is_fenced(store: ObjectStore, scope: Scope, operator: bytes, from_epoch: int = 0) -> bool:
-    """Is the newest term the operator's?"""
+    """Is the newest term the operator's, and above ``from_epoch``, one that is taken?"""
     free = await next_epoch(store, scope.group, from_epoch)
-    return free > 1 and await _is_held_by(store, scope, free - 1, operator)
+    return free - 1 > from_epoch and await _is_held_by(store, scope, free - 1, operator)
 
 
 async def _is_held_by(store: ObjectStore, scope: Scope, epoch: int, public: bytes) -> bool:

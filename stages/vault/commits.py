@@ -5,8 +5,8 @@ Nothing is trusted here yet: see ``log`` for signatures and links.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -20,15 +20,18 @@ from stages.vault.sealing import EpochKeys, Scope, open_body
 
 PARALLEL = 32  # requests of one reader at a time
 _ROLLED = 4  # rollups whose commits are remembered
+KEPT = 128  # newest commits of those read that are remembered
+KEPT_BYTES = 4 << 20  # of their heads
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit as read: its header, container and sealed body."""
+    """A commit as read: its header, container and sealed body. ``rolled``: from a rollup."""
 
     header: Header
     container: Container
     body: bytes
+    rolled: bool = field(default=False, compare=False)
 
     @property
     def head(self) -> bytes:
@@ -48,6 +51,32 @@ class Commit:
         return decode_body(plain, self.header, container.key)
 
 
+class _Kept:
+    """The newest of the commits that were read: one, or more within the bounds. ``own``: those
+    that were read from their own objects; the others are a rollup's word for it."""
+
+    def __init__(self) -> None:
+        self.all: dict[int, Commit] = {}
+        self.own: dict[int, Commit] = {}
+        self._bytes = 0
+
+    def put(self, commit: Commit) -> None:
+        """Remember it, unless newer ones fill the room."""
+        seq = commit.header.seq
+        if seq not in self.all:
+            if len(self.all) >= KEPT and seq < min(self.all):
+                return
+            self._bytes += commit.container.tail_at
+            self.all[seq] = commit
+        if not commit.rolled:
+            self._bytes += commit.container.tail_at - self.all[seq].container.tail_at
+            self.all[seq] = self.own[seq] = commit
+        while len(self.all) > 1 and (len(self.all) > KEPT or self._bytes > KEPT_BYTES):
+            oldest = min(self.all)
+            self._bytes -= self.all.pop(oldest).container.tail_at
+            self.own.pop(oldest, None)
+
+
 class Commits:
     """The commits of a group. ``begin`` tells the number that its log begins at, which retention
     moves on; ``note`` hears what was passed over.
@@ -65,6 +94,7 @@ class Commits:
         self._begin = begin
         self._note = note
         self._rolled: dict[int, dict[int, Commit]] = {}
+        self._kept = _Kept()
 
     def parse(self, seq: int, data: bytes) -> Commit:
         """Commit ``seq`` from its first bytes. Raises ``Damage``, ``UnknownVersion``."""
@@ -74,8 +104,17 @@ class Commits:
         body = data[container.body_at : container.tail_at]
         return Commit(header, container, container.check_body(body))
 
+    def known(self, seq: int) -> Commit | None:
+        """Commit ``seq``, if it is remembered from its own object."""
+        return self._kept.own.get(seq)
+
+    def remember(self, found: Sequence[Commit]) -> None:
+        """Commits that were proven: what could be false is read again, from another place."""
+        for commit in found[-KEPT:]:
+            self._kept.put(commit)
+
     async def one(self, seq: int) -> Commit:
-        """Commit ``seq``. Raises ``Damage``, ``UnknownVersion``.
+        """Commit ``seq``, read now. Raises ``Damage``, ``UnknownVersion``.
 
         The frames of one before the log's beginning have gone or were moved: its rollup has the
         rest.
@@ -96,13 +135,15 @@ class Commits:
     async def all(self, first: int, last: int, *, rollups: bool) -> list[Commit]:
         """Commits ``first`` to ``last``, from rollups where a whole one helps, else one by one.
 
-        Raises the error of the first that cannot be read.
+        With ``rollups`` also from memory: whoever chooses a point has read the newest commits, and
+        they are read again when it is opened. Raises the error of the first that cannot be read.
         """
-        found: dict[int, Commit] = {}
-        wanted = range(first, last + 1)
+        wanted, kept = range(first, last + 1), self._kept.all
+        found = {seq: kept[seq] for seq in wanted if seq in kept} if rollups else {}
         for end in range(-(-first // rollup.SPAN) * rollup.SPAN, last + 1, rollup.SPAN):
-            if rollups and sum(end - rollup.SPAN < seq <= end for seq in wanted) > PARALLEL:
-                found.update(await self._from_rollup(end))
+            here = range(max(first, end - rollup.SPAN + 1), min(last, end) + 1)
+            if rollups and sum(seq not in found for seq in here) > PARALLEL:
+                found = await self._from_rollup(end) | found
         missing = [seq for seq in wanted if seq not in found]
         limit = trio.CapacityLimiter(PARALLEL)
         failed: dict[int, BackstayError] = {}
@@ -134,7 +175,7 @@ class Commits:
         found = {}
         for seq, head in zip(range(end - rollup.SPAN + 1, end + 1), heads, strict=True):
             try:
-                found[seq] = self.parse(seq, head)
+                found[seq] = replace(self.parse(seq, head), rolled=True)
             except (DamagedObject, UnknownVersion):
                 self._note(f"{key}: entry {seq} is damaged, read from the log instead")
         return found

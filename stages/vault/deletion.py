@@ -26,9 +26,9 @@ from stages.vault.terms import MAX_EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """``seq`` and ``link``: the group's newest commit then; ``epoch``: of that commit, below the
-    fence. ``stamp``: µs, the clock of the one who did it. ``host``, ``by``: where and who, for
-    people."""
+    """``seq`` and ``link``: the group's newest commit then; ``epoch``: of the newest term, so that
+    the fence above it is the deletion's, and none that a failover has left. ``stamp``: µs, the
+    clock of the one who did it. ``host``, ``by``: where and who, for people."""
 
     seq: int
     link: bytes

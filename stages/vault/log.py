@@ -43,7 +43,6 @@ class Log:
         self.genesis = _GENESIS
         self.floor: Floor | None = None
         self.pinned = False  # the floor is given: newer ones are not looked for
-        self._newest: Commit | None = None  # of those that were read by themselves
         self._commits = Commits(store, scope, lambda: self.first, self.note)
 
     @property
@@ -112,18 +111,14 @@ class Log:
     async def signed(self, seq: int) -> Commit:
         """One commit, its signature checked against charter and term.
 
-        Raises ``Expired`` if retention has let it go, ``Damage``. The newest one is read once:
-        whoever opens a group asks for it again and again.
+        Raises ``Expired`` if retention has let it go, ``Damage``. The newest ones are read once:
+        whoever opens a group and a point asks for them again and again.
         """
-        known = self._newest
-        if known is not None and known.header.seq == seq and self.offers(seq):
-            commit = known
-        else:
-            commit = await self._read(seq)
+        known = self._commits.known(seq) if self.offers(seq) else None
+        commit = known or await self._read(seq)
         await self._check_signature(commit)
         self._check_kept(commit)
-        if known is None or known.header.seq < seq:
-            self._newest = commit
+        self._commits.remember([commit])
         return commit
 
     async def _read(self, seq: int) -> Commit:
@@ -177,6 +172,7 @@ class Log:
             if not _follows(commit, following):
                 await self._check_signature(commit)  # or was the one before it changed?
                 raise _does_not_follow(following)
+        self._commits.remember(found)
         return found
 
     async def at_or_before(self, stamp: int, tail: int) -> int:

@@ -28,10 +28,11 @@ from stages.store.faults import Fault, FaultPlan, FaultStore, nth
 from stages.store.open import open_store
 from stages.store.port import ObjectStore, Put
 from stages.vault import layout
-from stages.vault.branches import is_fenced
+from stages.vault.branches import fence, is_fenced
 from stages.vault.deletion import Deletion, deletion_object, load_deletion, read_deletion
 from stages.vault.failover_log import append_failover, load_failovers
 from stages.vault.failovers import Event, FailoverPoint, FailoverRecord
+from stages.vault.leases import Lease, lease_object
 from stages.vault.terms import INDEX
 from tests.keeper.stores import Changing, Recording, in_store
 from tests.keeper.test_beside import READERS, Disks
@@ -241,10 +242,11 @@ async def test_what_comes_the_moment_before_the_record() -> None:
             assert await world.check() == offered
 
 
+@pytest.mark.parametrize("failed_over", [False, True])
 @pytest.mark.parametrize("act", [_leased, _branched])
-async def test_killed_before_it_has_looked_again(act: Any) -> None:
+async def test_killed_before_it_has_looked_again(act: Any, failed_over: bool) -> None:
     """Who came the moment before the record did not see it, and nobody has looked: the next run
-    does, and gives the machine back."""
+    does, and gives the machine back. The fence of a failover in the past is not the deletion's."""
 
     class Killed(FaultStore):
         async def put(self, key: str, parts: Any) -> Put:
@@ -257,9 +259,13 @@ async def test_killed_before_it_has_looked_again(act: Any) -> None:
     with ExitStack() as stack:
         world = await old_world(stack)
         offered = await world.offered()
+        if failed_over:
+            await fence(world.store, world.scope, world.people.operator.signer, world.clock.wall)
         with pytest.raises(StoreUnreachable):
             await delete(world, Killed(world.store, FaultPlan(), world.clock))
         assert layout.deleted(world.scope.group) in world.store._keys
+        (told,) = (await world.keep()).groups
+        assert "give 'backstay unprotect --delete-data' again" in told.problems[0]
         with pytest.raises(IllegalOperation):
             await delete(world)
         assert layout.deleted(world.scope.group) not in world.store._keys
@@ -371,3 +377,69 @@ async def test_on_a_server(s3: Cloud) -> None:
         keys = {info.key for info in await far.page(layout.group(world.scope.group))}
         assert is_rest(world, keys)
         await far.aclose()
+
+
+@pytest.mark.parametrize("when", ["before its fence", "after its fence", "within"])
+async def test_two_delete_at_once_and_one_of_them_sees_a_lease(when: str) -> None:
+    """Whatever is erased has its record, and nobody erases on a record that was withdrawn."""
+    term = "/term"
+
+    class First(FaultStore):
+        """Where the other one comes in."""
+
+        async def put(self, key: str, parts: Any) -> Put:
+            if when == "before its fence" and key.endswith(term):
+                await other()
+            return await super().put(key, parts)
+
+        async def delete(self, key: str) -> bool:
+            if when == "after its fence" and "/for/" in key and not others:
+                await other()
+            return await super().delete(key)
+
+    class Other(FaultStore):
+        async def delete(self, key: str) -> bool:
+            if when == "within" and key == layout.deleted(gid):
+                signer = world.people.operator.signer
+                await fence(world.store, world.scope, signer, world.clock.wall)
+            return await super().delete(key)
+
+    others: list[str] = []
+
+    async def other() -> None:
+        """It has planned before there was a record, and looks again now."""
+        others.append("looks")
+        made = lease_object(world.scope, reader, world.people.operator.signer)
+        await world.store.put(layout.lease(gid, 9, bytes(16)), made)
+        second = await _deleting(world, Other(world.store, FaultPlan(), world.clock))
+        with pytest.raises(IllegalOperation) as caught:
+            await second._look_again([gid])
+        assert "point #9 is being read: a test" in str(caught.value)
+        goes_on = when != "before its fence"
+        assert ("another run saw nothing" in str(caught.value)) == goes_on
+        assert (layout.deleted(gid) in world.store._keys) == goes_on
+
+    with ExitStack() as stack:
+        world = await old_world(stack)
+        gid, offered = world.scope.group, await world.offered()
+        link = (await (await world.open()).log.signed(9)).link
+        reader = Lease(9, link, world.clock.wall, 1800, "a test")
+        if when == "within":
+            first = await _deleting(world, world.store)
+            await first._record((await first._groups())[0])
+            await other()
+            await delete(world)
+        elif when == "after its fence":
+            await delete(world, First(world.store, FaultPlan(), world.clock))
+        else:
+            with pytest.raises(IllegalOperation, match="withdrawn"):
+                await delete(world, First(world.store, FaultPlan(), world.clock))
+            assert await world.check() == offered
+            return
+        assert is_rest(world, left(world))
+
+
+async def _deleting(world: World, store: ObjectStore) -> Deleting:
+    vault = await open_vault(store, world.people.operator, uses=(INDEX,))
+    access = Access(world.machine, vault.store.url, world.people.operator, ())
+    return Deleting(access, vault, "web1", "another host", "another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -71,12 +72,14 @@ def random_part(young: set[str], seed: int) -> set[str]:
     return {key for key in sorted(young) if rng.random() < share}
 
 
-async def without(world: World, *missing: str) -> Group:
-    """The group in a copy of its vault that lacks some objects."""
+async def without(world: World, *missing: str, short: Mapping[str, int] | None = None) -> Group:
+    """The group in a copy of its vault that lacks some objects; ``short``: of these the end, so
+    many bytes."""
     store = MemoryStore()
     for key, each in world.store._objects.items():
         if key not in missing:
-            await store.put(key, [each.data])
+            cut = (short or {}).get(key, 0)
+            await store.put(key, [each.data[: len(each.data) - cut]])
     return await (await open_vault(store, world.people.operator)).find("web1")
 
 
@@ -200,6 +203,56 @@ async def test_a_missing_commit_before_a_checkpoint(size: int, since: str, chose
         assert {each.key for each in late} == ({lacks} if chosen == 1 else set())
 
 
+@pytest.mark.parametrize(("written", "chosen"), [("all", 4), ("its first blocks", 1)])
+async def test_an_object_of_a_missing_commit_has_to_be_whole(written: str, chosen: int) -> None:
+    """One byte of its last frame has not arrived: whatever still has that frame is passed over."""
+    with ExitStack() as stack:
+        world = await make_world(stack)
+        author = world.author
+        noise = {60 + at: noise_block(f"{at}") for at in range(LARGE)}
+        await author.commit((batch_of(0, {3: noise_block("3")}),))
+        header = await author.commit((batch_of(0, noise),))
+        (data,) = [
+            layout.data(author.scope.group, header.epoch, each.number) for each in header.objects
+        ]
+        await author.commit((batch_of(0, {5: noise_block("5")}),))
+        await author.checkpoint()
+        count = LARGE if written == "all" else 3
+        over = {60 + at: noise_block(f"{at} again") for at in range(count)}
+        await author.commit((batch_of(0, over),))
+        hole = layout.commit(world.scope.group, 2)
+        whole = await choose(await without(world, hole), "web1", None)
+        assert (whole.point.seq, whole.notes) == (4, ())
+        copy = await without(world, hole, short={data: 1})
+        choice = await choose(copy, "web1", None)
+        assert choice.point.seq == chosen, choice.notes
+        passed = [f"point #{seq} passed over: {data} has not all arrived" for seq in (4, 3)]
+        assert list(choice.notes) == (passed if chosen == 1 else passed[:0])
+        disks, damage = await read_point(copy, chosen)
+        assert not damage
+        assert disks == (await read_point(await world.open(), chosen))[0]
+
+
+async def test_pages_that_spare_a_missing_commit_have_to_be_whole() -> None:
+    with ExitStack() as stack:
+        world = await make_world(stack)
+        author = world.author
+        for at in range(3):
+            await author.commit((batch_of(0, {at: noise_block(f"{at}")}),))
+        await author.checkpoint()
+        await author.commit((batch_of(0, {1: noise_block("again")}),))
+        folder = f"/checkpoints/{3:015d}/"
+        parts = [key for key in world.store._keys if folder in key and "manifest" not in key]
+        assert parts
+        hole = layout.commit(world.scope.group, 2)
+        assert (await choose(await without(world, hole), "web1", None)).point.seq == 4
+        for part in parts:
+            choice = await choose(await without(world, hole, short={part: 1}), "web1", None)
+            assert choice.point.seq == 1
+            passed = [f"point #{seq} passed over: {part} has not all arrived" for seq in (4, 3)]
+            assert list(choice.notes) == passed
+
+
 async def test_a_rollup_does_not_stand_in_for_the_content_of_its_commits() -> None:
     with ExitStack() as stack:
         world = await make_world(stack)
@@ -207,15 +260,15 @@ async def test_a_rollup_does_not_stand_in_for_the_content_of_its_commits() -> No
             await world.author.commit((batch_of(0, {at % 80: noise_block(str(at))}),), grade="app")
         assert layout.rollup(world.scope.group, SPAN) in world.store._keys
         hole = layout.commit(world.scope.group, SPAN - 6)
-        copy = await without(world, hole)
-        for choice in (
-            await choose(copy, "web1", None),
-            await newest_graded(copy, "web1", frozenset({"app"})),
-        ):
-            assert choice.point.seq == SPAN - 7
-            assert len(choice.notes) == 10
-            assert all(hole in note for note in choice.notes)
-        assert not (await read_point(copy, SPAN - 7))[1]
+        for copy in (await without(world, hole), await without(world, short={hole: 1})):
+            for choice in (
+                await choose(copy, "web1", None),
+                await newest_graded(copy, "web1", frozenset({"app"})),
+            ):
+                assert choice.point.seq == SPAN - 7
+                assert len(choice.notes) == 10
+                assert all(hole in note for note in choice.notes)
+            assert not (await read_point(copy, SPAN - 7))[1]
 
 
 async def test_verify_names_a_pack_that_has_not_arrived() -> None:

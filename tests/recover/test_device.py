@@ -26,10 +26,13 @@ DISK = Disk(ROOT, "root", SIZE)
 
 
 @asynccontextmanager
-async def served(made: Past, *, cache: int = 8 << 20) -> AsyncIterator[PointDevice]:
+async def served(
+    made: Past, *, cache: int = 8 << 20, nursery: trio.Nursery | None = None
+) -> AsyncIterator[PointDevice]:
     ports = machine()
     point = await PointMap.build(await made.group(), ports.files, made.tail)
-    yield PointDevice(point, point.disk("root"), ports.offload, cache_bytes=cache)
+    disk = point.disk("root")
+    yield PointDevice(point, disk, ports.offload, cache_bytes=cache, nursery=nursery)
     point.close()
 
 
@@ -203,10 +206,10 @@ async def test_a_large_read_of_scattered_blocks_holds_few_frames_at_a_time() -> 
             most = 0
             fetch = device._frames._fetch
 
-            async def watched(frames, wanted):  # type: ignore[no-untyped-def]
+            async def watched(frames, wanted, arrived):  # type: ignore[no-untyped-def]
                 nonlocal most
                 most = max(most, len(wanted))
-                return await fetch(frames, wanted)
+                return await fetch(frames, wanted, arrived)
 
             device._frames._fetch = watched  # type: ignore[method-assign]
             assert await content(device, 0, SIZE) == image

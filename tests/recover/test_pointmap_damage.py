@@ -63,7 +63,7 @@ async def test_readers_side_by_side_rebuild_once() -> None:
         await spoil(store, "part")
         group = await made.group()
         point = await PointMap.build(group, FILES, made.tail)
-        known, _ = await naive(group, made.tail)
+        known, _ = await naive(await made.group(), made.tail)
         store.gets.clear()
 
         async def read(disk: int, first: int) -> None:
@@ -75,7 +75,7 @@ async def test_readers_side_by_side_rebuild_once() -> None:
                 nursery.start_soon(read, ROOT, first)
                 nursery.start_soon(read, DATA, first)
         commits = [key for key, _, _ in store.gets if "/log/" in key]
-        assert len(commits) == made.tail
+        assert len(commits) == made.tail - 1  # the newest was read when it was opened
         assert len(group.log.ignored) == 1
         point.close()
 

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from pipeline.site.config import load_site
 from pipeline.site.following import Followers
 from pipeline.site.health import Follows, render
-from pipeline.site.replicas import bring_up, standing
+from pipeline.site.replicas import bring_up
+from pipeline.site.standing import standing
 from stages.ports import Machine
 from stages.store.file import FileStore
 from stages.system import SystemEntropy, SystemFiles
@@ -165,6 +166,34 @@ async def test_an_idle_machine_costs_two_looks(
         assert 7 <= rounds <= 10
         await made.write((ROOT, noise(3, 1, word="x")))
         assert await _until(lambda: scene.point == made.tail) <= EVERY + 1
+        made.author.end()
+
+
+async def test_what_was_passed_over_is_told_while_it_is(
+    tmp_path: Path, autojump_clock: MockClock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A newer point whose data has not arrived: the replica says that it is not there, and why."""
+    scene = _Scene(tmp_path)
+    made = await scene.found()
+    await made.write((ROOT, noise(3, 30, word="x")))
+    newest = max(scene.vault.glob("groups/*/data/*/*"))
+
+    def notes() -> tuple[str, ...]:
+        (found,) = standing(SystemFiles(), scene.config)
+        return found.notes
+
+    async with _at_work(scene):
+        newest.rename(tmp_path / "late")
+        await _until(lambda: scene.point == made.tail - 1)
+        assert scene.trouble == ""
+        what = newest.relative_to(scene.vault)
+        told = f"point #{made.tail} passed over: {what} has not all arrived"
+        assert notes() == (told,)
+        await trio.sleep(600)
+        assert capfd.readouterr().err.count(f"web1: note: {told}") == 1
+        (tmp_path / "late").rename(newest)
+        await _until(lambda: scene.point == made.tail)
+        assert notes() == ()
         made.author.end()
 
 

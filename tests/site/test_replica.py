@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.site.config import load_site
-from pipeline.site.replicas import standing
+from pipeline.site.standing import standing
 from stages.replica.record import path_of
 from stages.system import SystemFiles
 from tests.cli.support import Place, put
