@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from pipeline.cli.streams import STDOUT, deafen
 from stages.errors import FULL, BackstayError, ConfigError, NoSpace, leaves
 
 T = TypeVar("T")
@@ -33,13 +33,13 @@ def emit(as_json: bool, fields: dict[str, Any], text: str) -> None:
 
 
 def tell(text: str, *, leave: bool = True) -> None:
-    """Print a line of a result. If nobody reads it: the end, unless there is more to do."""
+    """Print a line of a result. If that cannot be: the end, unless there is more to do."""
     try:
         click.echo(text)
-    except BrokenPipeError:  # caught here, because click would make it exit code 1
-        code = unheard()
+    except OSError:
         if leave:
-            sys.exit(code)
+            raise
+        deafen()
 
 
 def say(message: str) -> None:
@@ -118,7 +118,15 @@ def fail(error: BackstayError, as_json: bool) -> int:
 def refused_by_system(error: OSError) -> BackstayError:
     """An error of the operating system that nothing nearer to its cause has put into words."""
     kind = NoSpace if error.errno in FULL else BackstayError
-    return kind(error.strerror or str(error), subject=str(error.filename or ""))
+    message, subject = error.strerror or str(error), str(error.filename or "")
+    if subject != STDOUT:
+        return kind(message, subject=subject)
+    deafen()  # or the same error comes again at the very end
+    return kind(
+        f"cannot be written: {message}",
+        subject=subject,
+        hint="only what was to be said here is missing; what was done before it, is done",
+    )
 
 
 def interrupted(as_json: bool) -> int:
@@ -133,7 +141,7 @@ def interrupted(as_json: bool) -> int:
 
 def unheard() -> int:
     """Whoever read the output has gone: leave without another word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    deafen()
     return INTERRUPTED
 
 
