@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.assembly import vault_store
@@ -15,6 +15,7 @@ from pipeline.leasing import Reader, leased
 from stages.errors import Damage, DamagedObject, NotAdmitted, NotFound, UnknownVersion
 from stages.model import BLOCK
 from stages.ports import Machine
+from stages.recover.ahead import clock_note
 from stages.recover.extract import Laid
 from stages.recover.opened import Group, OpenedVault, open_vault
 from stages.recover.pointmap import PointMap
@@ -93,6 +94,8 @@ async def list_points(access: Access, machine: str, count: int, all_points: bool
         group = await vault.find(machine)
         points = await newest(group, count, all_points=all_points)
         notes = (*vault.problems, *group.log.ignored)
+        if points and (told := _clock(access, points[0])):
+            notes = (*notes, told)
         return Listing(
             await group.name(), group.scope.group.hex(), group.tail, tuple(points), notes
         )
@@ -106,10 +109,17 @@ async def rescue_entries(access: Access) -> tuple[list[RescueEntry], list[str]]:
             if not group.tail:
                 continue
             try:
-                found.append(await _rescue_entry(group))
+                entry = await _rescue_entry(group)
+                told = _clock(access, entry.point)
+                found.append(replace(entry, note="; ".join(filter(None, (entry.note, told)))))
             except (Damage, NotAdmitted, UnknownVersion) as error:
                 vault.problems.append(f"group {group.scope.group.hex()}: {error}")
         return found, vault.problems
+
+
+def _clock(access: Access, point: Point | None) -> str:
+    now = access.ports.clock.wall_us()
+    return "" if point is None else clock_note(point.seq, point.stamp, now)
 
 
 async def _rescue_entry(group: Group) -> RescueEntry:

@@ -175,7 +175,9 @@ class Client:
                 yield response
             except (OSError, http.client.HTTPException) as error:
                 why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise _gone(self.where.api, why) from error
+                raise _gone(
+                    self.where.api, why, forbidden=isinstance(error, PermissionError)
+                ) from error
 
 
 def _fields(response: http.client.HTTPResponse) -> dict[str, Any]:
@@ -191,12 +193,14 @@ def _fields(response: http.client.HTTPResponse) -> dict[str, Any]:
     return found
 
 
-def _gone(api: str, why: str) -> DaemonGone:
+def _gone(api: str, why: str, *, forbidden: bool = False) -> DaemonGone:
     return DaemonGone(
-        f"the daemon does not answer: {why}",
+        f"the daemon {'may not be asked' if forbidden else 'does not answer'}: {why}",
         operation="ask the daemon",
         subject=api,
-        hint="start it with 'backstay run CONFIG'; or say with --api where it is",
+        hint="give this command as the user that runs the daemon, or as root"
+        if forbidden
+        else "start it with 'backstay run CONFIG'; or say with --api where it is",
     )
 
 

@@ -7,7 +7,7 @@ import os
 import click
 
 from stages import durable
-from stages.errors import FULL, BackstayError, KeyFailure, NoSpace, UsageError
+from stages.errors import FORBIDDEN, FULL, BackstayError, KeyFailure, NoSpace, UsageError
 from stages.ports import Machine
 from stages.vault.charter import Pin
 from stages.vault.keyfile import (
@@ -33,7 +33,9 @@ def read_file(ports: Machine, path: str, what: str) -> bytes:
             f"the {what} cannot be read: {error.strerror}",
             operation="open key",
             subject=path,
-            hint="give the path of a file that 'backstay keygen' made",
+            hint="only its owner may read it: give this command as that user, or as root"
+            if error.errno in FORBIDDEN
+            else "give the path of a file that 'backstay keygen' made",
         ) from None
 
 
