@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Collection, Iterator
@@ -11,8 +12,10 @@ from types import FrameType
 
 import click
 
-from pipeline.cli.console import ENDING
+from pipeline.cli.console import ENDING, was_signalled
 from stages.errors import UsageError
+
+_LINE = 4096  # bytes: what a terminal holds of one
 
 
 def confirmed(
@@ -44,12 +47,39 @@ def confirmed(
 
 def typed(question: str) -> str:
     """What a person types. ``KeyboardInterrupt`` for Ctrl-C, a signal that ends, or the end of
-    what is typed: also where a task asks, whose event loop only notes that there was a signal."""
-    with _signals_interrupt():
-        try:
-            return str(click.prompt(question, default="", show_default=False, err=True))
-        except click.Abort:
-            raise KeyboardInterrupt from None
+    what is typed: also where a task asks, whose event loop only notes that there was a signal, and
+    whenever it comes. To read at once would miss one that comes just before the system is asked
+    for a line."""
+    with _signals_interrupt(), _woken() as woken:
+        if was_signalled():  # while the task was at something else
+            raise KeyboardInterrupt
+        click.echo(f"{question}: ", nl=False, err=True)
+        while 0 not in select.select([0, *woken], [], [])[0]:
+            for each in woken:
+                os.read(each, _LINE)  # of a signal that ends nothing
+        line = b""
+        while not line.endswith(b"\n"):
+            more = os.read(0, _LINE)
+            if not more:
+                raise KeyboardInterrupt
+            line += more
+    return line.decode(errors="replace").rstrip("\r\n")
+
+
+@contextmanager
+def _woken() -> Iterator[list[int]]:
+    """Descriptors on which a signal can be read as soon as it has come."""
+    if threading.current_thread() is not threading.main_thread():
+        yield []
+        return
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield [reading]
+    finally:
+        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        os.close(reading)
+        os.close(writing)
 
 
 @contextmanager

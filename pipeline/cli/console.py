@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -62,6 +63,24 @@ def run_async(work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     return trio.run(work, *args)
 
 
+_noted = threading.Event()  # a signal has come since the work under way was begun
+
+
+def was_signalled() -> bool:
+    """A signal that ends has come, and the work that it ends may not have noticed yet."""
+    return _noted.is_set()
+
+
+def _noting(receiver: Any) -> Callable[[int, FrameType | None], None]:
+    """What a task's receiver of signals does when one comes, and a note that one did."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _noted.set()
+        receiver(number, frame)
+
+    return note
+
+
 async def _until_signalled(
     ending: list[signal.Signals],
     work: Callable[..., Coroutine[Any, Any, T]],
@@ -72,12 +91,15 @@ async def _until_signalled(
     from stages.stage import crew
 
     ended = False
+    _noted.clear()
 
     async def watch(
         body: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         nonlocal ended
         with trio.open_signal_receiver(*ending) as signals:
+            for each in ending:  # the receiver puts back what was there before it
+                signal.signal(each, _noting(signal.getsignal(each)))
             task_status.started()  # a receiver of the work's own comes after this one
             async for _ in signals:
                 break

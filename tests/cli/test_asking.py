@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.confirming import _woken
 from tests.cli.support import ROOT
 
 ASKS = """\
+import signal, sys
 import trio
 from pipeline.cli import main
 from pipeline.cli.confirming import confirmed
@@ -21,6 +24,8 @@ from pipeline.cli.console import run_async
 
 async def ask():
     await trio.lowlevel.checkpoint()
+    if "signalled" in sys.argv:
+        signal.raise_signal(signal.SIGINT)  # the loop only notes it
     confirmed("commit", "web1", None, hint="--confirm web1", nothing="nothing was done")
     print("DONE")
 
@@ -33,35 +38,51 @@ PATIENCE = 60.0
 @pytest.mark.parametrize(
     ("typed", "code", "said"),
     [
+        (None, 130, ""),
         (b"\x03", 130, ""),
         (b"\x04", 130, ""),
         (b"web2\n", 2, "not confirmed: nothing was done"),
         (b"web1\n", 0, "DONE"),
     ],
-    ids=["ctrl-c", "ctrl-d", "another name", "the name"],
+    ids=["signalled before", "ctrl-c", "ctrl-d", "another name", "the name"],
 )
-def test_a_person_at_a_terminal(typed: bytes, code: int, said: str, tmp_path: Path) -> None:
+def test_a_person_at_a_terminal(typed: bytes | None, code: int, said: str, tmp_path: Path) -> None:
     """Where a task of an event loop asks, whose signals are only noted, as everywhere."""
     script = tmp_path / "asks.py"
     script.write_text(ASKS)
     pid, terminal = pty.fork()
     if not pid:
         os.environ["PYTHONPATH"] = str(ROOT)
-        os.execv(sys.executable, [sys.executable, str(script)])
-    heard, last = b"", time.monotonic() + PATIENCE
+        before = ["signalled"] if typed is None else []
+        os.execv(sys.executable, [sys.executable, str(script), *before])
+    heard, asked, last = b"", False, time.monotonic() + PATIENCE
     try:
-        while time.monotonic() < last:
-            # What is typed before it reads may be dropped by the terminal: a person types again.
-            if select.select([terminal], [], [], 1.0)[0]:
-                try:
-                    heard += os.read(terminal, 4096)
-                except OSError:
-                    break  # it has ended
-            elif b"to go on:" in heard:
-                os.write(terminal, typed)
+        while select.select([terminal], [], [], max(0.0, last - time.monotonic()))[0]:
+            try:
+                heard += os.read(terminal, 4096)
+            except OSError:
+                break  # it has ended
+            if b"to go on:" in heard and not asked:  # in the very instant, and once
+                asked = True
+                os.write(terminal, typed or b"")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code, heard
     finally:
         os.close(terminal)
     assert said.encode() in heard
     assert b"Traceback" not in heard
+    assert asked == (typed is not None)
     assert (b"DONE" in heard) == (code == 0)
+
+
+def test_a_signal_between_the_question_and_the_reading_of_its_answer() -> None:
+    """One that Python has seen, but the system call that waits has not."""
+    here, there = os.pipe()
+    with _woken() as woken:
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+            assert select.select([here, *woken], [], [], PATIENCE)[0] == woken
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            os.close(here)
+            os.close(there)
