@@ -89,6 +89,7 @@ class Where:
                 f"a certificate or key cannot be used: {error.strerror or error}",
                 operation="--ca, --cert, --cert-key",
                 subject=str(error.filename or self.cert or self.ca),
+                hint="PEM files that you may read: --ca of who signed, the others of your own",
             ) from error
         return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
 
@@ -100,10 +101,13 @@ class Where:
             with click.open_file(self.token_file, encoding="utf-8") as file:
                 token = file.read(4096).strip()
         except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
-                f"the token cannot be read: {error}", operation="--token-file",
+                f"the token cannot be read: {why}",
+                operation="--token-file",
                 subject=self.token_file,
-            ) from error  # fmt: skip
+                hint="give the path of a file that holds one line, the token",
+            ) from error
         if not (token.isascii() and token.isprintable()):
             raise ConfigError("holds no token", operation="--token-file", subject=self.token_file)
         return {"Authorization": f"Bearer {token}"}

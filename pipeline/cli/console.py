@@ -21,6 +21,19 @@ INTERRUPTED = 130
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class _Place(click.types.StringParamType):
+    """A path that is none if it is empty: then a variable was, and "" would be the root folder."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As it was given."""
+        if not value:
+            self.fail("it is empty; is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PLACE = _Place()
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--json``: the result as one JSON document on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
@@ -130,7 +143,8 @@ def fail(error: BackstayError, as_json: bool) -> int:
         }
         click.echo(json.dumps(fields, indent=1), err=True)
         return error.exit_code
-    text = error.message if isinstance(error, ConfigError) else str(error)
+    said_where = error.operation == "config" or error.message.startswith(error.subject)
+    text = error.message if isinstance(error, ConfigError) and said_where else str(error)
     click.echo(f"backstay: {text}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)

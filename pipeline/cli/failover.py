@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from pipeline.cli.access import access_options, make_access
 from pipeline.cli.client import Client
-from pipeline.cli.console import emit, json_option, run_async, say
+from pipeline.cli.console import PLACE, emit, json_option, run_async, say
 from pipeline.cli.failover_shown import (
     Asking,
     done_fields,
@@ -32,6 +33,19 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 _FOLDER = "./failover"
+
+
+class _Folder(click.Path):
+    """Not an empty one, which would be the folder where the command is given."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """As ``click.Path`` does."""
+        return super().convert(PLACE.convert(str(value), param, ctx), param, ctx)
 
 
 @click.group()
@@ -73,7 +87,7 @@ def _point_options(command: Command) -> Command:
 
 
 def _folder_option(help_text: str) -> Callable[[Command], Command]:
-    return click.option("--folder", default=_FOLDER, show_default=True, help=help_text)
+    return click.option("--folder", type=PLACE, default=_FOLDER, show_default=True, help=help_text)
 
 
 @failover.command()
@@ -135,7 +149,7 @@ def commit(**given: Any) -> None:
     "--state",
     "folder",
     required=True,
-    type=click.Path(file_okay=False, resolve_path=True),
+    type=_Folder(file_okay=False, resolve_path=True),
     help="State folder of the daemon that protects the replica from now on; it may be running.",
 )
 def reprotect(folder: str, **given: Any) -> None:

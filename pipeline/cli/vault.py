@@ -8,7 +8,7 @@ from functools import partial
 import click
 
 from pipeline.cli.access import reached
-from pipeline.cli.console import emit, json_option, run_async, say
+from pipeline.cli.console import PLACE, emit, json_option, run_async, say
 from pipeline.cli.keyio import read_private, read_public, trust_pins, write_private, write_public
 from stages.errors import NotFound, UsageError
 from stages.vault.charter import Charter, Pin
@@ -22,6 +22,7 @@ from stages.vault.charter import Charter, Pin
 @click.option(
     "--state",
     "state_path",
+    type=PLACE,
     default="./state",
     show_default=True,
     help="State folder of the daemon that will write; its key is admitted.",

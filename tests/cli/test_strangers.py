@@ -42,3 +42,46 @@ def test_a_pipe_for_a_configuration_is_refused_and_not_waited_for(tmp_path: Path
     os.mkfifo(tmp_path / "c.yaml")
     said = Place(tmp_path).backstay("status", "c.yaml")
     assert (said.code, "is not a file" in said.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("restore", "web1", *KEYS, "--to", ""),
+        ("export", "web1", *KEYS, "--listen", "unix:./e.sock", "--writable", ""),
+        ("failover", "serve", "web1", *KEYS, "--listen", "unix:./e.sock", "--folder", ""),
+        ("failover", "reprotect", "web1", *KEYS, "--state", ""),
+        ("site", "replica", "promote", "site.yaml", "web1", "--to", ""),
+        ("key", "drill", *KEYS, "--state", ""),
+        ("init", "file:./new", "--key", "op.key", "--state", ""),
+        ("keygen", "--out", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_none(shipped: Shipped, command: tuple[str, ...]) -> None:
+    """It would be the root folder, where a variable was not set."""
+    said = shipped.backstay(*command)
+    assert (said.code, "is a variable not set?" in said.err) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (("restore", "web1", *KEYS, "--onto", "root=second-root.img"), "has to be confirmed"),
+        (("failover", "unplanned", "web1", *KEYS, "--confirm", "no"), "state: not failed over"),
+    ],
+)
+def test_what_a_program_is_refused_is_one_document(
+    shipped: Shipped, command: tuple[str, ...], word: str
+) -> None:
+    said = shipped.backstay(*command, "--json")
+    assert (said.code, said.out) == (2, "")
+    assert word in said.error["message"]
+    assert said.error["hint"]
+
+
+def test_a_token_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff")
+    said = Place(tmp_path).backstay("machines", "--token-file", "token")
+    assert (said.code, "--token-file: token: the token cannot be read" in said.err) == (3, True)
+    assert "hint: " in said.err
