@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -32,6 +33,22 @@ class _Place(click.types.StringParamType):
 
 
 PLACE = _Place()
+
+
+class _Folder(click.Path):
+    """Not an empty one, which would be the folder where the command is given."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """As ``click.Path`` does."""
+        return super().convert(PLACE.convert(str(value), param, ctx), param, ctx)
+
+
+FOLDER = _Folder(file_okay=False, resolve_path=True)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from pipeline.cli.access import access_options, make_access
 from pipeline.cli.client import Client
-from pipeline.cli.console import PLACE, emit, json_option, run_async, say
+from pipeline.cli.console import FOLDER, PLACE, emit, json_option, run_async, say
 from pipeline.cli.failover_shown import (
     Asking,
     done_fields,
@@ -33,19 +32,6 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 _FOLDER = "./failover"
-
-
-class _Folder(click.Path):
-    """Not an empty one, which would be the folder where the command is given."""
-
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
-        """As ``click.Path`` does."""
-        return super().convert(PLACE.convert(str(value), param, ctx), param, ctx)
 
 
 @click.group()
@@ -149,7 +135,7 @@ def commit(**given: Any) -> None:
     "--state",
     "folder",
     required=True,
-    type=_Folder(file_okay=False, resolve_path=True),
+    type=FOLDER,
     help="State folder of the daemon that protects the replica from now on; it may be running.",
 )
 def reprotect(folder: str, **given: Any) -> None:
