@@ -139,7 +139,7 @@ async def _overlay(
             error.strerror or str(error),
             operation="open overlay",
             subject=path,
-            hint="--writable takes a folder that can be written to and has room",
+            hint="give a folder that can be written to and has room",
         ) from None
     try:
         yield overlay

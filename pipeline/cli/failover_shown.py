@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from stages.vault.failovers import FailoverPoint, FailoverRecord
 
 _MOST = 255
+WITHOUT_RECORD = (
+    "; meanwhile 'backstay export' and 'backstay restore' bring the point back and write nothing "
+    "there, but the old source is not fenced by them"
+)
 
 
 def whoever() -> Who:

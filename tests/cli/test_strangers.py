@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
+from stages.errors import StoreDenied
 from tests.cli.support import KEYS, Place, Shipped
 
 OWNER = "as that user, or as root"
@@ -85,3 +86,18 @@ def test_a_token_that_is_none_is_named(tmp_path: Path) -> None:
     said = Place(tmp_path).backstay("machines", "--token-file", "token")
     assert (said.code, "--token-file: token: the token cannot be read" in said.err) == (3, True)
     assert "hint: " in said.err
+
+
+def test_a_failover_that_cannot_be_recorded_says_what_works_without(shipped: Shipped) -> None:
+    denied = StoreDenied("Read-only file system", operation="put", hint="check the mount")
+    with patch("stages.store.file.FileStore.put", side_effect=denied):
+        said = shipped.backstay("failover", "unplanned", "web1", *KEYS, "--confirm", "web1")
+    assert said.code == 4
+    assert "hint: check the mount; meanwhile 'backstay export' and 'backstay restore'" in said.err
+    assert shipped.json("failover", "status", "web1", *KEYS)["state"] == "not failed over"
+
+
+def test_a_state_folder_that_is_something_else(shipped: Shipped) -> None:
+    said = shipped.backstay("key", "drill", *KEYS, "--state", "first-root.img")
+    assert (said.code, "Not a directory" in said.err) == (14, True)
+    assert "something else is there" in said.err
