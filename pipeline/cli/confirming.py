@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import termios
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 import click
@@ -45,12 +46,13 @@ def confirmed(
     return given
 
 
-def typed(question: str) -> str:
-    """What a person types. ``KeyboardInterrupt`` for Ctrl-C, a signal that ends, or the end of
-    what is typed: also where a task asks, whose event loop only notes that there was a signal, and
-    whenever it comes. To read at once would miss one that comes just before the system is asked
-    for a line."""
-    with _signals_interrupt(), _woken() as woken:
+def typed(question: str, *, hidden: bool = False) -> str:
+    """What a person types, unseen if ``hidden``. ``KeyboardInterrupt`` for Ctrl-C, a signal that
+    ends, or the end of what is typed: also where a task asks, whose event loop only notes that
+    there was a signal, and whenever it comes. To read at once would miss one that comes just before
+    the system is asked for a line."""
+    unseen = _unseen() if hidden else nullcontext()
+    with _signals_interrupt(), _woken() as woken, unseen:
         if was_signalled():  # while the task was at something else
             raise KeyboardInterrupt
         click.echo(f"{question}: ", nl=False, err=True)
@@ -63,7 +65,26 @@ def typed(question: str) -> str:
             if not more:
                 raise KeyboardInterrupt
             line += more
-    return line.decode(errors="replace").rstrip("\r\n")
+    try:
+        return line.decode(errors="strict" if hidden else "replace").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UsageError(
+            "what was typed is not UTF-8", hint="see the terminal's settings"
+        ) from None
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """The terminal shows nothing of what is typed."""
+    before = termios.tcgetattr(0)
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO  # of the local modes
+    termios.tcsetattr(0, termios.TCSAFLUSH, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        click.echo(err=True)
 
 
 @contextmanager

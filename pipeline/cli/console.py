@@ -121,7 +121,6 @@ async def _until_signalled(
     from stages.stage import crew
 
     ended = False
-    _noted.clear()
 
     async def watch(
         body: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -136,11 +135,14 @@ async def _until_signalled(
         ended = True
         body.cancel()
 
-    async with crew() as nursery:
-        with trio.CancelScope() as body:
-            await nursery.start(watch, body)
-            result = await work(*args)
-        nursery.cancel_scope.cancel()
+    try:
+        async with crew() as nursery:
+            with trio.CancelScope() as body:
+                await nursery.start(watch, body)
+                result = await work(*args)
+            nursery.cancel_scope.cancel()
+    finally:
+        _noted.clear()  # it ends by that, or has ended before it
     if ended:
         raise KeyboardInterrupt
     return result

@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from pipeline.cli.access import reached
+from pipeline.cli.confirming import typed
 from pipeline.cli.console import PLACE, emit, json_option, run_async, say
 from pipeline.cli.keyio import read_private, read_public, trust_pins, write_private, write_public
 from stages.errors import NotFound, UsageError
@@ -89,8 +90,7 @@ def _second_recipient(url: str) -> str:
             subject=url,
             hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
         )
-    path: str = click.prompt("Public key file of a second recipient", err=True)
-    return path
+    return typed("Public key file of a second recipient")
 
 
 def _emit_made(as_json: bool, url: str, charter: Charter, trust: str) -> None:

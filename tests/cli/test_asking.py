@@ -21,6 +21,7 @@ import trio
 from pipeline.cli import main
 from pipeline.cli.confirming import confirmed
 from pipeline.cli.console import run_async
+from pipeline.cli.keyio import ask as ask_for_passphrase
 
 async def ask():
     await trio.lowlevel.checkpoint()
@@ -29,32 +30,39 @@ async def ask():
     confirmed("commit", "web1", None, hint="--confirm web1", nothing="nothing was done")
     print("DONE")
 
-main.backstay.main = lambda *_, **how: run_async(ask)
+def passphrase():
+    print("DONE" if ask_for_passphrase("Words to go on", confirm=False) == "web1" else "ELSE")
+
+begin = passphrase if "passphrase" in sys.argv else lambda: run_async(ask)
+main.backstay.main = lambda *_, **how: begin()
 main.main(["commit"])
 """
 PATIENCE = 60.0
 
 
 @pytest.mark.parametrize(
-    ("typed", "code", "said"),
+    ("typed", "code", "said", "words"),
     [
-        (None, 130, ""),
-        (b"\x03", 130, ""),
-        (b"\x04", 130, ""),
-        (b"web2\n", 2, "not confirmed: nothing was done"),
-        (b"web1\n", 0, "DONE"),
+        (None, 130, "", ["signalled"]),
+        (b"\x03", 130, "", ["passphrase"]),
+        (b"\x04", 130, "", ["passphrase"]),
+        (b"web1\n", 0, "DONE", ["passphrase"]),
+        (b"\x03", 130, "", []),
+        (b"\x04", 130, "", []),
+        (b"web2\n", 2, "not confirmed: nothing was done", []),
+        (b"web1\n", 0, "DONE", []),
     ],
-    ids=["signalled before", "ctrl-c", "ctrl-d", "another name", "the name"],
 )
-def test_a_person_at_a_terminal(typed: bytes | None, code: int, said: str, tmp_path: Path) -> None:
+def test_a_person_at_a_terminal(
+    typed: bytes | None, code: int, said: str, words: list[str], tmp_path: Path
+) -> None:
     """Where a task of an event loop asks, whose signals are only noted, as everywhere."""
     script = tmp_path / "asks.py"
     script.write_text(ASKS)
     pid, terminal = pty.fork()
     if not pid:
         os.environ["PYTHONPATH"] = str(ROOT)
-        before = ["signalled"] if typed is None else []
-        os.execv(sys.executable, [sys.executable, str(script), *before])
+        os.execv(sys.executable, [sys.executable, str(script), *words])
     heard, asked, last = b"", False, time.monotonic() + PATIENCE
     try:
         while select.select([terminal], [], [], max(0.0, last - time.monotonic()))[0]:
@@ -71,6 +79,7 @@ def test_a_person_at_a_terminal(typed: bytes | None, code: int, said: str, tmp_p
     assert said.encode() in heard
     assert b"Traceback" not in heard
     assert asked == (typed is not None)
+    assert "passphrase" not in words or b"web1" not in heard  # it is not shown
     assert (b"DONE" in heard) == (code == 0)
 
 
