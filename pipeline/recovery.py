@@ -15,6 +15,7 @@ from pipeline.leasing import Reader, leased
 from stages.errors import Damage, DamagedObject, NotAdmitted, NotFound, UnknownVersion
 from stages.model import BLOCK
 from stages.ports import Machine
+from stages.recover.ahead import clock_note
 from stages.recover.opened import Group, OpenedVault, open_vault
 from stages.recover.pointmap import PointMap
 from stages.recover.points import Choice, Point, choose, newest
@@ -89,6 +90,8 @@ async def list_points(access: Access, machine: str, count: int, all_points: bool
         group = await vault.find(machine)
         points = await newest(group, count, all_points=all_points)
         notes = (*vault.problems, *group.log.ignored)
+        if points and (told := _clock(access, points[0])):
+            notes = (*notes, told)
         return Listing(
             await group.name(), group.scope.group.hex(), group.tail, tuple(points), notes
         )
@@ -102,10 +105,17 @@ async def rescue_entries(access: Access) -> tuple[list[RescueEntry], list[str]]:
             if not group.tail:
                 continue
             try:
-                found.append(await _rescue_entry(group))
+                entry = await _rescue_entry(group)
+                told = _clock(access, entry.point)
+                found.append(replace(entry, note="; ".join(filter(None, (entry.note, told)))))
             except (Damage, NotAdmitted, UnknownVersion) as error:
                 vault.problems.append(f"group {group.scope.group.hex()}: {error}")
         return found, vault.problems
+
+
+def _clock(access: Access, point: Point | None) -> str:
+    now = access.ports.clock.wall_us()
+    return "" if point is None else clock_note(point.seq, point.stamp, now)
 
 
 async def _rescue_entry(group: Group) -> RescueEntry:

@@ -20,7 +20,7 @@ import trio
 from pipeline.leasing import Reader, leased
 from pipeline.recovery import SERVING, Access
 from stages import durable
-from stages.errors import BackstayError, TargetError
+from stages.errors import FULL, BackstayError, NoSpace, TargetError
 from stages.nbd.device import Device
 from stages.nbd.handler import DeviceHandler
 from stages.nbd.listening import parse_address
@@ -126,7 +126,7 @@ async def serve_point(
 async def _overlay(
     access: Access, point: PointMap, base: PointDevice, folder: str
 ) -> AsyncIterator[Overlay]:
-    """The copy-on-write files of one disk, opened or made. Raises ``TargetError``."""
+    """The copy-on-write files of one disk, opened or made. Raises ``TargetError``, ``NoSpace``."""
     name = base.info.name
     scope = point.group.scope
     identity = f"{scope.vault.hex()}/{scope.group.hex()}/{point.seq}/{name}"
@@ -135,11 +135,12 @@ async def _overlay(
         await access.ports.offload.run(partial(_note, access, point, folder))
         overlay = await Overlay.open(base, access.ports, path, identity=identity)
     except OSError as error:
-        raise TargetError(
+        kind: type[BackstayError] = NoSpace if error.errno in FULL else TargetError
+        raise kind(
             error.strerror or str(error),
             operation="open overlay",
             subject=path,
-            hint="--writable takes a folder that can be written to",
+            hint="give a folder that can be written to and has room",
         ) from None
     try:
         yield overlay

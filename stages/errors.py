@@ -29,6 +29,7 @@ EXIT_CODES: dict[int, str] = {
     15: "a program or package this command needs is missing",
     130: "interrupted",
 }
+FORBIDDEN = (errno.EACCES, errno.EPERM)  # what it says to a user who may not
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room: ``NoSpace``
 
 

@@ -89,6 +89,7 @@ class Where:
                 f"a certificate or key cannot be used: {error.strerror or error}",
                 operation="--ca, --cert, --cert-key",
                 subject=str(error.filename or self.cert or self.ca),
+                hint="PEM files that you may read: --ca of who signed, the others of your own",
             ) from error
         return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
 
@@ -100,10 +101,13 @@ class Where:
             with click.open_file(self.token_file, encoding="utf-8") as file:
                 token = file.read(4096).strip()
         except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
-                f"the token cannot be read: {error}", operation="--token-file",
+                f"the token cannot be read: {why}",
+                operation="--token-file",
                 subject=self.token_file,
-            ) from error  # fmt: skip
+                hint="give the path of a file that holds one line, the token",
+            ) from error
         if not (token.isascii() and token.isprintable()):
             raise ConfigError("holds no token", operation="--token-file", subject=self.token_file)
         return {"Authorization": f"Bearer {token}"}
@@ -175,7 +179,9 @@ class Client:
                 yield response
             except (OSError, http.client.HTTPException) as error:
                 why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise _gone(self.where.api, why) from error
+                raise _gone(
+                    self.where.api, why, forbidden=isinstance(error, PermissionError)
+                ) from error
 
 
 def _fields(response: http.client.HTTPResponse) -> dict[str, Any]:
@@ -191,12 +197,14 @@ def _fields(response: http.client.HTTPResponse) -> dict[str, Any]:
     return found
 
 
-def _gone(api: str, why: str) -> DaemonGone:
+def _gone(api: str, why: str, *, forbidden: bool = False) -> DaemonGone:
     return DaemonGone(
-        f"the daemon does not answer: {why}",
+        f"the daemon {'may not be asked' if forbidden else 'does not answer'}: {why}",
         operation="ask the daemon",
         subject=api,
-        hint="start it with 'backstay run CONFIG'; or say with --api where it is",
+        hint="give this command as the user that runs the daemon, or as root"
+        if forbidden
+        else "start it with 'backstay run CONFIG'; or say with --api where it is",
     )
 
 

@@ -9,15 +9,46 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from pipeline.cli.streams import STDOUT, deafen
 from stages.errors import FULL, BackstayError, ConfigError, NoSpace, leaves
 
 T = TypeVar("T")
 INTERRUPTED = 130
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Place(click.types.StringParamType):
+    """A path that is none if it is empty: then a variable was, and "" would be the root folder."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As it was given."""
+        if not value:
+            self.fail("it is empty; is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PLACE = _Place()
+
+
+class _Folder(click.Path):
+    """Not an empty one, which would be the folder where the command is given."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """As ``click.Path`` does."""
+        return super().convert(PLACE.convert(str(value), param, ctx), param, ctx)
+
+
+FOLDER = _Folder(file_okay=False, resolve_path=True)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,13 +64,13 @@ def emit(as_json: bool, fields: dict[str, Any], text: str) -> None:
 
 
 def tell(text: str, *, leave: bool = True) -> None:
-    """Print a line of a result. If nobody reads it: the end, unless there is more to do."""
+    """Print a line of a result. If that cannot be: the end, unless there is more to do."""
     try:
         click.echo(text)
-    except BrokenPipeError:  # caught here, because click would make it exit code 1
-        code = unheard()
+    except OSError:
         if leave:
-            sys.exit(code)
+            raise
+        deafen()
 
 
 def say(message: str) -> None:
@@ -62,6 +93,24 @@ def run_async(work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     return trio.run(work, *args)
 
 
+_noted = threading.Event()  # a signal has come since the work under way was begun
+
+
+def was_signalled() -> bool:
+    """A signal that ends has come, and the work that it ends may not have noticed yet."""
+    return _noted.is_set()
+
+
+def _noting(receiver: Any) -> Callable[[int, FrameType | None], None]:
+    """What a task's receiver of signals does when one comes, and a note that one did."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _noted.set()
+        receiver(number, frame)
+
+    return note
+
+
 async def _until_signalled(
     ending: list[signal.Signals],
     work: Callable[..., Coroutine[Any, Any, T]],
@@ -78,17 +127,22 @@ async def _until_signalled(
     ) -> None:
         nonlocal ended
         with trio.open_signal_receiver(*ending) as signals:
+            for each in ending:  # the receiver puts back what was there before it
+                signal.signal(each, _noting(signal.getsignal(each)))
             task_status.started()  # a receiver of the work's own comes after this one
             async for _ in signals:
                 break
         ended = True
         body.cancel()
 
-    async with crew() as nursery:
-        with trio.CancelScope() as body:
-            await nursery.start(watch, body)
-            result = await work(*args)
-        nursery.cancel_scope.cancel()
+    try:
+        async with crew() as nursery:
+            with trio.CancelScope() as body:
+                await nursery.start(watch, body)
+                result = await work(*args)
+            nursery.cancel_scope.cancel()
+    finally:
+        _noted.clear()  # it ends by that, or has ended before it
     if ended:
         raise KeyboardInterrupt
     return result
@@ -108,7 +162,8 @@ def fail(error: BackstayError, as_json: bool) -> int:
         }
         click.echo(json.dumps(fields, indent=1), err=True)
         return error.exit_code
-    text = error.message if isinstance(error, ConfigError) else str(error)
+    said_where = error.operation == "config" or error.message.startswith(error.subject)
+    text = error.message if isinstance(error, ConfigError) and said_where else str(error)
     click.echo(f"backstay: {text}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
@@ -118,7 +173,15 @@ def fail(error: BackstayError, as_json: bool) -> int:
 def refused_by_system(error: OSError) -> BackstayError:
     """An error of the operating system that nothing nearer to its cause has put into words."""
     kind = NoSpace if error.errno in FULL else BackstayError
-    return kind(error.strerror or str(error), subject=str(error.filename or ""))
+    message, subject = error.strerror or str(error), str(error.filename or "")
+    if subject != STDOUT:
+        return kind(message, subject=subject)
+    deafen()  # or the same error comes again at the very end
+    return kind(
+        f"cannot be written: {message}",
+        subject=subject,
+        hint="only what was to be said here is missing; what was done before it, is done",
+    )
 
 
 def interrupted(as_json: bool) -> int:
@@ -133,7 +196,7 @@ def interrupted(as_json: bool) -> int:
 
 def unheard() -> int:
     """Whoever read the output has gone: leave without another word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    deafen()
     return INTERRUPTED
 
 

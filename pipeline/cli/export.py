@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.access import access_options, make_access
-from pipeline.cli.console import emit, json_option, run_async, say
+from pipeline.cli.console import PLACE, emit, json_option, run_async, say
 from pipeline.cli.moment import both_times, parse_at
 from stages.errors import UsageError
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.option("--at", "at", help="Point ('#12') or time; default: the newest consistent point.")
 @click.option("--listen", required=True, help="unix:PATH, or 127.0.0.1:PORT.")
 @click.option("--disk", "only", multiple=True, help="Only this disk (repeatable).")
-@click.option("--writable", metavar="DIR", help="Keep writes in copy-on-write files in DIR.")
+@click.option(
+    "--writable", type=PLACE, metavar="DIR", help="Keep writes in copy-on-write files in DIR."
+)
 @click.option("--hydrate", is_flag=True, help="With --writable: copy the point behind, all of it.")
 @json_option
 def export(

@@ -10,8 +10,9 @@ import click
 
 from pipeline.cli.access import access_options, make_access
 from pipeline.cli.client import Client
-from pipeline.cli.console import emit, json_option, run_async, say
+from pipeline.cli.console import FOLDER, PLACE, emit, json_option, run_async, say
 from pipeline.cli.failover_shown import (
+    WITHOUT_RECORD,
     Asking,
     done_fields,
     done_text,
@@ -24,7 +25,7 @@ from pipeline.cli.failover_shown import (
 )
 from pipeline.cli.operate import operate, operation_options
 from pipeline.control.model import Operation
-from stages.errors import UsageError
+from stages.errors import NoSpace, StoreDenied, UsageError
 
 if TYPE_CHECKING:
     from pipeline.failover.model import Done
@@ -73,7 +74,7 @@ def _point_options(command: Command) -> Command:
 
 
 def _folder_option(help_text: str) -> Callable[[Command], Command]:
-    return click.option("--folder", default=_FOLDER, show_default=True, help=help_text)
+    return click.option("--folder", type=PLACE, default=_FOLDER, show_default=True, help=help_text)
 
 
 @failover.command()
@@ -135,7 +136,7 @@ def commit(**given: Any) -> None:
     "--state",
     "folder",
     required=True,
-    type=click.Path(file_okay=False, resolve_path=True),
+    type=FOLDER,
     help="State folder of the daemon that protects the replica from now on; it may be running.",
 )
 def reprotect(folder: str, **given: Any) -> None:
@@ -276,7 +277,12 @@ def _perform(
 
     async def work() -> tuple[Done, list[str]]:
         names = await _unused(access, machine, drop, test=operation_is_test) if drop else ()
-        done: Done = await operation(access, machine, *arguments, whoever(), **keywords)
+        try:
+            done: Done = await operation(access, machine, *arguments, whoever(), **keywords)
+        except (NoSpace, StoreDenied) as error:
+            if pick:
+                error.hint += WITHOUT_RECORD
+            raise
         dropped: list[str] = []
         for name in names if drop is not None and not dry_run else ():
             dropped += drop_written(access.ports.files, drop or "", name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.confirming import confirmed
 from pipeline.cli.console import human, say
 from pipeline.cli.moment import both_times, parse_at
+from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.control.model import Stake
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from stages.vault.failovers import FailoverPoint, FailoverRecord
 
 _MOST = 255
+WITHOUT_RECORD = (
+    "; meanwhile 'backstay export' and 'backstay restore' bring the point back and write nothing "
+    "there, but the old source is not fenced by them"
+)
 
 
 def whoever() -> Who:
@@ -66,19 +71,28 @@ class Asking:
     def __call__(self, stake: Stake) -> None:
         """Raise ``UsageError`` if it is not confirmed."""
         lines = [f"{stake.operation.value} {stake.machine}", *_indented(stake.lines, self.remark)]
-        if not self.as_json or (stake.irreversible and self.confirm is None):
+        wants = stake.irreversible or self.confirm is not None
+        if not self.as_json or (wants and self.confirm is None and os.isatty(0)):
             self.said = lines
             for line in lines:
                 say(line)
-        if stake.irreversible or self.confirm is not None:
-            confirmed(
-                stake.operation.value,
-                self.machine,
-                self.confirm,
-                hint=f"read what is at stake above; if that is right: --confirm {self.machine}",
-                also=(stake.machine,),
-                nothing="nothing was done",
-            )
+        if wants:
+            try:
+                self._confirm(stake)
+            except UsageError as error:
+                if not self.said:  # for a program all is one document
+                    error.message = "\n  ".join([error.message, *lines])
+                raise
+
+    def _confirm(self, stake: Stake) -> None:
+        confirmed(
+            stake.operation.value,
+            self.machine,
+            self.confirm,
+            hint=f"read what is at stake above; if that is right: --confirm {self.machine}",
+            also=(stake.machine,),
+            nothing="nothing was done",
+        )
 
 
 def done_fields(done: Done, dropped: list[str]) -> dict[str, Any]:

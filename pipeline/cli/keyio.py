@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-import click
-
+from pipeline.cli.confirming import typed
+from pipeline.cli.console import say
 from stages import durable
-from stages.errors import FULL, BackstayError, KeyFailure, NoSpace, UsageError
+from stages.errors import FORBIDDEN, FULL, BackstayError, KeyFailure, NoSpace, UsageError
 from stages.ports import Machine
 from stages.vault.charter import Pin
 from stages.vault.keyfile import (
@@ -33,7 +33,9 @@ def read_file(ports: Machine, path: str, what: str) -> bytes:
             f"the {what} cannot be read: {error.strerror}",
             operation="open key",
             subject=path,
-            hint="give the path of a file that 'backstay keygen' made",
+            hint="only its owner may read it: give this command as that user, or as root"
+            if error.errno in FORBIDDEN
+            else "give the path of a file that 'backstay keygen' made",
         ) from None
 
 
@@ -68,8 +70,13 @@ def ask(prompt: str, *, confirm: bool) -> str:
             "a passphrase is needed and there is no terminal to ask for it",
             hint=f"set {PASSPHRASE_VARIABLE}, or run this on a terminal",
         )
-    answer = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
-    return str(answer)
+    while True:
+        answer = typed(prompt, hidden=True)
+        if not answer:
+            continue
+        if not confirm or typed("Repeat for confirmation", hidden=True) == answer:
+            return answer
+        say("The two are not the same.")
 
 
 def write_private(ports: Machine, path: str, key: PrivateKey, passphrase: str | None) -> None:

@@ -7,7 +7,7 @@ import os
 import click
 
 from pipeline.cli.access import vault_option
-from pipeline.cli.console import emit, json_option, run_async, say
+from pipeline.cli.console import PLACE, emit, json_option, run_async, say
 from pipeline.cli.keyio import (
     PASSPHRASE_VARIABLE,
     ask,
@@ -20,7 +20,9 @@ from stages.errors import BackstayError, UsageError
 
 
 @click.command()
-@click.option("--out", required=True, help="Path without ending: OUT.key and OUT.pub are made.")
+@click.option(
+    "--out", type=PLACE, required=True, help="Path without ending: OUT.key and OUT.pub are made."
+)
 @click.option("--name", default="operator", show_default=True, help="Whose key this is.")
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key open: for drills only.")
 @json_option
@@ -69,7 +71,9 @@ def key() -> None:
 @vault_option
 @click.option("--key", "key_path", required=True, help="Private key file.")
 @click.option("--trust", "trust_path", help="Trust file, if the key does not know the vault.")
-@click.option("--state", "state_path", help="State folder to note the drill in, for 'status'.")
+@click.option(
+    "--state", "state_path", type=PLACE, help="State folder to note the drill in, for 'status'."
+)
 @json_option
 def drill(
     url: str, key_path: str, trust_path: str | None, state_path: str | None, as_json: bool

@@ -68,7 +68,10 @@ def _vouched(config: Config, word: str) -> None:
     found = config.machine(machine)
     if disk not in found.disks:
         raise NotFound(
-            f"machine {machine} has no such disk", operation="run --unchanged", subject=word
+            f"machine {machine} has no such disk",
+            operation="run --unchanged",
+            subject=word,
+            hint=f"known: {', '.join(found.disks)}",
         )
     if not found.live:
         raise UsageError(

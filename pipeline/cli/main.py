@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -16,6 +18,7 @@ from pipeline.cli.console import (
     refused_by_system,
     unheard,
 )
+from pipeline.cli.streams import steady
 from pipeline.daemon.collecting import begin_lean
 from stages.errors import EXIT_CODES, BackstayError, UsageError
 
@@ -71,12 +74,31 @@ class _Lazy(click.Group):
         command = getattr(module, cmd_name)
         return command if isinstance(command, click.Command) else None
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the command line; ``--help`` prints here."""
+        with _unheard_is_interruption():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry it out."""
+        with _unheard_is_interruption():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
+
+
+@contextmanager
+def _unheard_is_interruption() -> Iterator[None]:
+    """That nobody reads the output any more is no defect: click would make it exit code 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        sys.exit(unheard())
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,6 +109,7 @@ def backstay() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    steady()
     begin_lean()  # before the command's imports, which leave nothing to collect
     argv = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in argv

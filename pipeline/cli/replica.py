@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.confirming import confirmed
-from pipeline.cli.console import emit, json_option, run_async
+from pipeline.cli.console import PLACE, emit, json_option, run_async
 from pipeline.cli.moment import both_times
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def list_(config: str, as_json: bool) -> None:
 @replica.command()
 @_CONFIG
 @click.argument("machine")
-@click.option("--to", required=True, metavar="DIR", help="Folder for the disks.")
+@click.option("--to", type=PLACE, required=True, metavar="DIR", help="Folder for the disks.")
 @json_option
 def promote(config: str, machine: str, to: str, as_json: bool) -> None:
     """Make the replica of MACHINE its disks: at the point of its failover, as files in DIR.

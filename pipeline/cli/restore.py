@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from pipeline.cli.access import access_options, make_access
 from pipeline.cli.confirming import confirmed
-from pipeline.cli.console import emit, end_with, human, json_option, run_async, say
+from pipeline.cli.console import PLACE, emit, end_with, human, json_option, run_async, say
 from pipeline.cli.moment import both_times, parse_at
 from pipeline.cli.progress import progress_bar
 from pipeline.cli.shown import LISTED, extent_fields, extent_text, grade, point_fields
@@ -28,7 +29,7 @@ _EXPECTED = re.compile(r"([1-9][0-9]{0,14})#((?:[0-9a-fA-F]{2}){8,32})")
 @click.argument("machine")
 @access_options
 @click.option("--at", "at", help="Point ('#12') or time; default: the newest consistent point.")
-@click.option("--to", "folder", help="Folder for MACHINE-DISK.img; made if missing.")
+@click.option("--to", "folder", type=PLACE, help="Folder for MACHINE-DISK.img; made if missing.")
 @click.option(
     "--device",
     "devices",
@@ -92,7 +93,8 @@ def restore(
         overwritten = any(target.device or target.onto for target in targets)
         if dry_run:
             emit(as_json, _plan_fields(machine, choice, targets, remark), "nothing was written")
-        if not as_json or (overwritten and not dry_run and confirm is None):
+        asks = overwritten and not dry_run and confirm is None and os.isatty(0)
+        if not as_json or asks:
             _announce(machine, choice, targets, remark)
         if dry_run:
             end_with(0)

@@ -24,6 +24,7 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.live import live_row, live_rows, run_live
 from stages.errors import BackstayError, SourceBusy, UsageError
+from stages.recover.ahead import seconds_ahead
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -281,8 +282,10 @@ def _live(
 
 
 def _age(stamp: int, now: int) -> str:
-    seconds = max(0, now - stamp) // 1_000_000
+    ahead = seconds_ahead(stamp, now)
+    seconds = int(ahead) or max(0, now - stamp) // 1_000_000
+    which = "ahead" if ahead else "ago"
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+            return f"{seconds // size} {unit} {which}"
+    return f"{seconds} s {which}"

@@ -26,6 +26,7 @@ _BLOCK = re.compile(
     r"^daemon:[ \t]*(?:\{(?P<flow>[^}]*)\}[^\n]*|(?:#[^\n]*)?)$(?P<rest>(?:\n(?:[ \t][^\n]*)?)*)",
     re.MULTILINE,
 )
+_MOST = 4 << 20  # characters; a configuration that is larger is refused
 _COMMENT = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
 _VALUE = r"(?P<quote>[\"']?)(?P<path>[^\"'#,}\n]+?)(?P=quote)[ \t]*(?:$|[,#}])"
 _API = re.compile(r"(?:^|[\s,])api:[ \t]*" + _VALUE, re.MULTILINE)
@@ -40,7 +41,10 @@ def socket_of(config: str) -> str | None:
     """
     path = Path(config)
     try:
-        text = path.read_text(encoding="utf-8")
+        if not path.is_file():  # a pipe or a device might never end
+            return None
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST)
     except (OSError, UnicodeDecodeError):
         return None
     block = _BLOCK.search(text)

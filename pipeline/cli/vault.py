@@ -8,7 +8,8 @@ from functools import partial
 import click
 
 from pipeline.cli.access import reached
-from pipeline.cli.console import emit, json_option, run_async, say
+from pipeline.cli.confirming import typed
+from pipeline.cli.console import PLACE, emit, json_option, run_async, say
 from pipeline.cli.keyio import read_private, read_public, trust_pins, write_private, write_public
 from stages.errors import NotFound, UsageError
 from stages.vault.charter import Charter, Pin
@@ -22,6 +23,7 @@ from stages.vault.charter import Charter, Pin
 @click.option(
     "--state",
     "state_path",
+    type=PLACE,
     default="./state",
     show_default=True,
     help="State folder of the daemon that will write; its key is admitted.",
@@ -88,8 +90,7 @@ def _second_recipient(url: str) -> str:
             subject=url,
             hint="--recipient OTHER.pub, or --single-recipient if one key is really enough",
         )
-    path: str = click.prompt("Public key file of a second recipient", err=True)
-    return path
+    return typed("Public key file of a second recipient")
 
 
 def _emit_made(as_json: bool, url: str, charter: Charter, trust: str) -> None:

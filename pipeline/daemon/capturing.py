@@ -284,9 +284,16 @@ class Capturing:
 
     def _named(self, arguments: dict[str, Any], operation: str) -> MachineIntake:
         name = str(arguments.get("machine"))
-        if name not in self.intakes:
-            raise NotFound("is not captured live", operation=operation, subject=name)
-        return self.intakes[name]
+        if name in self.intakes:
+            return self.intakes[name]
+        if name in self.config.machines and self.config.machines[name].live:
+            raise IllegalOperation(
+                "its disks are not served here: it was failed over, or a command has it in hand",
+                operation=operation,
+                subject=name,
+                hint="'backstay status' and 'backstay failover status' show where it is",
+            )
+        raise NotFound("is not captured live", operation=operation, subject=name)
 
     async def _mark(self, arguments: dict[str, Any]) -> MarkedPoint:
         name = self._named(arguments, "mark").name

@@ -55,8 +55,6 @@ async def _serve(ports: Machine, config: Config, vouched: frozenset[str]) -> Non
     with lock.held(ports.files, f"{state.path}/{INTAKE_LOCK}", "intake"):
         live = [name for name, machine in config.machines.items() if machine.live]
         closed = await failed_over(ports, config, state, live)
-        if closed and len(closed) == len(live):
-            raise closed[live[0]]
         names = [name for name in live if name not in closed]
         opened, taken = await open_all(ports, config, state, names, vouched)
         closed |= taken

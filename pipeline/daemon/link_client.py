@@ -195,9 +195,13 @@ async def _connected(path: str) -> Frames:
     try:
         return await connect(path)
     except OSError as error:
+        forbidden = error.errno in errors.FORBIDDEN
         raise IntakeGone(
-            f"intake is not running ({error.strerror or error})",
+            f"intake {'may not be asked' if forbidden else 'is not running'} "
+            f"({error.strerror or error})",
             operation="connect",
             subject=path,
-            hint="start it with: backstay run CONFIG",
+            hint="give this command as the user that runs Backstay, or as root"
+            if forbidden
+            else "start it with: backstay run CONFIG",
         ) from None

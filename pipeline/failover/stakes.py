@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pipeline.control.model import Operation, Stake
 from pipeline.failover.model import Chosen
+from stages.recover.ahead import clock_note
 from stages.recover.points import Point
 from stages.vault.failover_state import FailoverState
 
@@ -58,6 +59,8 @@ def stake(
     lines = [f"state: {state.described()}"]
     if quiet is not None and newest is not None:
         lines.append(_source(operation, newest, quiet, alive=alive))
+        if told := clock_note(newest.seq, newest.stamp, now):
+            lines.append(f"clock: {told}")
     if chosen is not None:
         lines += _point_lines(chosen)
     lines.append(f"reversible: {_BACK[operation]}")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import trio
+
 from pipeline.control.model import Direction, State
 from pipeline.daemon.link_client import IntakeGone
 from pipeline.lifecycle.away import toward
@@ -33,13 +35,15 @@ _AWAY = frozenset(
 )
 _GONE = frozenset({Phase.COMMITTED, Phase.REPROTECTED, Phase.CLOSED})
 _RESTS = frozenset({State.DISABLED, State.DISABLING, State.MIGRATED})
+_STEP_SECONDS = 1.0
+_SEEN_SECONDS = 5.0  # intake is looked at each second
 
 
 async def follow_vaults(parts: Parts, machines: Mapping[str, Protected]) -> None:
-    """Look as often as at a vault that is away (``daemon.retry.probe``), until cancelled."""
+    """Look as often as at a vault that is away (``daemon.retry.probe``), until cancelled; and at
+    once for a machine of which it is new that it may be away."""
     while True:
-        names = [name for name, one in machines.items() if _may_be_away(one)]
-        if names:
+        if names := _away(machines):
             try:
                 found = await source_notices(parts.ports, parts.config, parts.state, names)
             except BackstayError as error:  # the state folder cannot be written
@@ -48,7 +52,14 @@ async def follow_vaults(parts: Parts, machines: Mapping[str, Protected]) -> None
             for name, looked in found.items():
                 if name in machines:
                     await _follow(parts, machines[name], looked)
-        await parts.ports.clock.sleep(parts.config.daemon.retry.probe)
+        waited = 0.0
+        while waited < parts.config.daemon.retry.probe and _away(machines) <= names:
+            await parts.ports.clock.sleep(_STEP_SECONDS)
+            waited += _STEP_SECONDS
+
+
+def _away(machines: Mapping[str, Protected]) -> set[str]:
+    return {name for name, one in machines.items() if _may_be_away(one)}
 
 
 def _may_be_away(one: Protected) -> bool:
@@ -106,6 +117,10 @@ async def _open(parts: Parts, one: Protected) -> bool:
         return True
     for line in answer["said"]:
         parts.tell(line)
+    if answer["served"]:
+        with trio.move_on_after(_SEEN_SECONDS):
+            while one.look.row is None:  # else its state would be told before what is served
+                await one.changed()
     return bool(answer["served"])
 
 

@@ -224,7 +224,11 @@ class Protected:
             after = after.without(ended.job)
         if made is not None:
             after = after.beginning(made)
-        self.record = after
+        try:
+            if before.closed and not after.closed:  # nobody is told before clients can come
+                await self._arrangement.keep(after, self.look)
+        finally:
+            self.record = after
         if after.situation != before.situation:
             self.parts.tell(f"{self.name}: {after.situation}")
         await self._perform(found)

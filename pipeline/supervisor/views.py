@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.config.model import Config
@@ -129,10 +130,25 @@ def _unserved(record: MachineRecord) -> tuple[Reason, ...]:
     if state is State.MIGRATED or (reverse and state is State.REPLICATING):
         return ()
     if state is State.COMMITTED:
-        text = "its production is elsewhere, and not protected yet"
+        text = f"its production is elsewhere, and not protected yet{_by_whom(record)}"
         hint = "protect it there with 'backstay failover reprotect', or migrate it"
         return (Reason("away", Health.WARNING, text, hint),)
+    if state is State.COMMIT_PENDING:
+        text = f"its production is elsewhere: its disks stay closed here{_by_whom(record)}"
+        hint = (
+            f"to have it here again: 'backstay failover cancel {record.name}', given with the key"
+        )
+        return (Reason("away", Health.CRITICAL, text, hint),)
     return (Reason("intake", Health.CRITICAL, "its disks are not served now"),)
+
+
+def _by_whom(record: MachineRecord) -> str:
+    """Who failed it over, where and when, if the vault's records said so."""
+    found = record.failover or {}
+    if not {"by", "host", "stamp"} <= found.keys():
+        return ""
+    when = datetime.fromtimestamp(int(found["stamp"]) / _US, UTC)
+    return f" (failed over by {found['by']} on {found['host']} at {when:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 def worst(reasons: Sequence[Reason]) -> Health:

@@ -60,6 +60,9 @@ def _explain(error: OSError, operation: str, folder: str) -> BackstayError:
         )
     if error.errno == errno.ENOMEM:
         return OutOfMemory(reason, operation=operation, subject=folder, hint="free some memory")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        hint = "give the path of a folder, or of none yet: something else is there"
+        return StateError(reason, operation=operation, subject=folder, hint=hint)
     denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return StateError(
         reason,

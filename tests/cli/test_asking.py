@@ -12,36 +12,50 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.confirming import _woken
 from tests.cli.support import ROOT
 
 ASKS = """\
+import signal, sys
 import trio
 from pipeline.cli import main
 from pipeline.cli.confirming import confirmed
 from pipeline.cli.console import run_async
+from pipeline.cli.keyio import ask as ask_for_passphrase
 
 async def ask():
     await trio.lowlevel.checkpoint()
+    if "signalled" in sys.argv:
+        signal.raise_signal(signal.SIGINT)  # the loop only notes it
     confirmed("commit", "web1", None, hint="--confirm web1", nothing="nothing was done")
     print("DONE")
 
-main.backstay.main = lambda *_, **how: run_async(ask)
+def passphrase():
+    print("DONE" if ask_for_passphrase("Words to go on", confirm=False) == "web1" else "ELSE")
+
+begin = passphrase if "passphrase" in sys.argv else lambda: run_async(ask)
+main.backstay.main = lambda *_, **how: begin()
 main.main(["commit"])
 """
 PATIENCE = 60.0
 
 
 @pytest.mark.parametrize(
-    ("typed", "code", "said"),
+    ("typed", "code", "said", "words"),
     [
-        (b"\x03", 130, ""),
-        (b"\x04", 130, ""),
-        (b"web2\n", 2, "not confirmed: nothing was done"),
-        (b"web1\n", 0, "DONE"),
+        (None, 130, "", ["signalled"]),
+        (b"\x03", 130, "", ["passphrase"]),
+        (b"\x04", 130, "", ["passphrase"]),
+        (b"web1\n", 0, "DONE", ["passphrase"]),
+        (b"\x03", 130, "", []),
+        (b"\x04", 130, "", []),
+        (b"web2\n", 2, "not confirmed: nothing was done", []),
+        (b"web1\n", 0, "DONE", []),
     ],
-    ids=["ctrl-c", "ctrl-d", "another name", "the name"],
 )
-def test_a_person_at_a_terminal(typed: bytes, code: int, said: str, tmp_path: Path) -> None:
+def test_a_person_at_a_terminal(
+    typed: bytes | None, code: int, said: str, words: list[str], tmp_path: Path
+) -> None:
     """Where a task of an event loop asks, whose signals are only noted, as everywhere."""
     script = tmp_path / "asks.py"
     script.write_text(ASKS)
@@ -50,18 +64,17 @@ def test_a_person_at_a_terminal(typed: bytes, code: int, said: str, tmp_path: Pa
         # Whoever runs the tests in the background may have had them ignore it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ["PYTHONPATH"] = str(ROOT)
-        os.execv(sys.executable, [sys.executable, str(script)])
-    heard, last = b"", time.monotonic() + PATIENCE
+        os.execv(sys.executable, [sys.executable, str(script), *words])
+    heard, asked, last = b"", False, time.monotonic() + PATIENCE
     try:
-        while time.monotonic() < last:
-            # What is typed before it reads may be dropped by the terminal: a person types again.
-            if select.select([terminal], [], [], 1.0)[0]:
-                try:
-                    heard += os.read(terminal, 4096)
-                except OSError:
-                    break  # it has ended
-            elif b"to go on:" in heard:
-                os.write(terminal, typed)
+        while select.select([terminal], [], [], max(0.0, last - time.monotonic()))[0]:
+            try:
+                heard += os.read(terminal, 4096)
+            except OSError:
+                break  # it has ended
+            if b"to go on:" in heard and not asked:  # in the very instant, and once
+                asked = True
+                os.write(terminal, typed or b"")
         else:
             os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code, heard
@@ -69,4 +82,20 @@ def test_a_person_at_a_terminal(typed: bytes, code: int, said: str, tmp_path: Pa
         os.close(terminal)
     assert said.encode() in heard
     assert b"Traceback" not in heard
+    assert asked == (typed is not None)
+    assert "passphrase" not in words or b"web1" not in heard  # it is not shown
     assert (b"DONE" in heard) == (code == 0)
+
+
+def test_a_signal_between_the_question_and_the_reading_of_its_answer() -> None:
+    """One that Python has seen, but the system call that waits has not."""
+    here, there = os.pipe()
+    with _woken() as woken:
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+            assert select.select([here, *woken], [], [], PATIENCE)[0] == woken
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            os.close(here)
+            os.close(there)

@@ -254,6 +254,14 @@ async def test_what_is_at_stake_is_said_first() -> None:
     assert not (await scene.log()).records
 
 
+async def test_a_point_ahead_of_the_clock_is_told_and_its_source_may_be_alive() -> None:
+    scene = await protected()
+    scene.bench.clock.now -= 7200
+    stake = (await unplanned(scene.access(), rehearse=True)).stake
+    assert any("ahead of this machine's clock" in line for line in stake.lines)
+    assert stake.irreversible
+
+
 async def test_only_the_operators_key_acts_and_any_recipient_looks() -> None:
     scene = await protected()
     stranger = generate("second", scene.bench.entropy).pinned(scene.bench.charter.pin())

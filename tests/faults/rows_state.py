@@ -107,10 +107,7 @@ ROWS = (
         _state_is_file,
         14,
         sees="backstay: open state: {root}/state: Not a directory",
-        hint=(
-            "check the disk under the state folder and the kernel log; the next run goes on "
-            "from what is durable"
-        ),
+        hint="give the path of a folder, or of none yet: something else is there",
         kept=NOT_SHIPPED[:-1],
     ),
     Row(
