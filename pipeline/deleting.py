@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.founding import check_operator
 from pipeline.keeping import indexes
 from pipeline.recovery import Access
 from stages.errors import (
     UNREADABLE,
     DamagedObject,
     IllegalOperation,
-    KeyFailure,
     NotFound,
 )
 from stages.keeper.decided import decide, is_decided, withdraw
@@ -82,13 +82,8 @@ async def delete_machine(
     stands in the way, ``NotFound``, ``Damage``, ``StoreDenied``, store errors.
     """
     async with indexes(access) as vault:
-        if vault.charter.operator != access.key.signer.public:
-            raise KeyFailure(
-                "only the vault's operator deletes a machine's data",
-                operation=_OPERATION,
-                subject=access.url,
-                hint="use the private key that 'backstay init' was given",
-            )
+        what = "deletes a machine's data"
+        check_operator(vault.charter, access.key, access.url, _OPERATION, what)
         return await Deleting(access, vault, machine, host, by).run(confirm, dry_run=dry_run)
 
 

@@ -108,7 +108,9 @@ class Outbox:
     def _leave_room(self) -> None:
         """What was made in it is sent next."""
         room, self._room = self._room, None
-        if room is not None:
+        if room is not None and not room.count:
+            self._rooms.give(room)  # what it was taken for was not there
+        elif room is not None:
             self._left.append(room)
             self._parts.append(room.content)
             self._bytes += room.filled

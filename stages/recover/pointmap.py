@@ -125,8 +125,8 @@ class PointMap:
         parent = await parent_of(self.group)
         assert parent is not None  # noqa: S101 - only branches ask
         opened = await self._again(parent, parent.tail)
-        ignored = self.group.log.ignored
-        ignored.extend(note for note in parent.log.ignored if note not in ignored)
+        for what in parent.log.ignored:
+            self.group.log.note(what)
         return opened
 
     async def _again(self, group: Group, seq: int) -> PointMap:
@@ -247,7 +247,7 @@ class PointMap:
             self._rebuilt += 1
 
     def _pass_over(self, error: BackstayError) -> None:
-        self.group.log.ignored.append(f"{error}; commits are read instead")
+        self.group.log.note(f"{error}; commits are read instead")
 
     def close(self) -> None:
         """Release the scratch files."""

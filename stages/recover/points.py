@@ -251,8 +251,8 @@ async def _these(group: Group, seqs: Sequence[int]) -> list[Commit]:
     async with crew() as nursery:
         for seq in seqs:
             nursery.start_soon(fetch, seq)
-    known = set(group.log.ignored)
-    group.log.ignored.extend(failed[seq] for seq in sorted(failed) if failed[seq] not in known)
+    for seq in sorted(failed):
+        group.log.note(failed[seq])
     return [found[seq] for seq in sorted(found)]
 
 

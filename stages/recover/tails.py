@@ -99,9 +99,8 @@ class Tails:
         self._group = group
         self._pages = Pages(group)
         self._headers = headers
-        self._lacking = [
-            ""
-        ]  # keys of objects that have not arrived: the number of one is its place
+        # Keys of objects that have not arrived: the number of one is its place.
+        self._lacking = [""]
         self._numbers: dict[str, int] = {}
         self._sizes: dict[str, int] = {}  # of data objects and commits looked for; 0: not there
 

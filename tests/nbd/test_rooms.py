@@ -135,6 +135,22 @@ async def test_who_does_not_take_answers_keeps_few_rooms_and_gives_them_back() -
         assert rooms.free == free
 
 
+async def test_a_place_that_nothing_came_to_is_nothing() -> None:
+    here, there = trio.socket.socketpair()
+    rooms, calls = Rooms(), Slow(100)
+    free = rooms.free
+    with here, there:
+        outbox = Outbox(Wire(here, calls), rooms, structured=False, on_sent=lambda *_: None)
+        outbox.corked = True
+        assert outbox.place(100) is not None
+        assert rooms.free == free - 1
+        assert outbox._parts == []
+        outbox._leave_room()
+        assert outbox._parts == []  # nothing to send
+        assert rooms.free == free
+        outbox.close()
+
+
 async def test_without_a_room_there_is_no_place() -> None:
     here, there = trio.socket.socketpair()
     rooms = Rooms()
